@@ -1,0 +1,39 @@
+"""Scaled dot-product attention: the one place that decides how it is computed."""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float
+
+# Scores of more elements than this are computed a block of queries at a time (2^26 float32 are 256 MiB).
+_MAX_SCORES = 2**26
+
+
+def dot_product_attention(
+    query: Float[Array, "batch queries heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+) -> Float[Array, "batch queries heads dim"]:
+    """softmax(Q K^T / sqrt(dim)) V, softmax in float32, in memory that stays bounded for any number of queries."""
+    batch, queries, heads, _ = query.shape
+    blocks = 1
+    while batch * heads * queries * key.shape[1] // blocks > _MAX_SCORES and queries % (2 * blocks) == 0:
+        blocks *= 2
+    if blocks == 1:
+        return jax.nn.dot_product_attention(query, key, value)
+
+    def attend(block: Float[Array, "batch block heads dim"]) -> Float[Array, "batch block heads dim"]:
+        return jax.nn.dot_product_attention(block, key, value)
+
+    out = jax.lax.map(attend, rearrange(query, "b (n q) h d -> n b q h d", n=blocks))
+    return rearrange(out, "n b q h d -> b (n q) h d")
+
+
+def split_heads(x: Float[Array, "... channels"], heads: int) -> Float[Array, "... heads dim"]:
+    """[..., heads * dim] -> [..., heads, dim]."""
+    return jnp.reshape(x, (*x.shape[:-1], heads, -1))
+
+
+def merge_heads(x: Float[Array, "... heads dim"]) -> Float[Array, "... channels"]:
+    """[..., heads, dim] -> [..., heads * dim]."""
+    return jnp.reshape(x, (*x.shape[:-2], -1))

@@ -1,0 +1,206 @@
+"""Sizes of the networks: frozen dataclasses that any official `config.json` fills, and the full-size preset."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from mimicmotion_jax.config import build_config, config_dataclass
+from mimicmotion_jax.errors import InputError
+
+_CROSS_DOWN, _DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
+_CROSS_UP, _UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
+NUM_GROUPS = 32  # of every group norm in SVD
+
+
+class _Official:
+    """Reading and writing the `config.json` of a PyTorch class."""
+
+    official_class: str
+    # Keys of the official file that do not change the network, and those of which one value alone is supported.
+    _ignored: frozenset[str] = frozenset()
+    _fixed: Mapping[str, Any] = {}
+
+    @classmethod
+    def from_official(cls, values: Mapping[str, Any]) -> Self:
+        """Fill from the parsed official `config.json`.
+
+        Raises:
+            InputError: another network class, an unknown key, or a value this implementation does not cover.
+        """
+        name = values.get("_class_name") or next(iter(values.get("architectures") or []), cls.official_class)
+        if name != cls.official_class:
+            raise InputError(f"this config.json describes a {name}, but a {cls.official_class} is needed here.")
+        for key, value in cls._fixed.items():
+            if values.get(key, value) != value:
+                raise InputError(f"{name}: {key}={values[key]!r} is not supported, only {value!r} is.")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        known = fields | cls._ignored | set(cls._fixed)
+        unknown = sorted(key for key in values if key not in known and not key.startswith("_"))
+        if unknown:
+            raise InputError(f"{name}: unknown keys in config.json: {', '.join(unknown)}.")
+        return build_config(
+            cls, {key: value for key, value in values.items() if key in fields}, f"{name}'s config.json"
+        )
+
+    def to_official(self) -> dict[str, Any]:
+        """The official `config.json` as a dictionary."""
+        return {"_class_name": self.official_class, **dataclasses.asdict(self), **self._fixed}
+
+
+def _per_block(value: int | tuple[int, ...], num_blocks: int) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,) * num_blocks
+
+
+@config_dataclass
+class UNetConfig(_Official):
+    """SVD's spatio-temporal UNet (diffusers `UNetSpatioTemporalConditionModel`); the defaults are the full model."""
+
+    in_channels: int = 8
+    out_channels: int = 4
+    down_block_types: tuple[str, ...] = (_CROSS_DOWN, _CROSS_DOWN, _CROSS_DOWN, _DOWN)
+    up_block_types: tuple[str, ...] = (_UP, _CROSS_UP, _CROSS_UP, _CROSS_UP)
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    addition_time_embed_dim: int = 256
+    projection_class_embeddings_input_dim: int = 768
+    layers_per_block: int | tuple[int, ...] = 2
+    cross_attention_dim: int | tuple[int, ...] = 1024
+    transformer_layers_per_block: int | tuple[int, ...] = 1
+    num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20)
+    num_frames: int = 25
+
+    official_class = "UNetSpatioTemporalConditionModel"
+    _ignored = frozenset({"sample_size"})
+
+    def __post_init__(self) -> None:
+        blocks = len(self.block_out_channels)
+        for name in ("down_block_types", "up_block_types", *_PER_BLOCK):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != blocks:
+                raise ValueError(f"{name} has {len(value)} entries for {blocks} blocks")
+        for kinds, known in ((self.down_block_types, {_CROSS_DOWN, _DOWN}), (self.up_block_types, {_CROSS_UP, _UP})):
+            if unknown := set(kinds) - known:
+                raise ValueError(f"block type {sorted(unknown)[0]!r} is not one of {sorted(known)}")
+        for channels, heads in zip(self.block_out_channels, self.blocks("num_attention_heads"), strict=True):
+            if channels % NUM_GROUPS or channels % heads:
+                raise ValueError(f"{channels} channels do not divide into {NUM_GROUPS} groups and {heads} heads")
+        if self.projection_class_embeddings_input_dim != 3 * self.addition_time_embed_dim:
+            raise ValueError("projection_class_embeddings_input_dim must be 3 x addition_time_embed_dim")
+        if len(set(self.blocks("cross_attention_dim"))) != 1:
+            raise ValueError("cross_attention_dim must be the same in all blocks: they all see one CLIP embedding")
+
+    def blocks(self, name: str) -> tuple[int, ...]:
+        """The value of the field `name` for each block, from the finest to the coarsest."""
+        return _per_block(getattr(self, name), len(self.block_out_channels))
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the CLIP embedding that the cross-attention layers take."""
+        return self.blocks("cross_attention_dim")[0]
+
+    @property
+    def downscale(self) -> int:
+        """Latent heights and widths must be multiples of this."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+_PER_BLOCK = ("layers_per_block", "cross_attention_dim", "transformer_layers_per_block", "num_attention_heads")
+
+
+@config_dataclass
+class VAEConfig(_Official):
+    """SVD's VAE (diffusers `AutoencoderKLTemporalDecoder`): image encoder, temporal decoder."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 4
+    scaling_factor: float = 0.18215
+
+    official_class = "AutoencoderKLTemporalDecoder"
+    _ignored = frozenset({"sample_size", "force_upcast", "down_block_types"})
+
+    def __post_init__(self) -> None:
+        if any(channels % NUM_GROUPS for channels in self.block_out_channels):
+            raise ValueError(f"block_out_channels must be multiples of {NUM_GROUPS}")
+
+    def to_official(self) -> dict[str, Any]:
+        """The official `config.json` as a dictionary."""
+        blocks = ["DownEncoderBlock2D"] * len(self.block_out_channels)
+        return {**super().to_official(), "down_block_types": blocks, "force_upcast": True, "sample_size": 768}
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent position along each axis."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+@config_dataclass
+class CLIPConfig(_Official):
+    """CLIP image encoder with projection (transformers `CLIPVisionModelWithProjection`); default ViT-H/14."""
+
+    hidden_size: int = 1280
+    intermediate_size: int = 5120
+    projection_dim: int = 1024
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 16
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+
+    official_class = "CLIPVisionModelWithProjection"
+    _ignored = frozenset(
+        "architectures attention_dropout dropout dtype torch_dtype initializer_factor initializer_range model_type "
+        "transformers_version".split()
+    )
+
+    def __post_init__(self) -> None:
+        if self.hidden_act not in ("gelu", "quick_gelu"):
+            raise ValueError(f"hidden_act {self.hidden_act!r} is neither 'gelu' nor 'quick_gelu'")
+        if self.image_size % self.patch_size or self.hidden_size % self.num_attention_heads:
+            raise ValueError("image_size must be a multiple of patch_size and hidden_size of num_attention_heads")
+
+    def to_official(self) -> dict[str, Any]:
+        """The official `config.json` as a dictionary."""
+        values = dataclasses.asdict(self)
+        return {"architectures": [self.official_class], "model_type": "clip_vision_model", **values}
+
+
+@config_dataclass
+class PoseNetConfig:
+    """PoseNet (paper, appendix B, table 3): widths and strides of its convolutions."""
+
+    channels: tuple[int, ...] = (3, 16, 16, 32, 32, 64, 64, 128)
+    strides: tuple[int, ...] = (1, 2, 1, 2, 1, 2, 1, 1)
+    out_channels: int = 320
+
+
+@config_dataclass
+class ModelConfig:
+    """All four networks, and the number of frames that the checkpoint denoises together."""
+
+    unet: UNetConfig = UNetConfig()
+    vae: VAEConfig = VAEConfig()
+    image_encoder: CLIPConfig = CLIPConfig()
+    pose_net: PoseNetConfig = PoseNetConfig()
+    window_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.image_encoder.projection_dim != self.unet.context_dim:
+            raise ValueError(
+                f"the image encoder gives {self.image_encoder.projection_dim} numbers, the UNet's cross-attention "
+                f"takes {self.unet.context_dim}"
+            )
+        if self.pose_net.out_channels != self.unet.block_out_channels[0]:
+            raise ValueError("PoseNet's out_channels must equal the UNet's first block_out_channels")
+        if self.unet.in_channels != 2 * self.vae.latent_channels or self.unet.out_channels != self.vae.latent_channels:
+            raise ValueError("the UNet must take twice the VAE's latent channels and return them once")
+        if self.window_size < 2:
+            raise ValueError("window_size must be at least 2")
+
+    @property
+    def size_multiple(self) -> int:
+        """Picture heights and widths must be multiples of this many pixels (64 for the full model)."""
+        return self.vae.downscale * self.unet.downscale

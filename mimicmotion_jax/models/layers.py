@@ -1,0 +1,237 @@
+"""Building blocks that the UNet and the VAE share: norms, temporal convolution, residual blocks, embeddings.
+
+Arrays are channels last, videos [B, F, H, W, C]. A network computes in the dtype of its parameters: cast the parameters
+and the inputs follow. Attribute names are those of the PyTorch checkpoints.
+"""
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mimicmotion_jax.models.attention import dot_product_attention, merge_heads, split_heads
+from mimicmotion_jax.models.config import NUM_GROUPS
+
+
+class GroupNorm(nnx.GroupNorm):
+    """Group norm over all axes between the first and the last, with PyTorch's two-pass variance."""
+
+    def __init__(self, channels: int, epsilon: float, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        super().__init__(
+            channels, NUM_GROUPS, epsilon=epsilon, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs
+        )
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Layer norm over the channels with PyTorch's epsilon and two-pass variance."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype, epsilon: float = 1e-5):
+        super().__init__(channels, epsilon=epsilon, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs)
+
+
+class Conv(nnx.Conv):
+    """Square 2-D convolution with explicit padding, as PyTorch pads (`"SAME"` pads otherwise at stride 2)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int | tuple[tuple[int, int], tuple[int, int]] = 0,
+        *,
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            (kernel, kernel),
+            strides=(stride, stride),
+            padding=((padding, padding),) * 2 if isinstance(padding, int) else padding,
+            use_bias=use_bias,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+
+class TemporalConv(nnx.Module):
+    """Convolution (3, 1, 1) over frames, zero-padded: three matrix products on shifted copies.
+
+    PyTorch: `nn.Conv3d(kernel_size=(3, 1, 1), padding=(1, 0, 0))`; kernel [3, in, out].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        init = nnx.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
+        self.kernel = nnx.Param(init(rngs.params(), (3, in_channels, out_channels), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
+
+    def __call__(self, x: Float[Array, "b f h w cin"]) -> Float[Array, "b f h w cout"]:
+        frames = x.shape[1]
+        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+        taps = (padded[:, tap : tap + frames] @ self.kernel[tap] for tap in range(3))
+        return sum(taps) + self.bias[...]
+
+
+class TimestepEmbedding(nnx.Module):
+    """Linear, SiLU, linear (diffusers `TimestepEmbedding`)."""
+
+    def __init__(
+        self, in_dim: int, hidden_dim: int, out_dim: int | None = None, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+    ):
+        self.linear_1 = nnx.Linear(in_dim, hidden_dim, param_dtype=param_dtype, rngs=rngs)
+        self.linear_2 = nnx.Linear(hidden_dim, out_dim or hidden_dim, param_dtype=param_dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "... cin"]) -> Float[Array, "... cout"]:
+        return self.linear_2(nnx.silu(self.linear_1(x.astype(self.linear_1.kernel.dtype))))
+
+
+def sinusoidal_embedding(x: Float[Array, "..."], dim: int) -> Float[Array, "... dim"]:
+    """[cos(x w_k), sin(x w_k)] with w_k = 10000^(-k / (dim/2)), k = 0 ... dim/2 - 1, in float32."""
+    half = dim // 2
+    frequencies = jnp.exp(-jnp.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = x.astype(jnp.float32)[..., None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class ResnetBlock(nnx.Module):
+    """Norm, SiLU, convolution, twice, around a shortcut; each frame by itself (diffusers `ResnetBlock2D`)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_dim: int | None,
+        epsilon: float,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
+    ):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        self.norm1 = GroupNorm(in_channels, epsilon, **make)
+        self.conv1 = Conv(in_channels, out_channels, 3, padding=1, **make)
+        if embedding_dim is not None:
+            self.time_emb_proj = nnx.Linear(embedding_dim, out_channels, **make)
+        self.norm2 = GroupNorm(out_channels, epsilon, **make)
+        self.conv2 = Conv(out_channels, out_channels, 3, padding=1, **make)
+        self.conv_shortcut = Conv(in_channels, out_channels, 1, **make) if in_channels != out_channels else None
+
+    def __call__(
+        self, x: Float[Array, "n h w cin"], embedding: Float[Array, "n e"] | None = None
+    ) -> Float[Array, "n h w cout"]:
+        h = self.conv1(nnx.silu(self.norm1(x)))
+        if embedding is not None:
+            h += self.time_emb_proj(nnx.silu(embedding))[:, None, None]
+        h = self.conv2(nnx.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class TemporalResnetBlock(nnx.Module):
+    """The residual block along frames; its norms span all frames (diffusers `TemporalResnetBlock`)."""
+
+    def __init__(
+        self, channels: int, embedding_dim: int | None, epsilon: float, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+    ):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        self.norm1 = GroupNorm(channels, epsilon, **make)
+        self.conv1 = TemporalConv(channels, channels, **make)
+        if embedding_dim is not None:
+            self.time_emb_proj = nnx.Linear(embedding_dim, channels, **make)
+        self.norm2 = GroupNorm(channels, epsilon, **make)
+        self.conv2 = TemporalConv(channels, channels, **make)
+
+    def __call__(
+        self, x: Float[Array, "b f h w c"], embedding: Float[Array, "b e"] | None = None
+    ) -> Float[Array, "b f h w c"]:
+        h = self.conv1(nnx.silu(self.norm1(x)))
+        if embedding is not None:
+            h += self.time_emb_proj(nnx.silu(embedding))[:, None, None, None]
+        return x + self.conv2(nnx.silu(self.norm2(h)))
+
+
+class AlphaBlender(nnx.Module):
+    """Learned mixture of the spatial and the temporal branch (diffusers `AlphaBlender`, strategy "learned").
+
+    out = a spatial + (1 - a) temporal with a = sigmoid(mix_factor), or a = 1 - sigmoid(mix_factor) when `switched`.
+    """
+
+    def __init__(self, initial: float, *, switched: bool = False, param_dtype: jnp.dtype):
+        self.mix_factor = nnx.Param(jnp.full((1,), initial, param_dtype))
+        self.switched = switched
+
+    def __call__(self, spatial: Float[Array, "..."], temporal: Float[Array, "..."]) -> Float[Array, "..."]:
+        mix = self.mix_factor[...].astype(jnp.float32)
+        alpha = jax.nn.sigmoid(-mix if self.switched else mix).astype(spatial.dtype)
+        return alpha * spatial + (1 - alpha) * temporal
+
+
+class SpatioTemporalResBlock(nnx.Module):
+    """Spatial residual block, temporal residual block, learned mixture (diffusers `SpatioTemporalResBlock`).
+
+    In the UNet the step embedding enters and the mixture starts at 0.5; in the VAE's decoder (`embedding_dim=None`)
+    there is none, the mixture starts at 0 and is switched.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_dim: int | None,
+        epsilon: float,
+        temporal_epsilon: float | None = None,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
+    ):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        in_vae = embedding_dim is None
+        self.spatial_res_block = ResnetBlock(in_channels, out_channels, embedding_dim, epsilon, **make)
+        self.temporal_res_block = TemporalResnetBlock(out_channels, embedding_dim, temporal_epsilon or epsilon, **make)
+        self.time_mixer = AlphaBlender(0.0 if in_vae else 0.5, switched=in_vae, param_dtype=param_dtype)
+
+    def __call__(
+        self, x: Float[Array, "b f h w cin"], embedding: Float[Array, "b e"] | None = None
+    ) -> Float[Array, "b f h w cout"]:
+        batch, frames = x.shape[:2]
+        per_frame = None if embedding is None else jnp.repeat(embedding, frames, axis=0)
+        spatial = self.spatial_res_block(einops.rearrange(x, "b f h w c -> (b f) h w c"), per_frame)
+        spatial = einops.rearrange(spatial, "(b f) h w c -> b f h w c", b=batch)
+        return self.time_mixer(spatial, self.temporal_res_block(spatial, embedding))
+
+
+class Downsample(nnx.Module):
+    """Convolution of stride 2 (diffusers `Downsample2D`): the UNet's pads (1, 1), the VAE encoder's (0, 1)."""
+
+    def __init__(self, channels: int, padding: tuple[int, int], *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        self.conv = Conv(channels, channels, 3, stride=2, padding=(padding,) * 2, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 c"]:
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Each position repeated 2 x 2, then a convolution (diffusers `Upsample2D`)."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        self.conv = Conv(channels, channels, 3, padding=1, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 c"]:
+        return self.conv(einops.repeat(x, "... h w c -> ... (h 2) (w 2) c"))
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention over the last but one axis (diffusers `Attention`)."""
+
+    def __init__(self, channels: int, heads: int, *, qkv_bias: bool = False, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        self.heads = heads
+        self.to_q = nnx.Linear(channels, channels, use_bias=qkv_bias, **make)
+        self.to_k = nnx.Linear(channels, channels, use_bias=qkv_bias, **make)
+        self.to_v = nnx.Linear(channels, channels, use_bias=qkv_bias, **make)
+        self.to_out = nnx.Linear(channels, channels, **make)
+
+    def __call__(self, x: Float[Array, "n tokens c"]) -> Float[Array, "n tokens c"]:
+        q, k, v = (split_heads(project(x), self.heads) for project in (self.to_q, self.to_k, self.to_v))
+        return self.to_out(merge_heads(dot_product_attention(q, k, v)))

@@ -1,0 +1,39 @@
+"""PoseNet: from a drawn skeleton to features that are added after the UNet's first convolution (paper, appendix B)."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mimicmotion_jax.models.config import PoseNetConfig
+from mimicmotion_jax.models.layers import Conv
+
+
+class PoseNet(nnx.Module):
+    """Convolutions with SiLU between, a zero-initialised projection, and a learned scale that starts at 2.
+
+    Stride 1 goes with kernels of 3, stride 2 with kernels of 4; padding 1 (table 3). The scale is the official release's.
+    """
+
+    def __init__(self, config: PoseNetConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        widths = zip((3, *config.channels), config.channels, config.strides, strict=False)
+        self.conv_layers = nnx.List(
+            [Conv(cin, cout, 3 if stride == 1 else 4, stride, padding=1, **make) for cin, cout, stride in widths]
+        )
+        self.final_proj = Conv(config.channels[-1], config.out_channels, 1, **make)
+        self.scale = nnx.Param(jnp.full((1,), 2.0, param_dtype))
+        he_normal = nnx.initializers.he_normal()
+        for conv in self.conv_layers:
+            conv.kernel.set_value(he_normal(rngs.params(), conv.kernel.shape, param_dtype))
+        self.final_proj.kernel.set_value(jnp.zeros_like(self.final_proj.kernel[...]))
+
+    def __call__(self, pixels: Float[Array, "*n height width 3"]) -> Float[Array, "*n h w c"]:
+        """Features at 1/8 of the resolution.
+
+        Args:
+            pixels: the drawn skeleton in [-1, 1].
+        """
+        x = pixels.astype(self.scale.dtype)
+        for conv in self.conv_layers:
+            x = nnx.silu(conv(x))
+        return self.final_proj(x) * self.scale[...]

@@ -1,0 +1,181 @@
+"""SVD's VAE (diffusers `AutoencoderKLTemporalDecoder`): pictures to latents one by one, latents to frames together."""
+
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mimicmotion_jax.models.config import VAEConfig
+from mimicmotion_jax.models.layers import (
+    Conv,
+    Downsample,
+    GroupNorm,
+    ResnetBlock,
+    SelfAttention,
+    SpatioTemporalResBlock,
+    TemporalConv,
+    Upsample,
+)
+
+_EPSILON, _TEMPORAL_EPSILON = 1e-6, 1e-5
+
+
+class SpatialAttention(SelfAttention):
+    """One wide head over all positions of a picture, around a shortcut (diffusers `Attention` in a VAE)."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        super().__init__(channels, 1, qkv_bias=True, rngs=rngs, param_dtype=param_dtype)
+        self.group_norm = GroupNorm(channels, _EPSILON, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        tokens = rearrange(self.group_norm(x), "n h w c -> n (h w) c")
+        return x + super().__call__(tokens).reshape(x.shape)
+
+
+class EncoderStage(nnx.Module):
+    """Residual blocks of one resolution (diffusers `DownEncoderBlock2D`)."""
+
+    def __init__(
+        self, in_channels: int, channels: int, layers: int, last: bool, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+    ):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        widths = [(in_channels if n == 0 else channels, channels) for n in range(layers)]
+        self.resnets = nnx.List([ResnetBlock(*pair, None, _EPSILON, **make) for pair in widths])
+        self.downsamplers = nnx.List([] if last else [Downsample(channels, (0, 1), **make)])
+
+    def __call__(self, x: Float[Array, "n h w cin"]) -> Float[Array, "n h2 w2 c"]:
+        for layer in (*self.resnets, *self.downsamplers):
+            x = layer(x)
+        return x
+
+
+class EncoderMid(nnx.Module):
+    """Residual block, attention, residual block (diffusers `UNetMidBlock2D`)."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        self.resnets = nnx.List([ResnetBlock(channels, channels, None, _EPSILON, **make) for _ in range(2)])
+        self.attentions = nnx.List([SpatialAttention(channels, **make)])
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class Encoder(nnx.Module):
+    """Pictures to the moments of the latent distribution (diffusers `Encoder`)."""
+
+    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        widths = config.block_out_channels
+        self.conv_in = Conv(config.in_channels, widths[0], 3, padding=1, **make)
+        self.down_blocks = nnx.List(
+            [
+                EncoderStage(widths[max(i - 1, 0)], width, config.layers_per_block, i == len(widths) - 1, **make)
+                for i, width in enumerate(widths)
+            ]
+        )
+        self.mid_block = EncoderMid(widths[-1], **make)
+        self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **make)
+        self.conv_out = Conv(widths[-1], 2 * config.latent_channels, 3, padding=1, **make)
+
+    def __call__(self, x: Float[Array, "n height width 3"]) -> Float[Array, "n h w moments"]:
+        x = self.conv_in(x)
+        for stage in self.down_blocks:
+            x = stage(x)
+        x = self.mid_block(x)
+        return self.conv_out(nnx.silu(self.conv_norm_out(x)))
+
+
+class DecoderMid(nnx.Module):
+    """Residual blocks around one attention (diffusers `MidBlockTemporalDecoder`)."""
+
+    def __init__(self, channels: int, layers: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        self.resnets = nnx.List([_temporal_block(channels, channels, **make) for _ in range(layers)])
+        self.attentions = nnx.List([SpatialAttention(channels, **make)])
+
+    def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
+        batch = x.shape[0]
+        x = self.resnets[0](x)
+        # The official block pairs residual blocks with its single attention: it never runs more than one pair.
+        for attention, resnet in zip(self.attentions, self.resnets[1:], strict=False):
+            x = attention(rearrange(x, "b f h w c -> (b f) h w c"))
+            x = resnet(rearrange(x, "(b f) h w c -> b f h w c", b=batch))
+        return x
+
+
+class DecoderStage(nnx.Module):
+    """Spatio-temporal residual blocks of one resolution (diffusers `UpBlockTemporalDecoder`)."""
+
+    def __init__(
+        self, in_channels: int, channels: int, layers: int, last: bool, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+    ):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        self.resnets = nnx.List(
+            [_temporal_block(in_channels if n == 0 else channels, channels, **make) for n in range(layers)]
+        )
+        self.upsamplers = nnx.List([] if last else [Upsample(channels, **make)])
+
+    def __call__(self, x: Float[Array, "b f h w cin"]) -> Float[Array, "b f h2 w2 c"]:
+        for layer in (*self.resnets, *self.upsamplers):
+            x = layer(x)
+        return x
+
+
+def _temporal_block(
+    in_channels: int, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+) -> SpatioTemporalResBlock:
+    return SpatioTemporalResBlock(
+        in_channels, channels, None, _EPSILON, _TEMPORAL_EPSILON, rngs=rngs, param_dtype=param_dtype
+    )
+
+
+class TemporalDecoder(nnx.Module):
+    """Latents of neighbouring frames to pixels, smoothed along time (diffusers `TemporalDecoder`)."""
+
+    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        widths = config.block_out_channels[::-1]
+        layers = config.layers_per_block
+        self.conv_in = Conv(config.latent_channels, widths[0], 3, padding=1, **make)
+        self.mid_block = DecoderMid(widths[0], layers, **make)
+        self.up_blocks = nnx.List(
+            [
+                DecoderStage(widths[max(i - 1, 0)], width, layers + 1, i == len(widths) - 1, **make)
+                for i, width in enumerate(widths)
+            ]
+        )
+        self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **make)
+        self.conv_out = Conv(widths[-1], config.out_channels, 3, padding=1, **make)
+        self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, **make)
+
+    def __call__(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
+        batch = latents.shape[0]
+        x = self.mid_block(self.conv_in(latents))
+        for stage in self.up_blocks:
+            x = stage(x)
+        x = nnx.silu(self.conv_norm_out(rearrange(x, "b f h w c -> (b f) h w c")))
+        return self.time_conv_out(rearrange(self.conv_out(x), "(b f) h w c -> b f h w c", b=batch))
+
+
+class VAE(nnx.Module):
+    """The autoencoder between pixels in [-1, 1] and latents; `config.scaling_factor` is left to the caller."""
+
+    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        self.config = config
+        self.encoder = Encoder(config, **make)
+        self.quant_conv = Conv(2 * config.latent_channels, 2 * config.latent_channels, 1, **make)
+        self.decoder = TemporalDecoder(config, **make)
+
+    def encode(
+        self, pixels: Float[Array, "n height width 3"]
+    ) -> tuple[Float[Array, "n h w c"], Float[Array, "n h w c"]]:
+        """Mean (which is the mode) and logarithm of the variance of the latents; the latter clipped to [-30, 20]."""
+        moments = self.quant_conv(self.encoder(pixels.astype(self.quant_conv.kernel.dtype)))
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return mean, jnp.clip(logvar, -30.0, 20.0)
+
+    def decode(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
+        """Frames, about [-1, 1], from unscaled latents (already divided by the scaling factor)."""
+        return self.decoder(latents.astype(self.quant_conv.kernel.dtype))
