@@ -152,8 +152,8 @@ class CLIPConfig(_Official):
 
     official_class = "CLIPVisionModelWithProjection"
     _ignored = frozenset(
-        "architectures attention_dropout dropout dtype torch_dtype initializer_factor initializer_range model_type "
-        "transformers_version".split()
+        {"architectures", "attention_dropout", "dropout", "dtype", "torch_dtype", "initializer_factor"}
+        | {"initializer_range", "model_type", "transformers_version"}
     )
 
     def __post_init__(self) -> None:

@@ -11,7 +11,8 @@ from mimicmotion_jax.models.layers import Conv
 class PoseNet(nnx.Module):
     """Convolutions with SiLU between, a zero-initialised projection, and a learned scale that starts at 2.
 
-    Stride 1 goes with kernels of 3, stride 2 with kernels of 4; padding 1 (table 3). The scale is the official release's.
+    Stride 1 goes with kernels of 3, stride 2 with kernels of 4; padding 1 (table 3). The scale is in the official
+    release only.
     """
 
     def __init__(self, config: PoseNetConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):

@@ -7,7 +7,6 @@ layer adds the constant vector to_out(to_v(context)), and its queries, keys and 
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
@@ -43,6 +42,19 @@ class UNetConditions(NamedTuple):
     down: tuple[tuple[TransformerConditions, ...], ...]
     mid: tuple[TransformerConditions, ...]
     up: tuple[tuple[TransformerConditions, ...], ...]
+
+    def tile(self, times: int) -> "UNetConditions":
+        """The conditions of a batch that repeats this one `times` times, one whole copy after the other."""
+
+        def tile_batch(x: Float[Array, "b c"]) -> Float[Array, "n c"]:
+            return jnp.tile(x, (times, 1))
+
+        def tile_transformer(c: TransformerConditions) -> TransformerConditions:
+            spatial, temporal = (tuple(map(tile_batch, vectors)) for vectors in (c.spatial, c.temporal))
+            return TransformerConditions(spatial, temporal, c.frame_position)
+
+        down, up = (tuple(tuple(map(tile_transformer, block)) for block in part) for part in (self.down, self.up))
+        return UNetConditions(tile_batch(self.embedding), down, tuple(map(tile_transformer, self.mid)), up)
 
 
 class FeedForward(nnx.Module):
@@ -268,7 +280,7 @@ class UNet(nnx.Module):
     def __call__(
         self,
         sample: Float[Array, "b f h w cin"],
-        c_noise: Float[Array, "b"],
+        c_noise: Float[Array, " b"],
         conditions: UNetConditions,
         pose_features: Float[Array, "b f h w c0"] | None = None,
     ) -> Float[Array, "b f h w cout"]:

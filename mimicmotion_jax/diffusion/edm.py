@@ -1,0 +1,64 @@
+"""EDM preconditioning as SVD uses it (Karras et al. 2022, with sigma_data = 1): the network predicts v.
+
+D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)
+
+c_skip = 1 / (sigma^2 + 1)          c_out   = -sigma / sqrt(sigma^2 + 1)
+c_in   = 1 / sqrt(sigma^2 + 1)      c_noise = ln(sigma) / 4
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mimicmotion_jax.errors import InputError
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0  # of SVD's scheduler
+
+
+class Preconditioning(NamedTuple):
+    """The four coefficients for one or many noise levels, float32."""
+
+    c_skip: Float[Array, "..."]
+    c_out: Float[Array, "..."]
+    c_in: Float[Array, "..."]
+    c_noise: Float[Array, "..."]
+
+
+def precondition(sigma: Float[Array, "..."]) -> Preconditioning:
+    """Coefficients for `sigma` > 0 (head of this file). Kept in float32: half precision loses the small sigmas."""
+    sigma = jnp.asarray(sigma, jnp.float32)
+    norm = jnp.sqrt(sigma**2 + 1)
+    return Preconditioning(c_skip=1 / norm**2, c_out=-sigma / norm, c_in=1 / norm, c_noise=0.25 * jnp.log(sigma))
+
+
+def karras_sigmas(
+    steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO
+) -> Float[np.ndarray, " steps+1"]:
+    """Noise levels from `sigma_max` down to `sigma_min`, then 0 (Karras et al. 2022, equation 5).
+
+    Raises:
+        InputError: fewer than one step.
+    """
+    if steps < 1:
+        raise InputError(f"num_inference_steps must be at least 1, not {steps}.")
+    ramp = np.linspace(0, 1, steps)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return np.append((high + ramp * (low - high)) ** rho, 0).astype(np.float32)
+
+
+def euler_step(
+    latents: Float[Array, "*shape"],
+    prediction: Float[Array, "*shape"],
+    sigma: Float[Array, ""],
+    sigma_next: Float[Array, ""],
+) -> Float[Array, "*shape"]:
+    """x + (sigma_next - sigma) (x - D) / sigma, with D from the network's v-`prediction`.
+
+    Written with the coefficients of x and v, which avoids the difference x - D at large sigma:
+    (x - D) / sigma = sigma / (sigma^2 + 1) x + v / sqrt(sigma^2 + 1).
+    """
+    c = precondition(sigma)
+    slope = sigma * c.c_skip * latents + c.c_in * prediction
+    return latents + (sigma_next - sigma) * slope

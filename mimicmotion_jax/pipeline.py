@@ -1,0 +1,372 @@
+"""`MimicMotionPipeline`: a reference image and drawn poses in, a video out; the stages of `stages` in their order."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Float, UInt8
+from pydantic import Field
+from tqdm import tqdm
+
+from mimicmotion_jax import checkpoint, sharding, stages
+from mimicmotion_jax.config import build_config, config_dataclass
+from mimicmotion_jax.decoding import decode_in_chunks
+from mimicmotion_jax.diffusion.edm import karras_sigmas
+from mimicmotion_jax.diffusion.fusion import FusionMode, WindowPlan, make_plan
+from mimicmotion_jax.diffusion.noise import frame_noise, pixel_noise
+from mimicmotion_jax.diffusion.sampler import bucket, group_plan
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.clip import CLIPImageEncoder
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.pose_net import PoseNet
+from mimicmotion_jax.models.unet import UNet
+from mimicmotion_jax.models.vae import VAE
+
+DTypeName = Literal["float32", "bfloat16"]
+_POSE_CHUNK = 16  # drawn poses per call of PoseNet
+
+
+@config_dataclass
+class SamplingConfig:
+    """How a video is sampled; the defaults are the official release's, but for the fusion, which is the paper's."""
+
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 25
+    guidance_scale: Annotated[float, Field(ge=1, le=100)] = 2.0  # 1 turns guidance off and halves the work
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    fusion: FusionMode = "progressive"
+    window_size: Annotated[int, Field(ge=2)] | None = None  # None: the checkpoint's own
+    window_overlap: Annotated[int, Field(ge=0)] | None = None  # None: 6, or less where the window is small
+    group_size: Annotated[int, Field(ge=1)] = 1  # windows that one device predicts together
+    periodic_noise: bool = False  # repeat the noise of one window along time, as the official release does
+    decode_chunk_size: Annotated[int, Field(ge=1)] = 8
+    decode_overlap: Annotated[int, Field(ge=0)] | None = None  # None: a quarter of the chunk; 0 with official fusion
+    fps: Annotated[int, Field(ge=1, le=1000)] = 7  # a condition of the model, not the rate of the output
+    motion_bucket_id: Annotated[int, Field(ge=0, le=1023)] = 127
+    noise_aug_strength: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.decode_overlap is not None and self.decode_overlap >= self.decode_chunk_size:
+            raise ValueError(
+                f"decode_overlap ({self.decode_overlap}) must be smaller than decode_chunk_size "
+                f"({self.decode_chunk_size})"
+            )
+
+    @property
+    def chunk_overlap(self) -> int:
+        """Frames that neighbouring decoding chunks share."""
+        if self.decode_overlap is not None:
+            return self.decode_overlap
+        return 0 if self.fusion == "official" else self.decode_chunk_size // 4
+
+    def plan(self, num_frames: int, checkpoint_window: int) -> WindowPlan:
+        """The window plan for a video of `num_frames`, the reference slot included; shorter ones get a window's."""
+        window = self.window_size or checkpoint_window
+        overlap = min(6, (window - 1) // 2) if self.window_overlap is None else self.window_overlap
+        return make_plan(max(num_frames, window), window, overlap, self.fusion)
+
+
+class PipelineOutput(NamedTuple):
+    """Frames [F, H, W, 3] in [0, 1], or latents [F, h, w, 4]; with a leading batch axis where the input had one."""
+
+    frames: Float[np.ndarray, "..."]
+
+
+class MimicMotionPipeline:
+    """The four networks on a mesh, and how they make a video.
+
+    Attributes:
+        config: sizes of the networks and the window size of the checkpoint.
+        mesh: devices; every device holds the parameters, the windows of a video are spread over them.
+    """
+
+    def __init__(
+        self, config: ModelConfig, unet: UNet, vae: VAE, image_encoder: CLIPImageEncoder, pose_net: PoseNet, mesh: Mesh
+    ):
+        self.config, self.mesh = config, mesh
+        self.unet, self.vae, self.image_encoder, self.pose_net = unet, vae, image_encoder, pose_net
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        dtype: DTypeName | None = None,
+        mesh: Mesh | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """Load a checkpoint that `convert_weights.py` or `train.py` wrote.
+
+        Args:
+            directory: the checkpoint's; `gs://` works.
+            dtype: of parameters and computation; None takes bfloat16 on accelerators and float32 on CPU.
+            mesh: from `sharding.sampling_mesh`; None takes all local devices.
+            progress: show a bar.
+
+        Raises:
+            InputError: no checkpoint there, a damaged one, or one of another architecture.
+        """
+        config = checkpoint.read_config(directory)
+        mesh = mesh or sharding.sampling_mesh()
+        networks = {}
+        for name in checkpoint.NETWORKS:
+            graph, abstract = nnx.split(checkpoint.abstract_network(name, config))
+            params = checkpoint.load_params(
+                directory, name, abstract, _dtype(dtype, mesh), sharding.replicated(mesh), progress
+            )
+            networks[name] = nnx.merge(graph, params)
+        return cls(config, **networks, mesh=mesh)
+
+    @classmethod
+    def random(
+        cls, config: ModelConfig, seed: int = 0, dtype: DTypeName | None = None, mesh: Mesh | None = None
+    ) -> Self:
+        """A pipeline with random weights, for tests and demonstrations."""
+        mesh = mesh or sharding.sampling_mesh()
+        param_dtype = _dtype(dtype, mesh)
+
+        def init() -> dict[str, nnx.Module]:
+            rngs = nnx.Rngs(seed)
+            return {
+                name: make(getattr(config, name), rngs=rngs, param_dtype=param_dtype)
+                for name, make in checkpoint.NETWORKS.items()
+            }
+
+        return cls(config, **jax.jit(init, out_shardings=sharding.replicated(mesh))(), mesh=mesh)
+
+    def __call__(
+        self,
+        image: UInt8[np.ndarray, "*b height width 3"],
+        pose_images: Sequence[np.ndarray] | UInt8[np.ndarray, "*b f height width 3"],
+        *,
+        noise: Float[np.ndarray, "*b t h w c"] | None = None,
+        noise_aug: Float[np.ndarray, "*b height width 3"] | None = None,
+        keep_reference_frame: bool = False,
+        output_type: Literal["np", "latent"] = "np",
+        progress: bool = False,
+        **options: Any,
+    ) -> PipelineOutput:
+        """Generate a video, or a batch of them, and hold it in memory (`latents` and `decode` stream instead).
+
+        Args:
+            image: the reference picture, or a batch of them of equal size.
+            pose_images: drawn skeletons of the size of the picture, the reference's own pose first; anything with a
+                `shape` that slices along frames will do, so that poses can be drawn when they are needed.
+            noise: standard normal, for one window or more, repeated along time; None draws it from the seed.
+            noise_aug: standard normal, to be scaled by `noise_aug_strength`; None draws it from the seed.
+            keep_reference_frame: whether the first frame, which stands for the reference, stays in the result.
+            output_type: "np" for frames, "latent" for latents.
+            progress: show a bar per stage.
+            **options: fields of `SamplingConfig`.
+
+        Raises:
+            InputError: sizes that do not fit the networks or each other, unknown or impossible options.
+        """
+        if output_type not in ("np", "latent"):
+            raise InputError(f"output_type must be 'np' or 'latent', not '{output_type}'.")
+        config = build_config(SamplingConfig, options, "the sampling options")
+        latents = self.latents(image, pose_images, config, noise=noise, noise_aug=noise_aug, progress=progress)
+        skip = 0 if keep_reference_frame else 1
+        if output_type == "latent":
+            frames = latents[:, skip:]
+        else:
+            frames = np.concatenate(list(self.decode(latents, config, progress=progress)), axis=1)[:, skip:]
+        return PipelineOutput(frames[0] if np.ndim(image) == 3 else frames)
+
+    def latents(
+        self,
+        image: UInt8[np.ndarray, "*b height width 3"],
+        pose_images: Sequence[np.ndarray] | UInt8[np.ndarray, "*b f height width 3"],
+        config: SamplingConfig,
+        *,
+        seeds: Sequence[int] | None = None,
+        noise: Float[np.ndarray, "*b t h w c"] | None = None,
+        noise_aug: Float[np.ndarray, "*b height width 3"] | None = None,
+        progress: bool = False,
+    ) -> Float[np.ndarray, "b f h w c"]:
+        """Denoised latents of the video, the reference's frame first; arguments as in `__call__`.
+
+        Args:
+            image: as in `__call__`.
+            pose_images: as in `__call__`.
+            config: sampling options.
+            seeds: one per sample; None takes `config.seed` for all.
+            noise: as in `__call__`.
+            noise_aug: as in `__call__`.
+            progress: as in `__call__`.
+        """
+        images = image[None] if np.ndim(image) == 3 else image
+        poses = pose_images if len(pose_images.shape) == 5 else _Batched(pose_images)
+        self._check_sizes(images, poses)
+        batch, num_frames = poses.shape[:2]
+        seeds = np.full(batch, config.seed) if seeds is None else np.asarray(seeds)
+        plan = config.plan(num_frames, self.config.window_size)
+        padded = self._bucket(plan)
+
+        with self._precision():
+            images_on_device = self._put(images)
+            context = stages.embed_image(self.image_encoder, images_on_device)
+            image_latents = self._encode_reference(images_on_device, seeds, noise_aug, config.noise_aug_strength)
+            features = self._pose_features(poses, padded, progress)
+            start = self._initial_noise(seeds, padded, image_latents.shape[1:], plan, config, noise)
+            latents = self._denoise(start, context, image_latents, features, plan, config, progress)
+        return np.asarray(latents)[:, :num_frames]
+
+    def decode(
+        self, latents: Float[np.ndarray, "b f h w c"], config: SamplingConfig, progress: bool = False
+    ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
+        """Yield frames in [0, 1] in order, so that a long video never lies in memory whole."""
+
+        def decode(chunk: Float[np.ndarray, "b n h w c"]) -> Float[np.ndarray, "b n height width 3"]:
+            with self._precision():
+                return np.array(stages.decode_chunk(self.vae, self._put(chunk)))
+
+        with tqdm(total=latents.shape[1], desc="decoding", unit="frame", disable=not progress) as bar:
+            for frames in decode_in_chunks(decode, latents, config.decode_chunk_size, config.chunk_overlap):
+                bar.update(frames.shape[1])
+                yield frames
+
+    def _check_sizes(self, images: np.ndarray, poses: "Sequence[np.ndarray] | _Batched") -> None:
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+            raise InputError(f"image must be uint8 [H, W, 3] or [B, H, W, 3], not {images.dtype} {list(images.shape)}.")
+        if len(poses.shape) != 5 or poses.shape[0] != len(images) or tuple(poses.shape[2:]) != images.shape[1:]:
+            raise InputError(
+                f"pose_images must be drawn at the size of the image, [F, {images.shape[1]}, {images.shape[2]}, 3] "
+                f"for each of {len(images)}, not {list(poses.shape)}."
+            )
+        if poses.shape[1] < 1:
+            raise InputError("pose_images is empty; it needs at least the pose of the reference image.")
+        multiple = self.config.size_multiple
+        if any(size % multiple or size == 0 for size in images.shape[1:3]):
+            height, width = (max(multiple, round(size / multiple) * multiple) for size in images.shape[1:3])
+            raise InputError(
+                f"height and width must be multiples of {multiple}, not {images.shape[1]}x{images.shape[2]}; the "
+                f"nearest is {height}x{width}."
+            )
+
+    def _bucket(self, plan: WindowPlan) -> int:
+        """Number of frames that the arrays are padded to, so that videos of similar length share a program."""
+        size = plan.indices.shape[1]
+        frames = int(plan.indices.max()) + 1
+        return max(size, bucket(-(-frames // 4)) * 4) if plan.num_windows > 1 else size
+
+    def _encode_reference(
+        self, images: jax.Array, seeds: np.ndarray, noise_aug: np.ndarray | None, strength: float
+    ) -> jax.Array:
+        if strength == 0:
+            noise_aug = np.zeros(images.shape, np.float32)
+        elif noise_aug is None:
+            noise_aug = pixel_noise(jnp.asarray(seeds), *images.shape[1:])
+        return stages.encode_image(self.vae, images, self._put(strength * np.reshape(noise_aug, images.shape)))
+
+    def _pose_features(self, poses: "Sequence[np.ndarray] | _Batched", padded: int, progress: bool) -> jax.Array:
+        batch, num_frames, height, width, _ = poses.shape
+        scale = self.config.vae.downscale
+        shape = (batch, padded, height // scale, width // scale, self.config.pose_net.out_channels)
+        features = jnp.zeros(shape, self.unet.conv_in.kernel.dtype, device=sharding.replicated(self.mesh))
+        chunk = min(_POSE_CHUNK, padded)
+        with tqdm(total=num_frames, desc="poses", unit="frame", disable=not progress) as bar:
+            for start in range(0, padded, chunk):
+                start = min(start, padded - chunk)
+                # Beyond the end the last pose is held: a short video is denoised in a whole window, as it was trained.
+                last = min(start, num_frames - 1)
+                pixels = poses[:, last : start + chunk]
+                pixels = np.concatenate([pixels, np.repeat(pixels[:, -1:], chunk - pixels.shape[1], axis=1)], axis=1)
+                features = stages.add_pose_features(self.pose_net, features, self._put(pixels), start)
+                bar.update(min(start + chunk, num_frames) - bar.n)
+        return features
+
+    def _initial_noise(
+        self,
+        seeds: np.ndarray,
+        padded: int,
+        shape: tuple[int, ...],
+        plan: WindowPlan,
+        config: SamplingConfig,
+        noise: np.ndarray | None,
+    ) -> jax.Array:
+        if noise is None:
+            period = plan.indices.shape[1] if config.periodic_noise else None
+            return frame_noise(jnp.asarray(seeds), padded, *shape, period=period)
+        noise = np.asarray(noise, np.float32)
+        noise = noise[None] if noise.ndim == 4 else noise
+        if noise.shape[2:] != tuple(shape) or len(noise) not in (1, len(seeds)):
+            raise InputError(f"noise must be [frames, {', '.join(map(str, shape))}], not {list(noise.shape[1:])}.")
+        noise = np.broadcast_to(noise, (len(seeds), *noise.shape[1:]))
+        return jnp.asarray(noise[:, np.arange(padded) % noise.shape[1]])
+
+    def _denoise(
+        self,
+        noise: jax.Array,
+        context: jax.Array,
+        image_latents: jax.Array,
+        features: jax.Array,
+        plan: WindowPlan,
+        config: SamplingConfig,
+        progress: bool,
+    ) -> jax.Array:
+        sigmas = karras_sigmas(config.num_inference_steps)
+        guided = config.guidance_scale > 1
+        batch = noise.shape[0]
+        ids = np.tile(np.float32([config.fps - 1, config.motion_bucket_id, config.noise_aug_strength]), (batch, 1))
+        conditions = stages.make_conditions(self.unet, context, self._put(ids), plan.indices.shape[1], guided)
+        group = min(config.group_size * self.mesh.size, plan.num_windows)
+        group = -(-group // self.mesh.size) * self.mesh.size
+        grouped = self._put(group_plan(plan, group))
+        latents = self._put(noise * np.sqrt(sigmas[0] ** 2 + 1))
+        # A bar needs the host between steps: the scan is run in equal slices, which share one compiled program.
+        length = _slice_length(config.num_inference_steps) if progress else config.num_inference_steps
+        with tqdm(total=config.num_inference_steps, desc="denoising", unit="step", disable=not progress) as bar:
+            for start in range(0, config.num_inference_steps, length):
+                latents = stages.run_denoising(
+                    self.unet,
+                    latents,
+                    self._put(sigmas[start : start + length + 1]),
+                    grouped,
+                    conditions,
+                    image_latents,
+                    features,
+                    self._put(np.float32(config.guidance_scale)),
+                    guided=guided,
+                    mesh=self.mesh,
+                )
+                if progress:
+                    latents.block_until_ready()
+                bar.update(length)
+        return latents
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, sharding.replicated(self.mesh))
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        """float32 means float32: GPUs and TPUs would otherwise multiply in shorter formats."""
+        full = self.unet.conv_in.kernel.dtype == jnp.float32
+        return jax.default_matmul_precision("highest") if full else contextlib.nullcontext()
+
+
+def _dtype(name: DTypeName | None, mesh: Mesh) -> jnp.dtype:
+    if name is None:
+        name = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+    if name not in ("float32", "bfloat16"):
+        raise InputError(f"dtype must be 'float32' or 'bfloat16', not '{name}'.")
+    return jnp.dtype(name)
+
+
+def _slice_length(steps: int) -> int:
+    """The largest divisor of `steps` that gives at least five slices, for a bar that moves."""
+    return max(n for n in range(1, max(steps // 5, 1) + 1) if steps % n == 0)
+
+
+class _Batched:
+    """A lazily drawn sequence of poses [F, H, W, 3] seen as a batch of one."""
+
+    def __init__(self, poses: Any):
+        self.poses = poses
+        self.shape = (1, *poses.shape)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        return np.asarray(self.poses[key[1]])[None]
