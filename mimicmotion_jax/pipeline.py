@@ -125,18 +125,26 @@ class MimicMotionPipeline:
     def random(
         cls, config: ModelConfig, seed: int = 0, dtype: DTypeName | None = None, mesh: Mesh | None = None
     ) -> Self:
-        """A pipeline with random weights, for tests and demonstrations."""
+        """A pipeline with random weights, for tests and demonstrations.
+
+        Drawn with NumPy leaf by leaf: compiling the initialisation of a small network takes longer than running it.
+        """
         mesh = mesh or sharding.sampling_mesh()
-        param_dtype = _dtype(dtype, mesh)
+        generator, param_dtype = np.random.default_rng(seed), _dtype(dtype, mesh)
 
-        def init() -> dict[str, nnx.Module]:
-            rngs = nnx.Rngs(seed)
-            return {
-                name: make(getattr(config, name), rngs=rngs, param_dtype=param_dtype)
-                for name, make in checkpoint.NETWORKS.items()
-            }
+        def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+            if leaf.ndim > 1:  # a matrix or a kernel: variance 1 / fan-in
+                values = generator.standard_normal(leaf.shape) * np.prod(leaf.shape[:-1]) ** -0.5
+            else:  # norms multiply by one; biases and mixing factors are zero
+                values = np.full(leaf.shape, 1.0 if path[-1] == "scale" else 0.0)
+            return values.astype(param_dtype)
 
-        return cls(config, **jax.jit(init, out_shardings=sharding.replicated(mesh))(), mesh=mesh)
+        networks = {}
+        for name in checkpoint.NETWORKS:
+            graph, state = nnx.split(checkpoint.abstract_network(name, config))
+            leaves = [(path, v.replace(draw(path, v.get_value()))) for path, v in nnx.to_flat_state(state)]
+            networks[name] = nnx.merge(graph, nnx.from_flat_state(leaves))
+        return cls(config, **jax.device_put(networks, sharding.replicated(mesh)), mesh=mesh)
 
     def __call__(
         self,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mimicmotion_jax.models.attention import dot_product_attention, merge_heads, split_heads
 from mimicmotion_jax.models.config import CLIPConfig
-from mimicmotion_jax.models.layers import Conv, LayerNorm
+from mimicmotion_jax.models.layers import Conv, LayerNorm, Linear
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -74,10 +74,10 @@ class Attention(nnx.Module):
         make = {"rngs": rngs, "param_dtype": param_dtype}
         self.heads = config.num_attention_heads
         width = config.hidden_size
-        self.q_proj = nnx.Linear(width, width, **make)
-        self.k_proj = nnx.Linear(width, width, **make)
-        self.v_proj = nnx.Linear(width, width, **make)
-        self.out_proj = nnx.Linear(width, width, **make)
+        self.q_proj = Linear(width, width, **make)
+        self.k_proj = Linear(width, width, **make)
+        self.v_proj = Linear(width, width, **make)
+        self.out_proj = Linear(width, width, **make)
 
     def __call__(self, x: Float[Array, "b tokens c"]) -> Float[Array, "b tokens c"]:
         q, k, v = (split_heads(project(x), self.heads) for project in (self.q_proj, self.k_proj, self.v_proj))
@@ -89,8 +89,8 @@ class MLP(nnx.Module):
 
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
         self.quick = config.hidden_act == "quick_gelu"
-        self.fc1 = nnx.Linear(config.hidden_size, config.intermediate_size, param_dtype=param_dtype, rngs=rngs)
-        self.fc2 = nnx.Linear(config.intermediate_size, config.hidden_size, param_dtype=param_dtype, rngs=rngs)
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size, param_dtype=param_dtype, rngs=rngs)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size, param_dtype=param_dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b tokens c"]) -> Float[Array, "b tokens c"]:
         x = self.fc1(x)
@@ -167,7 +167,7 @@ class CLIPImageEncoder(nnx.Module):
         make = {"rngs": rngs, "param_dtype": param_dtype}
         self.config = config
         self.vision_model = VisionTransformer(config, **make)
-        self.visual_projection = nnx.Linear(config.hidden_size, config.projection_dim, use_bias=False, **make)
+        self.visual_projection = Linear(config.hidden_size, config.projection_dim, use_bias=False, **make)
 
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b d"]:
         """Embed normalised pixels, as `preprocess` makes them."""

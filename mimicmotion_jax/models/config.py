@@ -200,6 +200,31 @@ class ModelConfig:
         if self.window_size < 2:
             raise ValueError("window_size must be at least 2")
 
+    @classmethod
+    def tiny(cls) -> Self:
+        """A model of half a million parameters with every kind of part, for tests and for trying things out."""
+        unet = UNetConfig(
+            down_block_types=(_CROSS_DOWN, _DOWN),
+            up_block_types=(_UP, _CROSS_UP),
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            num_attention_heads=(1, 2),
+            cross_attention_dim=16,
+            addition_time_embed_dim=32,
+            projection_class_embeddings_input_dim=96,
+            num_frames=8,
+        )
+        clip = CLIPConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            projection_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            patch_size=32,
+        )
+        vae = VAEConfig(block_out_channels=(32, 32, 32, 32), layers_per_block=1)
+        return cls(unet=unet, vae=vae, image_encoder=clip, pose_net=PoseNetConfig(out_channels=32), window_size=8)
+
     @property
     def size_multiple(self) -> int:
         """Picture heights and widths must be multiples of this many pixels (64 for the full model)."""

@@ -4,6 +4,8 @@ Arrays are channels last, videos [B, F, H, W, C]. A network computes in the dtyp
 and the inputs follow. Attribute names are those of the PyTorch checkpoints.
 """
 
+import math
+
 import einops
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,20 @@ from jaxtyping import Array, Float
 
 from mimicmotion_jax.models.attention import dot_product_attention, merge_heads, split_heads
 from mimicmotion_jax.models.config import NUM_GROUPS
+
+
+def init_kernel(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
+    """Normal with variance 1 / fan-in."""
+    return jax.random.normal(key, shape, dtype) * math.prod(shape[:-1]) ** -0.5
+
+
+class Linear(nnx.Linear):
+    """Matrix product and bias."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, use_bias: bool = True, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        super().__init__(
+            in_dim, out_dim, use_bias=use_bias, kernel_init=init_kernel, param_dtype=param_dtype, rngs=rngs
+        )
 
 
 class GroupNorm(nnx.GroupNorm):
@@ -52,6 +68,7 @@ class Conv(nnx.Conv):
             strides=(stride, stride),
             padding=((padding, padding),) * 2 if isinstance(padding, int) else padding,
             use_bias=use_bias,
+            kernel_init=init_kernel,
             param_dtype=param_dtype,
             rngs=rngs,
         )
@@ -64,8 +81,7 @@ class TemporalConv(nnx.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        init = nnx.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
-        self.kernel = nnx.Param(init(rngs.params(), (3, in_channels, out_channels), param_dtype))
+        self.kernel = nnx.Param(init_kernel(rngs.params(), (3, in_channels, out_channels), param_dtype))
         self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
 
     def __call__(self, x: Float[Array, "b f h w cin"]) -> Float[Array, "b f h w cout"]:
@@ -81,8 +97,8 @@ class TimestepEmbedding(nnx.Module):
     def __init__(
         self, in_dim: int, hidden_dim: int, out_dim: int | None = None, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
     ):
-        self.linear_1 = nnx.Linear(in_dim, hidden_dim, param_dtype=param_dtype, rngs=rngs)
-        self.linear_2 = nnx.Linear(hidden_dim, out_dim or hidden_dim, param_dtype=param_dtype, rngs=rngs)
+        self.linear_1 = Linear(in_dim, hidden_dim, param_dtype=param_dtype, rngs=rngs)
+        self.linear_2 = Linear(hidden_dim, out_dim or hidden_dim, param_dtype=param_dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "... cin"]) -> Float[Array, "... cout"]:
         return self.linear_2(nnx.silu(self.linear_1(x.astype(self.linear_1.kernel.dtype))))
@@ -113,7 +129,7 @@ class ResnetBlock(nnx.Module):
         self.norm1 = GroupNorm(in_channels, epsilon, **make)
         self.conv1 = Conv(in_channels, out_channels, 3, padding=1, **make)
         if embedding_dim is not None:
-            self.time_emb_proj = nnx.Linear(embedding_dim, out_channels, **make)
+            self.time_emb_proj = Linear(embedding_dim, out_channels, **make)
         self.norm2 = GroupNorm(out_channels, epsilon, **make)
         self.conv2 = Conv(out_channels, out_channels, 3, padding=1, **make)
         self.conv_shortcut = Conv(in_channels, out_channels, 1, **make) if in_channels != out_channels else None
@@ -138,7 +154,7 @@ class TemporalResnetBlock(nnx.Module):
         self.norm1 = GroupNorm(channels, epsilon, **make)
         self.conv1 = TemporalConv(channels, channels, **make)
         if embedding_dim is not None:
-            self.time_emb_proj = nnx.Linear(embedding_dim, channels, **make)
+            self.time_emb_proj = Linear(embedding_dim, channels, **make)
         self.norm2 = GroupNorm(channels, epsilon, **make)
         self.conv2 = TemporalConv(channels, channels, **make)
 
@@ -227,10 +243,10 @@ class SelfAttention(nnx.Module):
     def __init__(self, channels: int, heads: int, *, qkv_bias: bool = False, rngs: nnx.Rngs, param_dtype: jnp.dtype):
         make = {"rngs": rngs, "param_dtype": param_dtype}
         self.heads = heads
-        self.to_q = nnx.Linear(channels, channels, use_bias=qkv_bias, **make)
-        self.to_k = nnx.Linear(channels, channels, use_bias=qkv_bias, **make)
-        self.to_v = nnx.Linear(channels, channels, use_bias=qkv_bias, **make)
-        self.to_out = nnx.Linear(channels, channels, **make)
+        self.to_q = Linear(channels, channels, use_bias=qkv_bias, **make)
+        self.to_k = Linear(channels, channels, use_bias=qkv_bias, **make)
+        self.to_v = Linear(channels, channels, use_bias=qkv_bias, **make)
+        self.to_out = Linear(channels, channels, **make)
 
     def __call__(self, x: Float[Array, "n tokens c"]) -> Float[Array, "n tokens c"]:
         q, k, v = (split_heads(project(x), self.heads) for project in (self.to_q, self.to_k, self.to_v))

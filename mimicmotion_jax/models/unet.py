@@ -19,6 +19,7 @@ from mimicmotion_jax.models.layers import (
     Downsample,
     GroupNorm,
     LayerNorm,
+    Linear,
     SelfAttention,
     SpatioTemporalResBlock,
     TimestepEmbedding,
@@ -61,8 +62,8 @@ class FeedForward(nnx.Module):
     """GEGLU and a linear layer (diffusers `FeedForward`)."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        self.proj_in = nnx.Linear(channels, 8 * channels, param_dtype=param_dtype, rngs=rngs)
-        self.proj_out = nnx.Linear(4 * channels, channels, param_dtype=param_dtype, rngs=rngs)
+        self.proj_in = Linear(channels, 8 * channels, param_dtype=param_dtype, rngs=rngs)
+        self.proj_out = Linear(4 * channels, channels, param_dtype=param_dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
         hidden, gate = jnp.split(self.proj_in(x), 2, axis=-1)
@@ -77,10 +78,10 @@ class CrossAttention(nnx.Module):
 
     def __init__(self, channels: int, context_dim: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
         make = {"rngs": rngs, "param_dtype": param_dtype}
-        self.to_q = nnx.Linear(channels, channels, use_bias=False, **make)
-        self.to_k = nnx.Linear(context_dim, channels, use_bias=False, **make)
-        self.to_v = nnx.Linear(context_dim, channels, use_bias=False, **make)
-        self.to_out = nnx.Linear(channels, channels, **make)
+        self.to_q = Linear(channels, channels, use_bias=False, **make)
+        self.to_k = Linear(context_dim, channels, use_bias=False, **make)
+        self.to_v = Linear(context_dim, channels, use_bias=False, **make)
+        self.to_out = Linear(channels, channels, **make)
 
     def __call__(self, context: Float[Array, "b d"]) -> Float[Array, "b c"]:
         return self.to_out(self.to_v(context))
@@ -124,7 +125,7 @@ class SpatioTemporalTransformer(nnx.Module):
     ):
         make = {"rngs": rngs, "param_dtype": param_dtype}
         self.norm = GroupNorm(channels, 1e-6, **make)
-        self.proj_in = nnx.Linear(channels, channels, **make)
+        self.proj_in = Linear(channels, channels, **make)
         self.transformer_blocks = nnx.List(
             [TransformerBlock(channels, heads, context_dim, **make) for _ in range(layers)]
         )
@@ -133,7 +134,7 @@ class SpatioTemporalTransformer(nnx.Module):
         )
         self.time_pos_embed = TimestepEmbedding(channels, 4 * channels, channels, **make)
         self.time_mixer = AlphaBlender(0.5, param_dtype=param_dtype)
-        self.proj_out = nnx.Linear(channels, channels, **make)
+        self.proj_out = Linear(channels, channels, **make)
 
     def conditions(self, context: Float[Array, "b d"], num_frames: int) -> TransformerConditions:
         frames = sinusoidal_embedding(jnp.arange(num_frames), self.proj_in.in_features)

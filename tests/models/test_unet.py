@@ -1,0 +1,127 @@
+"""The UNet against diffusers, and its single-token cross-attention against real attention."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import UNetSpatioTemporalConditionModel
+
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig
+
+CROSS_DOWN, DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
+CROSS_UP, UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
+CONFIGS = {
+    "three blocks, two layers": {
+        "down_block_types": (CROSS_DOWN, CROSS_DOWN, DOWN),
+        "up_block_types": (UP, CROSS_UP, CROSS_UP),
+        "block_out_channels": (32, 64, 96),
+        "num_attention_heads": (1, 4, 3),
+        "cross_attention_dim": 48,
+        "addition_time_embed_dim": 32,
+        "projection_class_embeddings_input_dim": 96,
+    },
+    "two blocks, deeper, one layer": {
+        "down_block_types": (CROSS_DOWN, DOWN),
+        "up_block_types": (UP, CROSS_UP),
+        "block_out_channels": (64, 32),
+        "layers_per_block": 1,
+        "transformer_layers_per_block": (2, 1),
+        "num_attention_heads": 2,
+        "cross_attention_dim": 16,
+        "addition_time_embed_dim": 16,
+        "projection_class_embeddings_input_dim": 48,
+    },
+}
+
+
+def model_config(unet: UNetConfig) -> ModelConfig:
+    clip = CLIPConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=unet.context_dim,
+    )
+    return ModelConfig(unet=unet, image_encoder=clip, pose_net=PoseNetConfig(out_channels=unet.block_out_channels[0]))
+
+
+@jax.jit
+def run(unet, sample, c_noise, context, time_ids, pose):
+    return unet(sample, c_noise, unet.conditions(context, time_ids, sample.shape[1]), pose)
+
+
+def predict(unet, sample, c_noise, context, time_ids, pose=None):
+    """Our UNet on PyTorch's inputs."""
+    channels_last = (0, 1, 3, 4, 2)
+    pose = None if pose is None else pose.permute(channels_last).numpy()
+    sample = sample.permute(channels_last).numpy()
+    return run(unet, sample, c_noise.numpy(), context[:, 0].numpy(), time_ids.numpy(), pose)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_matches_diffusers(name, load_torch, random_weights, error):
+    reference = random_weights(UNetSpatioTemporalConditionModel(**CONFIGS[name]), seed=0)
+    config = UNetConfig.from_official(dict(reference.config))
+    unet = load_torch("unet", model_config(config), reference.state_dict())
+    generator = torch.Generator().manual_seed(1)
+    for frames, height, width in ((3, 8, 16), (5, 16, 8)):
+        sample = torch.randn(2, frames, 8, height, width, generator=generator)
+        context = torch.randn(2, 1, config.context_dim, generator=generator)
+        c_noise, time_ids = torch.tensor([1.3, -0.7]), torch.tensor([[6.0, 127, 0.02], [23, 40, 0]])
+        with torch.no_grad():
+            expected = reference(sample, c_noise, context, time_ids).sample
+        ours = predict(unet, sample, c_noise, context, time_ids)
+        assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5
+
+
+def test_pose_features_are_added_after_the_first_convolution(load_torch, random_weights, error):
+    reference = random_weights(UNetSpatioTemporalConditionModel(**CONFIGS["two blocks, deeper, one layer"]), seed=2)
+    config = UNetConfig.from_official(dict(reference.config))
+    unet = load_torch("unet", model_config(config), reference.state_dict())
+    generator = torch.Generator().manual_seed(3)
+    sample = torch.randn(2, 4, 8, 8, 12, generator=generator)
+    pose = torch.randn(2, 4, 64, 8, 12, generator=generator)
+    context, time_ids = torch.randn(2, 1, 16, generator=generator), torch.tensor([[6.0, 127, 0]] * 2)
+    reference.conv_in.register_forward_hook(lambda module, args, output: output + pose.flatten(0, 1))
+    with torch.no_grad():
+        expected = reference(sample, torch.tensor(0.5), context, time_ids).sample
+    ours = predict(unet, sample, torch.full((2,), 0.5), context, time_ids, pose)
+    assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5
+
+
+def test_conditions_of_a_repeated_batch_are_tiled(load_torch, random_weights):
+    reference = random_weights(UNetSpatioTemporalConditionModel(**CONFIGS["two blocks, deeper, one layer"]), seed=4)
+    config = UNetConfig.from_official(dict(reference.config))
+    unet = load_torch("unet", model_config(config), reference.state_dict())
+    context, ids = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16)), jnp.float32), jnp.ones((2, 3))
+    tiled = unet.conditions(context, ids, 3).tile(2)
+    direct = unet.conditions(jnp.concatenate([context, context]), jnp.ones((4, 3)), 3)
+    np.testing.assert_allclose(tiled.embedding, direct.embedding, rtol=1e-6)
+    np.testing.assert_allclose(tiled.up[1][0].spatial[0], direct.up[1][0].spatial[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(tiled.mid[0].frame_position, direct.mid[0].frame_position)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
+        ({"block_out_channels": [30, 64]}, "groups"),
+        ({"num_attention_heads": [1, 2, 4]}, "3 entries for 2 blocks"),
+        ({"down_block_types": ["DownBlock2D", DOWN]}, "DownBlock2D"),
+        ({"surprise": 1}, "surprise"),
+        ({"layers_per_block": "two"}, "layers_per_block"),
+    ],
+)
+def test_an_unsupported_config_is_named(change, message):
+    base = {k: list(v) if isinstance(v, tuple) else v for k, v in CONFIGS["two blocks, deeper, one layer"].items()}
+    with pytest.raises(InputError, match=message):
+        UNetConfig.from_official(base | change)
+
+
+def test_the_default_is_the_full_model():
+    from mimicmotion_jax.convert.engine import network_leaves
+
+    count = sum(int(np.prod(leaf.shape)) for leaf in network_leaves("unet", ModelConfig()))
+    assert count == 1_524_623_082  # what diffusers counts for SVD-XT's config.json
