@@ -149,7 +149,7 @@ class MimicMotionPipeline:
     def __call__(
         self,
         image: UInt8[np.ndarray, "*b height width 3"],
-        pose_images: Sequence[np.ndarray] | UInt8[np.ndarray, "*b f height width 3"],
+        pose_images: "PoseBatch | UInt8[np.ndarray, '*b f height width 3']",
         *,
         noise: Float[np.ndarray, "*b t h w c"] | None = None,
         noise_aug: Float[np.ndarray, "*b height width 3"] | None = None,
@@ -162,8 +162,8 @@ class MimicMotionPipeline:
 
         Args:
             image: the reference picture, or a batch of them of equal size.
-            pose_images: drawn skeletons of the size of the picture, the reference's own pose first; anything with a
-                `shape` that slices along frames will do, so that poses can be drawn when they are needed.
+            pose_images: drawn skeletons of the size of the picture, the reference's own pose first: an array,
+                `pose.render.DrawnPoses`, or a `PoseBatch` of these, which are drawn when they are needed.
             noise: standard normal, for one window or more, repeated along time; None draws it from the seed.
             noise_aug: standard normal, to be scaled by `noise_aug_strength`; None draws it from the seed.
             keep_reference_frame: whether the first frame, which stands for the reference, stays in the result.
@@ -188,7 +188,7 @@ class MimicMotionPipeline:
     def latents(
         self,
         image: UInt8[np.ndarray, "*b height width 3"],
-        pose_images: Sequence[np.ndarray] | UInt8[np.ndarray, "*b f height width 3"],
+        pose_images: "PoseBatch | UInt8[np.ndarray, '*b f height width 3']",
         config: SamplingConfig,
         *,
         seeds: Sequence[int] | None = None,
@@ -208,7 +208,7 @@ class MimicMotionPipeline:
             progress: as in `__call__`.
         """
         images = image[None] if np.ndim(image) == 3 else image
-        poses = pose_images if len(pose_images.shape) == 5 else _Batched(pose_images)
+        poses = pose_images if len(pose_images.shape) == 5 else PoseBatch([pose_images])
         self._check_sizes(images, poses)
         batch, num_frames = poses.shape[:2]
         seeds = np.full(batch, config.seed) if seeds is None else np.asarray(seeds)
@@ -238,7 +238,7 @@ class MimicMotionPipeline:
                 bar.update(frames.shape[1])
                 yield frames
 
-    def _check_sizes(self, images: np.ndarray, poses: "Sequence[np.ndarray] | _Batched") -> None:
+    def _check_sizes(self, images: np.ndarray, poses: "np.ndarray | PoseBatch") -> None:
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise InputError(f"image must be uint8 [H, W, 3] or [B, H, W, 3], not {images.dtype} {list(images.shape)}.")
         if len(poses.shape) != 5 or poses.shape[0] != len(images) or tuple(poses.shape[2:]) != images.shape[1:]:
@@ -271,7 +271,7 @@ class MimicMotionPipeline:
             noise_aug = pixel_noise(jnp.asarray(seeds), *images.shape[1:])
         return stages.encode_image(self.vae, images, self._put(strength * np.reshape(noise_aug, images.shape)))
 
-    def _pose_features(self, poses: "Sequence[np.ndarray] | _Batched", padded: int, progress: bool) -> jax.Array:
+    def _pose_features(self, poses: "np.ndarray | PoseBatch", padded: int, progress: bool) -> jax.Array:
         batch, num_frames, height, width, _ = poses.shape
         scale = self.config.vae.downscale
         shape = (batch, padded, height // scale, width // scale, self.config.pose_net.out_channels)
@@ -369,12 +369,15 @@ def _slice_length(steps: int) -> int:
     return max(n for n in range(1, max(steps // 5, 1) + 1) if steps % n == 0)
 
 
-class _Batched:
-    """A lazily drawn sequence of poses [F, H, W, 3] seen as a batch of one."""
+class PoseBatch:
+    """Lazily drawn sequences of poses, each [F, H, W, 3] and of equal shape, seen as one array [B, F, H, W, 3]."""
 
-    def __init__(self, poses: Any):
-        self.poses = poses
-        self.shape = (1, *poses.shape)
+    def __init__(self, sequences: Sequence[Any]):
+        if len({tuple(poses.shape) for poses in sequences}) != 1:
+            raise InputError(f"a batch needs motions of one shape, not {[list(p.shape) for p in sequences]}.")
+        self.sequences = sequences
+        self.shape = (len(sequences), *sequences[0].shape)
 
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        return np.asarray(self.poses[key[1]])[None]
+    def __getitem__(self, key: tuple[slice, slice]) -> UInt8[np.ndarray, "b n height width 3"]:
+        """Draw some frames of some sequences."""
+        return np.stack([np.asarray(poses[key[1]]) for poses in self.sequences[key[0]]])

@@ -1,0 +1,248 @@
+"""Write videos frame by frame: H.264 in .mp4, .gif, or a folder of numbered PNGs. All of it or nothing appears."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from beartype import beartype
+from jaxtyping import UInt8, jaxtyped
+
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.video.decode import exact_rate
+from mimicmotion_jax.video.ffmpeg import open_container
+from mimicmotion_jax.video.gif import MAX_RATE, GifSink
+from mimicmotion_jax.video.mp4 import Mp4Sink
+from mimicmotion_jax.video.png import PngSink
+
+# With less free space than this (bytes) it is not worth starting.
+_MIN_FREE = 64 * 2**20
+_NUMBER_PATTERN = re.compile(r"%0(\d)d\.png", re.IGNORECASE)
+_NUMBERED = re.compile(r"\d+\.png", re.IGNORECASE)
+
+
+class Sink(Protocol):
+    """A file format: takes frames one by one."""
+
+    def write(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Take the next frame."""
+
+    def finish(self) -> None:
+        """Write what is still outstanding; the file is complete afterwards."""
+
+    def close(self) -> None:
+        """Let go of the file, complete or not."""
+
+
+class VideoWriter:
+    """Takes the frames of one video; made by `open_writer`."""
+
+    def __init__(self, sink: Sink, path: Path, width: int, height: int):
+        """Feed `sink`; `path` is the name for messages."""
+        self.num_frames = 0
+        """Frames written so far."""
+        self._sink, self._path, self._shape = sink, path, (height, width)
+
+    @jaxtyped(typechecker=beartype)
+    def write(self, frames: UInt8[np.ndarray, "*frames height width 3"]) -> None:
+        """Append one frame `[height, width, 3]` or several `[n, height, width, 3]`, RGB.
+
+        Raises:
+            InputError: another size than the video's, or the disk is full.
+        """
+        if frames.ndim > 4 or frames.shape[-3:-1] != self._shape:
+            raise InputError(
+                f"{self._path} takes frames of height and width {self._shape}, not an array of shape {frames.shape}."
+            )
+        with _explained(self._path):
+            for frame in frames.reshape(-1, *frames.shape[-3:]):
+                self._sink.write(frame)
+                self.num_frames += 1
+
+
+def open_writer(
+    path: str | Path,
+    fps: float | Fraction,
+    width: int,
+    height: int,
+    *,
+    crf: int = 18,
+    audio_from: str | Path | None = None,
+    audio_start: float = 0.0,
+    metadata: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> AbstractContextManager[VideoWriter]:
+    """A context manager that gives a `VideoWriter`; the file appears under its name when the block ends well.
+
+    Until then everything goes to a hidden name in the same folder; an exception in the block removes that and leaves an
+    earlier file of this name as it was. The format goes by the name: `x.mp4` (H.264), `x.gif`, `folder` or
+    `folder/%05d.png` (numbered PNGs; an earlier folder is replaced if it holds nothing else).
+
+    Args:
+        path: where to; missing folders are created.
+        fps: frames per second; 29.97 and its like are taken for the broadcast fractions.
+        width: of every frame, pixels.
+        height: of every frame, pixels. (An odd side grows by one pixel in MP4.)
+        crf: MP4 quality, 0 (lossless in size and look) to 51; 18 cannot be told from the original by eye.
+        audio_from: a file whose sound to carry over (MP4 only; without sound it is no error).
+        audio_start: second of that file at which the first frame was taken.
+        metadata: stored as one JSON object in the file's comment; see `provenance`.
+        progress: show a bar for a GIF's second pass.
+
+    Raises:
+        InputError: now, for a place that cannot be written to, an unknown format, an unreadable `audio_from` or a
+            number out of range; while writing, when the disk is full; at the end, when no frame came.
+    """
+    path = Path(path)
+    check_writable(path)
+    rate = exact_rate(fps)
+    if min(width, height) < 1 or rate <= 0:
+        raise InputError(f"cannot write a video of {width}x{height} at {fps} frames per second; use positive numbers.")
+    if not 0 <= crf <= 51:
+        raise InputError(f"crf {crf} is out of range; use 0 (best) to 51 (smallest), 18 by default.")
+    if audio_start < 0:
+        raise InputError(f"audio_start {audio_start} lies before the sound begins; use 0 or more seconds.")
+    target = _target(path)
+    if target.format == "gif" and rate > MAX_RATE:
+        raise InputError(
+            f"a GIF cannot show {float(rate):g} frames per second, only {MAX_RATE}; write an .mp4 instead."
+        )
+    source = None if audio_from is None else _sound_source(Path(audio_from))
+    comment = None if metadata is None else json.dumps(dict(metadata), ensure_ascii=False)
+
+    def make_sink(temporary: Path) -> Sink:
+        if target.format == "png":
+            return PngSink(temporary, target.digits, comment)
+        if target.format == "gif":
+            return GifSink(temporary, rate, width, height, comment, progress)
+        return Mp4Sink(
+            temporary, rate, width, height, crf=crf, comment=comment, audio_from=source, audio_start=audio_start
+        )
+
+    return _writing(target, make_sink, width, height)
+
+
+def check_writable(path: str | Path) -> None:
+    """Fail now rather than after hours of work.
+
+    Raises:
+        InputError: unknown format, a folder where a file should go or the reverse, a folder that holds other things
+            than numbered PNGs, no permission, no space.
+    """
+    target = _target(Path(path))
+    with _explained(target.path):
+        _check_replaceable(target)
+        folder = next(parent for parent in target.path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise InputError(f"cannot write {path}: {folder} is a file, not a folder; choose another place.")
+        # Permission bits do not tell about read-only file systems; trying does.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free
+    if free < _MIN_FREE:
+        raise InputError(f"only {free / 2**20:.0f} MiB are free in {folder}; make room or choose another disk.")
+
+
+@dataclass(frozen=True)
+class _Target:
+    path: Path
+    """The file or folder that appears."""
+    format: str
+    digits: int = 5
+
+
+def _target(path: Path) -> _Target:
+    suffix = path.suffix.lower()
+    if suffix in (".mp4", ".gif"):
+        return _Target(path, suffix[1:])
+    if match := _NUMBER_PATTERN.fullmatch(path.name):
+        return _Target(path.parent, "png", int(match[1]))
+    if path.name and (not suffix or path.is_dir()):
+        return _Target(path, "png")
+    raise InputError(f"cannot write {path}: give a name like x.mp4, x.gif, or folder or folder/%05d.png for pictures.")
+
+
+def _check_replaceable(target: _Target) -> None:
+    if target.format != "png":
+        if target.path.is_dir():
+            raise InputError(f"{target.path} is a folder; give the name of a file in it or remove it.")
+    elif target.path.exists():
+        if not target.path.is_dir():
+            raise InputError(f"{target.path} is a file, but pictures go into a folder; give another name.")
+        if other := next((p for p in target.path.iterdir() if not _NUMBERED.fullmatch(p.name)), None):
+            raise InputError(f"the folder {target.path} holds other things ({other.name}); give a new or empty one.")
+
+
+def _sound_source(path: Path) -> Path | None:
+    if path.is_dir():
+        # Pictures have no sound.
+        return None
+    if not path.is_file():
+        raise InputError(f"there is no file {path} to take the sound from; check the path.")
+    open_container(path).close()
+    return path
+
+
+@contextlib.contextmanager
+def _writing(target: _Target, make_sink: Callable[[Path], Sink], width: int, height: int) -> Iterator[VideoWriter]:
+    temporary = target.path.with_name(f".{target.path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with _explained(target.path):
+            target.path.parent.mkdir(parents=True, exist_ok=True)
+            sink = make_sink(temporary)
+        try:
+            writer = VideoWriter(sink, target.path, width, height)
+            yield writer
+            if not writer.num_frames:
+                raise InputError(f"no frame was written to {target.path}, so there is no video.")
+            with _explained(target.path):
+                sink.finish()
+        finally:
+            sink.close()
+        with _explained(target.path):
+            _check_replaceable(target)
+            _replace(target.path, temporary)
+    finally:
+        _remove(temporary)
+
+
+def _replace(path: Path, temporary: Path) -> None:
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    # A folder with something in it cannot be replaced in one step.
+    earlier = temporary.with_suffix(".earlier")
+    os.replace(path, earlier)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(earlier, path)
+        raise
+    shutil.rmtree(earlier)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the operating system objects to into one sentence about `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {path}: {reason}; make room or choose another place.") from None

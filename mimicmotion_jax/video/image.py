@@ -1,0 +1,166 @@
+"""Still pictures: read any of them as RGB, choose the model's size for one, and crop and resize to it."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from beartype import beartype
+from jaxtyping import UInt8, jaxtyped
+from PIL import Image, ImageOps
+
+from mimicmotion_jax.errors import InputError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""Pillow's names of the formats we read; its other plugins also claim videos and scientific files."""
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+"""File names that count as pictures in a folder of frames."""
+
+MIN_SIDE = 16
+"""Pictures with a shorter side than this (pixels) are refused: no person can be made out in them."""
+
+SIZE_MULTIPLE = 64
+"""Sides are multiples of this: 8 (VAE) times 8 (three halvings in the UNet)."""
+
+Aspect = Literal["auto", "portrait", "landscape", "square"]
+
+# What Pillow's decoders are known to raise on damaged files; each is the file's fault, not ours.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, Image.DecompressionBombError)
+
+
+def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
+    """Read a picture as 8-bit RGB, upright.
+
+    EXIF orientation is applied, transparency is laid over white, palettes and greyscale become RGB, 16-bit samples are
+    scaled to 8 bits. Of an animation the first frame counts.
+
+    Raises:
+        InputError: missing, empty, damaged or unknown file, or a side shorter than `MIN_SIDE`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no picture {path}; check the path.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            image.load()
+            pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except _DAMAGED as error:
+        if isinstance(error, PermissionError):
+            raise InputError(f"{path} may not be read (permission denied); change its permissions.") from None
+        raise InputError(f"{path} is damaged or not a picture; give a PNG, JPEG, WebP, BMP or TIFF file.") from None
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise InputError(f"{path} is only {width}x{height} pixels; give a picture of at least {MIN_SIDE} on each side.")
+    return pixels
+
+
+def is_still(path: str | Path) -> bool:
+    """Whether the file is a picture that does not move (an animated GIF, PNG or WebP is a video)."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            # A phone's JPEG may hold several pictures (MPO), a TIFF several pages; neither is an animation.
+            return not (image.format in ("GIF", "PNG", "WEBP") and image.is_animated)
+    except _DAMAGED:
+        return False
+
+
+@jaxtyped(typechecker=beartype)
+def crop_resize(
+    pixels: UInt8[np.ndarray, "*frames h w 3"], height: int, width: int
+) -> UInt8[np.ndarray, "*frames {height} {width} 3"]:
+    """Resize so that the picture covers `height` x `width`, then crop the centre: the official preprocessing.
+
+    The sides round up and the crop offset rounds half to even, as in the official release (torchvision `resize` and
+    `center_crop`). Pillow's bilinear filter widens with the reduction, which is torchvision's `antialias=True`; the two
+    differ by at most one level.
+
+    Args:
+        pixels: one picture `[h, w, 3]` or frames `[n, h, w, 3]`.
+        height: rows of the result, pixels.
+        width: columns of the result, pixels.
+
+    Raises:
+        InputError: a size that is not positive, or an empty picture.
+    """
+    h, w = pixels.shape[-3:-1]
+    if min(h, w, height, width) < 1:
+        raise InputError(f"cannot make a {width}x{height} picture out of a {w}x{h} one; sizes must be positive.")
+    ratio = h / w
+    too_flat = ratio < height / width
+    resized = (height, math.ceil(height / ratio)) if too_flat else (math.ceil(width * ratio), width)
+    top, left = (round((have - want) / 2) for have, want in zip(resized, (height, width), strict=True))
+
+    frames = pixels.reshape(-1, h, w, 3)
+    output = np.empty((len(frames), height, width, 3), np.uint8)
+    for frame, into in zip(frames, output, strict=True):
+        whole = resize(frame, *resized)
+        into[...] = whole[top : top + height, left : left + width]
+    return output.reshape(*pixels.shape[:-3], height, width, 3)
+
+
+@jaxtyped(typechecker=beartype)
+def resize(pixels: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
+    """Resize one picture, bilinear with antialiasing; the aspect ratio is the caller's business."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def target_size(
+    image_height: int, image_width: int, resolution: int = 576, aspect: Aspect | tuple[int, int] = "auto"
+) -> tuple[int, int]:
+    """The size (height, width), in pixels, at which to generate for a reference picture.
+
+    The short side is `resolution`, the long side 16/9 of it rounded down to a multiple of 64 (576x1024 as published).
+    "auto" follows the picture: portrait where it is higher than wide, else landscape, as the official release does.
+
+    Args:
+        image_height: of the reference picture, pixels.
+        image_width: of the reference picture, pixels.
+        resolution: the short side, a multiple of 64.
+        aspect: "auto", "portrait", "landscape", "square", or an explicit (width, height).
+
+    Raises:
+        InputError: a side that is not a positive multiple of 64 (the nearest valid ones are named), or another word.
+    """
+    if isinstance(aspect, tuple):
+        width, height = aspect
+        nearest = tuple(_nearest_multiple(side) for side in aspect)
+        if nearest != aspect:
+            raise InputError(
+                f"the size {width}x{height} does not work, both sides must be multiples of {SIZE_MULTIPLE}; "
+                f"the nearest is {nearest[0]}x{nearest[1]}."
+            )
+        return height, width
+
+    if (nearest := _nearest_multiple(resolution)) != resolution:
+        raise InputError(f"resolution {resolution} is not a multiple of {SIZE_MULTIPLE}; the nearest is {nearest}.")
+    long_side = resolution * 16 // 9 // SIZE_MULTIPLE * SIZE_MULTIPLE
+    if aspect == "auto":
+        aspect = "portrait" if image_height > image_width else "landscape"
+    sizes = {
+        "portrait": (long_side, resolution),
+        "landscape": (resolution, long_side),
+        "square": (resolution, resolution),
+    }
+    if aspect not in sizes:
+        raise InputError(f"unknown aspect '{aspect}'; use auto, {', '.join(sizes)} or a width and height.")
+    return sizes[aspect]
+
+
+def _nearest_multiple(side: int) -> int:
+    return max(SIZE_MULTIPLE, (side + SIZE_MULTIPLE // 2) // SIZE_MULTIPLE * SIZE_MULTIPLE)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow would clip 16-bit greyscale to 255 instead of scaling it; 65535 / 257 is 255.
+        samples = np.clip(np.asarray(image, np.float32), 0, 65535)
+        image = Image.fromarray(np.round(samples / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Generate videos: one reference image and a driving motion in, a video of that person moving that way out."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+EXAMPLES = """examples:
+  python sample.py                                   a small run with random weights, to see that everything works
+  python sample.py --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
+  python sample.py --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
+  python sample.py --checkpoint DIR --jobs jobs.jsonl --output-dir videos batch_size=4
+
+a motion is a video, a GIF, a folder of pictures, or keypoints (.npz, .json, a folder of *_keypoints.json).
+a line of jobs.jsonl: {"image": "person.jpg", "motion": "dance.mp4", "output": "person.mp4", "seed": 7}
+"""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="written by convert_weights.py or train.py")
+    parser.add_argument("--image", type=Path, help="the reference picture")
+    parser.add_argument("--image-pose", type=Path, metavar="FILE", help="its keypoints, instead of detecting them")
+    parser.add_argument("--motion", type=Path, metavar="PATH", help="driving video or keypoints")
+    parser.add_argument("--output", type=Path, metavar="PATH", help=".mp4, .gif, or a folder of numbered PNGs")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the options below")
+    parser.add_argument("--jobs", type=Path, metavar="FILE", help="many videos: one JSON object per line")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where the jobs' videos go")
+    parser.add_argument("--save-pose", action="store_true", help="also write the drawn skeleton and its keypoints")
+    parser.add_argument("--side-by-side", action="store_true", help="show reference, skeleton and result together")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, but float32 on CPU")
+    parser.add_argument("--devices", type=int, metavar="N", help="devices to spread windows over; default: all")
+    parser.add_argument("--process-id", type=int, default=None, metavar="I", help="do jobs I, I+N, I+2N, …")
+    parser.add_argument("--num-processes", type=int, default=None, metavar="N", help="how many processes share --jobs")
+    parser.add_argument("--distributed", action="store_true", help="take those two from the cluster (TPU pod, SLURM)")
+    parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
+    if "--help" in sys.argv or "-h" in sys.argv:
+        from mimicmotion_jax.config import describe
+        from mimicmotion_jax.generate import GenerateConfig
+
+        parser.epilog += "\noptions and their defaults (meanings: configs/sample.yaml):\n" + describe(GenerateConfig)
+    return parser.parse_intermixed_args(argv)
+
+
+def main() -> int:
+    """Run one job, many jobs, or the demonstration; 1 if a job failed."""
+    args = parse_args()
+
+    from mimicmotion_jax.config import load_config
+    from mimicmotion_jax.errors import InputError
+    from mimicmotion_jax.generate import GenerateConfig, Job, Preparer, generate
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("jax", "absl", "orbax", "etils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    overrides = [f"{name}=true" for name in ("save_pose", "side_by_side") if getattr(args, name)] + args.options
+    nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
+    if nothing_given:
+        from mimicmotion_jax.demo import run_demo
+
+        run_demo(args.output or Path("outputs/demo.mp4"), args.config, overrides)
+        return 0
+
+    config = load_config(GenerateConfig, args.config, overrides)
+    if args.checkpoint is None:
+        raise InputError("say which weights to use with --checkpoint DIR; convert_weights.py makes one.")
+    if args.jobs is not None:
+        return _run_jobs(args, config)
+    for name in ("image", "motion", "output"):
+        if getattr(args, name) is None:
+            raise InputError(f"--{name} is missing; see python sample.py --help.")
+    prepared = Preparer(config)(Job(args.image, args.motion, args.output, args.image_pose))
+    generate(_load(args), [prepared], config)
+    return 0
+
+
+def _run_jobs(args: argparse.Namespace, config) -> int:
+    import jax
+
+    from mimicmotion_jax.errors import InputError
+    from mimicmotion_jax.jobs import read_jobs, run_jobs
+
+    if args.output_dir is None:
+        raise InputError("say where the jobs' videos go with --output-dir DIR.")
+    jobs = read_jobs(args.jobs, args.output_dir)
+    if args.distributed:
+        jax.distributed.initialize()
+        process_id, num_processes = jax.process_index(), jax.process_count()
+    else:
+        process_id, num_processes = args.process_id or 0, args.num_processes or 1
+    if not 0 <= process_id < num_processes:
+        raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
+    failures = run_jobs(_load(args), jobs, config, process_id, num_processes)
+    for job, reason in failures:
+        print(f"failed: {job.output.name}: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _load(args: argparse.Namespace):
+    from mimicmotion_jax.compilation import enable_compilation_cache
+    from mimicmotion_jax.pipeline import MimicMotionPipeline
+    from mimicmotion_jax.sharding import sampling_mesh
+
+    enable_compilation_cache()
+    return MimicMotionPipeline.from_pretrained(args.checkpoint, args.dtype, sampling_mesh(args.devices), progress=True)
+
+
+if __name__ == "__main__":
+    from mimicmotion_jax.errors import run_script
+
+    run_script(main)()
