@@ -213,7 +213,8 @@ class MimicMotionPipeline:
         batch, num_frames = poses.shape[:2]
         seeds = np.full(batch, config.seed) if seeds is None else np.asarray(seeds)
         plan = config.plan(num_frames, self.config.window_size)
-        padded = self._bucket(plan)
+        padded = _padded_frames(int(plan.indices.max()) + 1, plan.indices.shape[1])
+        capacity = config.plan(padded, self.config.window_size).num_windows
 
         with self._precision():
             images_on_device = self._put(images)
@@ -221,7 +222,7 @@ class MimicMotionPipeline:
             image_latents = self._encode_reference(images_on_device, seeds, noise_aug, config.noise_aug_strength)
             features = self._pose_features(poses, padded, progress)
             start = self._initial_noise(seeds, padded, image_latents.shape[1:], plan, config, noise)
-            latents = self._denoise(start, context, image_latents, features, plan, config, progress)
+            latents = self._denoise(start, context, image_latents, features, plan, capacity, config, progress)
         return np.asarray(latents)[:, :num_frames]
 
     def decode(
@@ -255,12 +256,6 @@ class MimicMotionPipeline:
                 f"height and width must be multiples of {multiple}, not {images.shape[1]}x{images.shape[2]}; the "
                 f"nearest is {height}x{width}."
             )
-
-    def _bucket(self, plan: WindowPlan) -> int:
-        """Number of frames that the arrays are padded to, so that videos of similar length share a program."""
-        size = plan.indices.shape[1]
-        frames = int(plan.indices.max()) + 1
-        return max(size, bucket(-(-frames // 4)) * 4) if plan.num_windows > 1 else size
 
     def _encode_reference(
         self, images: jax.Array, seeds: np.ndarray, noise_aug: np.ndarray | None, strength: float
@@ -314,6 +309,7 @@ class MimicMotionPipeline:
         image_latents: jax.Array,
         features: jax.Array,
         plan: WindowPlan,
+        capacity: int,
         config: SamplingConfig,
         progress: bool,
     ) -> jax.Array:
@@ -322,9 +318,8 @@ class MimicMotionPipeline:
         batch = noise.shape[0]
         ids = np.tile(np.float32([config.fps - 1, config.motion_bucket_id, config.noise_aug_strength]), (batch, 1))
         conditions = stages.make_conditions(self.unet, context, self._put(ids), plan.indices.shape[1], guided)
-        group = min(config.group_size * self.mesh.size, plan.num_windows)
-        group = -(-group // self.mesh.size) * self.mesh.size
-        grouped = self._put(group_plan(plan, group))
+        group = min(config.group_size, -(-capacity // self.mesh.size)) * self.mesh.size
+        grouped = self._put(group_plan(plan, group, capacity))
         latents = self._put(noise * np.sqrt(sigmas[0] ** 2 + 1))
         # A bar needs the host between steps: the scan is run in equal slices, which share one compiled program.
         length = _slice_length(config.num_inference_steps) if progress else config.num_inference_steps
@@ -362,6 +357,11 @@ def _dtype(name: DTypeName | None, mesh: Mesh) -> jnp.dtype:
     if name not in ("float32", "bfloat16"):
         raise InputError(f"dtype must be 'float32' or 'bfloat16', not '{name}'.")
     return jnp.dtype(name)
+
+
+def _padded_frames(num_frames: int, window_size: int) -> int:
+    """Frames that the arrays are padded to, so that videos of similar length share a program."""
+    return num_frames if num_frames == window_size else bucket(-(-num_frames // 4)) * 4
 
 
 def _slice_length(steps: int) -> int:

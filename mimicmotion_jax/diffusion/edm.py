@@ -56,9 +56,8 @@ def euler_step(
 ) -> Float[Array, "*shape"]:
     """x + (sigma_next - sigma) (x - D) / sigma, with D from the network's v-`prediction`.
 
-    Written with the coefficients of x and v, which avoids the difference x - D at large sigma:
-    (x - D) / sigma = sigma / (sigma^2 + 1) x + v / sqrt(sigma^2 + 1).
+    Collected by x and v, which avoids differences of large numbers:
+    (1 + sigma sigma_next) / (sigma^2 + 1) x + (sigma_next - sigma) / sqrt(sigma^2 + 1) v.
     """
     c = precondition(sigma)
-    slope = sigma * c.c_skip * latents + c.c_in * prediction
-    return latents + (sigma_next - sigma) * slope
+    return (1 + sigma * sigma_next) * c.c_skip * latents + (sigma_next - sigma) * c.c_in * prediction

@@ -14,7 +14,7 @@ With a reference slot, frame 0 stands for the reference image and is part of eve
 were trained; the windows' other frames run over the rest of the video.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from beartype import beartype
@@ -53,10 +53,8 @@ def make_plan(
         reference_slot: whether frame 0 is in every window. The official mode always has it.
 
     Raises:
-        InputError: an overlap that leaves a window nothing new, a window or video too short, an unknown mode.
+        InputError: an overlap that leaves a window nothing new, a window or video too short.
     """
-    if mode not in get_args(FusionMode):
-        raise InputError(f"fusion must be one of {', '.join(get_args(FusionMode))}, not '{mode}'.")
     slot = int(reference_slot or mode == "official")
     if window_size < slot + 1:
         raise InputError(f"window_size must be at least {slot + 1}, not {window_size}.")

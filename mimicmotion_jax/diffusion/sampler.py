@@ -34,19 +34,21 @@ class GroupedPlan(NamedTuple):
     num_groups: Int[Array, ""]
 
 
-def group_plan(plan: WindowPlan, group_size: int) -> GroupedPlan:
+def group_plan(plan: WindowPlan, group_size: int, capacity: int) -> GroupedPlan:
     """Cut `plan` into groups of `group_size` windows.
 
-    The number of groups is padded to a bucket, so that videos of similar length share one compiled program; the
-    padding is skipped, not computed. A group that is not full is filled with windows of weight zero.
+    Args:
+        plan: the windows.
+        group_size: windows that are predicted together; a group that is not full gets windows of weight zero.
+        capacity: at least this many windows fit, so that videos of similar length share one compiled program; groups
+            that are all padding are skipped, not computed.
     """
     num_windows, size = plan.indices.shape
-    used = -(-num_windows // group_size)
-    missing = bucket(used) * group_size - num_windows
+    missing = -(-max(num_windows, capacity) // group_size) * group_size - num_windows
     indices = np.concatenate([plan.indices, np.tile(np.arange(size, dtype=np.int32), (missing, 1))])
     weights = np.concatenate([plan.weights, np.zeros((missing, size), np.float32)])
     shape = (-1, group_size, size)
-    return GroupedPlan(indices.reshape(shape), weights.reshape(shape), np.int32(used))
+    return GroupedPlan(indices.reshape(shape), weights.reshape(shape), np.int32(-(-num_windows // group_size)))
 
 
 def bucket(count: int) -> int:

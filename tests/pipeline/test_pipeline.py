@@ -1,0 +1,207 @@
+"""The pipeline: parity with the official one, any length, any number of devices, few compilations, clear refusals."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+
+from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
+from mimicmotion_jax.decoding import decode_in_chunks
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.pipeline import PoseBatch, SamplingConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+HEIGHT, WIDTH = 32, 48
+FAST = {"num_inference_steps": 2, "decode_chunk_size": 4}
+
+
+def inputs(num_frames, seed=0):
+    generator = np.random.default_rng(seed)
+    image = generator.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    return image, generator.integers(0, 256, (num_frames, HEIGHT, WIDTH, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def compilations():
+    """Counts programs that XLA compiled."""
+    count = [0]
+
+    def listen(name, duration, **kwargs):
+        count[0] += name == "/jax/core/compile/backend_compile_duration"
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return count
+
+
+def test_parity_with_the_official_pipeline(golden):
+    """The script that compares with recorded outputs, where they are; and one step worked by hand, everywhere."""
+    if golden is not None:
+        script = golden.folder.parents[1] / "checks" / "parity.py"
+        command = [sys.executable, script, golden.folder, "--project", ROOT, "--latents", "5e-5", "--psnr", "70"]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert run.stdout.count(" ok") == 2
+    sigma = 700.0
+    # One step from sigma to 0 gives D = c_skip x + c_out v; with a UNet whose last convolution is 0 that is c_skip x.
+    pipeline = MimicMotionPipeline.random(ModelConfig.tiny(), mesh=sharding.sampling_mesh(1))
+    pipeline.unet.conv_out.kernel.set_value(0 * pipeline.unet.conv_out.kernel[...])
+    noise = np.random.default_rng(0).normal(size=(8, HEIGHT // 8, WIDTH // 8, 4)).astype(np.float32)
+    image, poses = inputs(8)
+    latents = pipeline(
+        image, poses, num_inference_steps=1, noise=noise, keep_reference_frame=True, output_type="latent"
+    )
+    np.testing.assert_allclose(latents.frames, noise * np.sqrt(sigma**2 + 1) / (sigma**2 + 1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("fusion", ["official", "progressive", "uniform", "none"])
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 9, 19])
+def test_any_length_works_in_every_mode(tiny_pipeline, fusion, num_frames):
+    image, poses = inputs(num_frames)
+    out = tiny_pipeline(image, poses, fusion=fusion, keep_reference_frame=True, **FAST)
+    assert out.frames.shape == (num_frames, HEIGHT, WIDTH, 3)
+    assert np.isfinite(out.frames).all()
+    assert out.frames.min() >= 0
+    assert out.frames.max() <= 1
+
+
+def test_a_short_video_is_the_beginning_of_one_that_holds_its_last_pose(tiny_pipeline):
+    image, poses = inputs(3)
+    held = np.concatenate([poses, np.repeat(poses[-1:], 5, axis=0)])
+    short = tiny_pipeline(image, poses, output_type="latent", **FAST).frames
+    np.testing.assert_array_equal(short, tiny_pipeline(image, held, output_type="latent", **FAST).frames[:2])
+
+
+def test_same_video_on_one_and_eight_devices_and_for_any_group_size(tiny_pipeline):
+    image, poses = inputs(30)
+    expected = tiny_pipeline(image, poses, output_type="latent", **FAST).frames
+    scale = np.abs(expected).max()
+    grouped = tiny_pipeline(image, poses, output_type="latent", group_size=3, **FAST).frames
+    np.testing.assert_allclose(grouped, expected, atol=1e-5 * scale)
+    eight = MimicMotionPipeline.random(ModelConfig.tiny(), mesh=sharding.sampling_mesh(8))
+    np.testing.assert_allclose(eight(image, poses, output_type="latent", **FAST).frames, expected, atol=1e-5 * scale)
+
+
+def test_a_batch_equals_its_samples(tiny_pipeline):
+    samples = [inputs(10, seed) for seed in (1, 2)]
+    images = np.stack([image for image, _ in samples])
+    config = SamplingConfig(**FAST)
+    latents = tiny_pipeline.latents(images, PoseBatch([poses for _, poses in samples]), config, seeds=[5, 6])
+    for i, (image, poses) in enumerate(samples):
+        alone = tiny_pipeline.latents(image, poses, config, seeds=[5 + i])
+        np.testing.assert_allclose(latents[i], alone[0], atol=1e-5 * np.abs(alone).max())
+
+
+def test_lengths_of_one_bucket_compile_once(tiny_pipeline, compilations):
+    config = SamplingConfig(window_overlap=2, **FAST)
+    tiny_pipeline.latents(*inputs(37), config)
+    before = compilations[0]
+    tiny_pipeline.latents(*inputs(40), config)
+    assert compilations[0] == before
+    tiny_pipeline.latents(*inputs(90), config)  # the counter does count
+    assert compilations[0] > before
+
+
+def test_progress_slices_give_the_same_video(tiny_pipeline, capsys):
+    image, poses = inputs(9)
+    options = {"num_inference_steps": 10, "output_type": "latent"}
+    whole = tiny_pipeline(image, poses, **options).frames
+    sliced = tiny_pipeline(image, poses, progress=True, **options).frames
+    np.testing.assert_allclose(sliced, whole, atol=1e-5 * np.abs(whole).max())
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_seeds_and_options_matter(tiny_pipeline):
+    image, poses = inputs(12)
+    base = tiny_pipeline(image, poses, output_type="latent", **FAST).frames
+    for change in (
+        {"seed": 1},
+        {"guidance_scale": 3.0},
+        {"guidance_scale": 1.0},
+        {"periodic_noise": True},
+        {"fps": 12},
+    ):
+        assert not np.allclose(base, tiny_pipeline(image, poses, output_type="latent", **FAST, **change).frames)
+    # With strength zero the noise of the augmentation has no effect; otherwise it has.
+    strong = {"noise_aug_strength": 0.3, "output_type": "latent", **FAST}
+    one, other = (tiny_pipeline(image, poses, noise_aug=np.full(image.shape, x), **strong).frames for x in (0.0, 1.0))
+    assert not np.allclose(one, other)
+
+
+def test_bfloat16_stays_close_to_float32():
+    image, poses = inputs(8)
+    full, half = (
+        MimicMotionPipeline.random(ModelConfig.tiny(), dtype=dtype, mesh=sharding.sampling_mesh(1))(
+            image, poses, num_inference_steps=4
+        ).frames
+        for dtype in ("float32", "bfloat16")
+    )
+    assert np.abs(full - half).mean() < 0.02
+
+
+@pytest.mark.parametrize("overlap", [1, 2, 3])
+@pytest.mark.parametrize("num_frames", [1, 3, 4, 5, 11])
+def test_blended_chunks(num_frames, overlap):
+    """A decoder without memory gives back its frames; chunks are no longer than asked; seams ramp linearly."""
+    latents = np.random.default_rng(0).normal(size=(2, num_frames, 2, 3, 1))
+    lengths = []
+
+    def decode(chunk):
+        lengths.append(chunk.shape[1])
+        return chunk + 1
+
+    parts = list(decode_in_chunks(decode, latents, 4, overlap))
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), latents + 1, rtol=1e-6)
+    assert max(lengths) <= 4
+    assert len(set(lengths)) == 1  # one shape, one compiled program
+
+    calls = iter(range(100))
+    marks = np.concatenate(
+        list(decode_in_chunks(lambda c: np.full(c.shape, float(next(calls))), latents, 4, overlap)), 1
+    )
+    if num_frames == 11 and overlap == 2:  # chunks at 0, 2, 4 … share two frames: thirds on the way to the next
+        np.testing.assert_allclose(marks[0, :6, 0, 0, 0], [0, 0, 1 / 3, 2 / 3, 1 + 1 / 3, 1 + 2 / 3], rtol=1e-6)
+
+
+def test_official_chunks_do_not_overlap():
+    lengths = []
+    parts = decode_in_chunks(lambda c: (lengths.append(c.shape[1]), c)[1], np.zeros((1, 11, 2, 2, 1)), 4, 0)
+    assert sum(part.shape[1] for part in parts) == 11
+    assert lengths == [4, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps: input should be greater than or equal to 1"),
+        ({"window_overlap": 8}, "window_overlap must lie between"),
+        ({"window_size": 1}, "window_size"),
+        ({"fusion": "average"}, "fusion"),
+        ({"stepz": 3}, "unknown key 'stepz'"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"decode_overlap": 4, "decode_chunk_size": 4}, "smaller than decode_chunk_size"),
+        ({"output_type": "pil"}, "output_type"),
+        ({"noise": np.zeros((8, 3, 3, 4))}, "noise must be"),
+    ],
+)
+def test_wrong_options_are_explained(tiny_pipeline, change, message):
+    with pytest.raises(InputError, match=message):
+        tiny_pipeline(*inputs(9), **change)
+
+
+@pytest.mark.parametrize(
+    ("image", "poses", "message"),
+    [
+        ((30, 48, 3), (9, 30, 48, 3), "multiples of 16, not 30x48; the nearest is 32x48"),
+        ((32, 48, 3), (9, 32, 64, 3), "drawn at the size of the image"),
+        ((32, 48, 3), (0, 32, 48, 3), "empty"),
+        ((32, 48, 4), (9, 32, 48, 4), "uint8"),
+        ((2, 32, 48, 3), (9, 32, 48, 3), "for each of 2"),
+    ],
+)
+def test_wrong_sizes_are_explained(tiny_pipeline, image, poses, message):
+    with pytest.raises(InputError, match=message):
+        tiny_pipeline(np.zeros(image, np.uint8), np.zeros(poses, np.uint8))
