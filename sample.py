@@ -52,9 +52,10 @@ def main() -> int:
 
     from mimicmotion_jax.config import load_config
     from mimicmotion_jax.errors import InputError
-    from mimicmotion_jax.generate import GenerateConfig, Job, Preparer, generate
+    from mimicmotion_jax.generate import GenerateConfig, Job, Preparer, generate, load_pipeline
+    from mimicmotion_jax.video.encode import check_writable
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("jax", "absl", "orbax", "etils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     overrides = [f"{name}=true" for name in ("save_pose", "side_by_side") if getattr(args, name)] + args.options
@@ -73,8 +74,10 @@ def main() -> int:
     for name in ("image", "motion", "output"):
         if getattr(args, name) is None:
             raise InputError(f"--{name} is missing; see python sample.py --help.")
+    check_writable(args.output)
+    pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
     prepared = Preparer(config)(Job(args.image, args.motion, args.output, args.image_pose))
-    generate(_load(args), [prepared], config)
+    generate(pipeline, [prepared], config)
     return 0
 
 
@@ -82,6 +85,7 @@ def _run_jobs(args: argparse.Namespace, config) -> int:
     import jax
 
     from mimicmotion_jax.errors import InputError
+    from mimicmotion_jax.generate import load_pipeline
     from mimicmotion_jax.jobs import read_jobs, run_jobs
 
     if args.output_dir is None:
@@ -94,19 +98,11 @@ def _run_jobs(args: argparse.Namespace, config) -> int:
         process_id, num_processes = args.process_id or 0, args.num_processes or 1
     if not 0 <= process_id < num_processes:
         raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
-    failures = run_jobs(_load(args), jobs, config, process_id, num_processes)
+    pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
+    failures = run_jobs(pipeline, jobs, config, process_id, num_processes)
     for job, reason in failures:
         print(f"failed: {job.output.name}: {reason}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _load(args: argparse.Namespace):
-    from mimicmotion_jax.compilation import enable_compilation_cache
-    from mimicmotion_jax.pipeline import MimicMotionPipeline
-    from mimicmotion_jax.sharding import sampling_mesh
-
-    enable_compilation_cache()
-    return MimicMotionPipeline.from_pretrained(args.checkpoint, args.dtype, sampling_mesh(args.devices), progress=True)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,17 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import Field
 
+from mimicmotion_jax.compilation import enable_compilation_cache
 from mimicmotion_jax.config import config_dataclass, to_dict
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.pipeline import MimicMotionPipeline, PoseBatch, SamplingConfig
+from mimicmotion_jax.pipeline import DTypeName, MimicMotionPipeline, PoseBatch, SamplingConfig
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.detect import Detector, detect_image, detect_video, load_detector
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.render import DrawnPoses, DrawStyle
 from mimicmotion_jax.pose.select import diagnose, fill_gaps, select_person
+from mimicmotion_jax.sharding import sampling_mesh
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import VideoWriter, check_writable, open_writer
@@ -174,6 +176,20 @@ def is_keypoints(path: Path) -> bool:
     return path.suffix in (".npz", ".json") or (path.is_dir() and any(path.glob("*_keypoints.json")))
 
 
+def load_pipeline(
+    checkpoint: Path, config: GenerateConfig, dtype: DTypeName | None = None, num_devices: int | None = None
+) -> MimicMotionPipeline:
+    """Load the weights and refuse what cannot work with them, before minutes are spent on detecting poses.
+
+    Raises:
+        InputError: no or another kind of checkpoint, too many devices, windows that the checkpoint cannot have.
+    """
+    enable_compilation_cache()
+    pipeline = MimicMotionPipeline.from_pretrained(checkpoint, dtype, sampling_mesh(num_devices), progress=True)
+    config.plan(1, pipeline.config.window_size)
+    return pipeline
+
+
 def generate(pipeline: MimicMotionPipeline, batch: Sequence[Prepared], config: GenerateConfig) -> None:
     """Make the videos of a batch of equal shapes and write them; frames are streamed, never held all at once.
 
@@ -244,6 +260,8 @@ def _save_pose(item: Prepared, poses: DrawnPoses) -> None:
 
 def _range(config: GenerateConfig, fps: float, num_frames: int, path: Path) -> tuple[int, int]:
     """First frame and the one after the last, from `start` and `max_frames`."""
+    if num_frames == 0:
+        raise InputError(f"{path} holds no frames; use another motion.")
     first = round(config.start * fps)
     if first >= num_frames:
         raise InputError(f"start={config.start:g} lies behind the end of {path}, at {num_frames / fps:.2f} s.")

@@ -1,0 +1,245 @@
+"""`sample.py` as its user runs it: one video, many jobs, and every kind of bad input ending in one sentence."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from mimicmotion_jax import InputError
+from mimicmotion_jax.checkpoint import NETWORKS, save_checkpoint
+from mimicmotion_jax.pose.demo import demo_motion, demo_reference
+from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
+from mimicmotion_jax.video.decode import open_video
+from mimicmotion_jax.video.encode import open_writer
+from mimicmotion_jax.video.provenance import read_provenance
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import sample  # noqa: E402 (a script at the root)
+
+WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 9, 12.5
+OPTIONS = [f"size=[{WIDTH},{HEIGHT}]", "num_inference_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_pipeline, tmp_path_factory) -> Path:
+    """A checkpoint, a reference picture with its pose, a motion."""
+    folder = tmp_path_factory.mktemp("inputs")
+    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
+    save_checkpoint(folder / "checkpoint", tiny_pipeline.config, networks, progress=False)
+    picture, pose = demo_reference(192, 320)
+    Image.fromarray(picture).save(folder / "person.png")
+    save_keypoints(pose, folder / "person.npz")
+    save_keypoints(demo_motion(FRAMES, FPS, 192, 320), folder / "dance.npz")
+    return folder
+
+
+def run(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, arguments)])
+    return sample.main()
+
+
+def one_video(folder: Path, output: Path, *more) -> list:
+    inputs = ["--image", folder / "person.png", "--image-pose", folder / "person.npz", "--motion", folder / "dance.npz"]
+    return ["--checkpoint", folder / "checkpoint", *inputs, "--output", output, *OPTIONS, *more]
+
+
+def test_a_video_keeps_frame_rate_and_length(folder, tmp_path, monkeypatch):
+    output = tmp_path / "out.mp4"
+    assert run(monkeypatch, *one_video(folder, output, "--save-pose", "seed=7", "stride=2")) == 0
+    video = open_video(output)
+    assert (video.num_frames, video.fps, video.width, video.height) == (5, FPS / 2, WIDTH, HEIGHT)
+    assert read_provenance(output)["seed"] == "7"
+    pose = load_keypoints(tmp_path / "out_pose.npz")
+    assert (pose.num_frames, pose.fps, pose.width, pose.height) == (5, FPS / 2, WIDTH, HEIGHT)
+    assert open_video(tmp_path / "out_pose.mp4").num_frames == 5
+
+
+def test_frames_of_the_file_are_those_of_the_pipeline(folder, tiny_pipeline, tmp_path, monkeypatch):
+    """PNG keeps every level, so files and library can be compared exactly."""
+    from mimicmotion_jax.generate import GenerateConfig, Job, Preparer
+    from mimicmotion_jax.pose.render import DrawnPoses
+
+    run(monkeypatch, *one_video(folder, tmp_path / "frames", "--devices", 1))
+    written = np.stack(list(open_video(tmp_path / "frames").frames()))
+    config = GenerateConfig(size=(WIDTH, HEIGHT), num_inference_steps=1)
+    job = Job(folder / "person.png", folder / "dance.npz", tmp_path / "other", folder / "person.npz")
+    prepared = Preparer(config)(job)
+    poses = DrawnPoses(prepared.keypoints, HEIGHT, WIDTH)
+    out = tiny_pipeline(prepared.image, poses, num_inference_steps=1)
+    np.testing.assert_array_equal(written, np.round(out.frames * 255).astype(np.uint8))
+
+
+def test_side_by_side_shows_the_reference_and_the_skeleton(folder, tmp_path, monkeypatch):
+    run(monkeypatch, *one_video(folder, tmp_path / "wide", "--side-by-side", "max_frames=2"))
+    frame = next(iter(open_video(tmp_path / "wide").frames()))
+    assert frame.shape[1] > 3 * WIDTH
+    left = frame[8 : 8 + HEIGHT, 8 : 8 + WIDTH].astype(int)
+    picture = np.asarray(
+        Image.open(folder / "person.png").resize((WIDTH, round(WIDTH * 320 / 192)), Image.Resampling.BILINEAR)
+    )
+    top = round((picture.shape[0] - HEIGHT) / 2)
+    assert np.abs(left - picture[top : top + HEIGHT]).mean() < 2
+
+
+def jobs_file(folder: Path, path: Path) -> Path:
+    base = {"image": str(folder / "person.png"), "image_pose": str(folder / "person.npz")}
+    (path.parent / "cut.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(200))
+    nobody = dict(np.load(folder / "dance.npz"))
+    nobody |= {name: np.zeros_like(nobody[name]) for name in nobody if name.endswith("_score")}
+    np.savez(path.parent / "nobody.npz", **nobody)
+    lines = [
+        base | {"motion": str(folder / "dance.npz"), "output": "one.mp4", "seed": 1},
+        base | {"motion": str(folder / "missing.npz"), "output": "missing.mp4"},
+        base | {"motion": str(folder / "dance.npz"), "output": "two.mp4", "seed": 2},
+        base | {"motion": "cut.mp4", "output": "corrupt.mp4"},
+        base | {"motion": "nobody.npz", "output": "nobody.mp4"},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    return path
+
+
+def test_jobs_are_batched_resumed_and_reported(folder, tmp_path, monkeypatch, capsys):
+    jobs = jobs_file(folder, tmp_path / "jobs.jsonl")
+    videos = tmp_path / "videos"
+    arguments = ["--checkpoint", folder / "checkpoint", "--jobs", jobs, "--output-dir", videos, *OPTIONS]
+    assert run(monkeypatch, *arguments) == 1
+    err = capsys.readouterr().err
+    failed = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert [line.split(":")[1].strip() for line in failed] == ["missing.mp4", "corrupt.mp4", "nobody.mp4"]
+    assert sorted(path.name for path in videos.iterdir()) == ["one.mp4", "two.mp4"]
+    assert err.count("denoising: 100%") >= 1
+    first, second = (np.stack(list(open_video(videos / name).frames())) for name in ("one.mp4", "two.mp4"))
+    assert np.abs(first.astype(int) - second).mean() > 1  # their seeds differ
+
+    before = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
+    assert run(monkeypatch, *arguments) == 1
+    assert {path.name: path.stat().st_mtime_ns for path in videos.iterdir()} == before
+    assert "denoising" not in capsys.readouterr().err
+
+
+def test_processes_share_the_jobs(folder, tmp_path, monkeypatch):
+    lines = [
+        {
+            "image": str(folder / "person.png"),
+            "image_pose": str(folder / "person.npz"),
+            "motion": str(folder / "dance.npz"),
+        }
+        | {"output": f"{i}.gif"}
+        for i in range(3)
+    ]
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text("\n".join(map(json.dumps, lines)))
+    made = []
+    for process in range(2):
+        videos = tmp_path / f"videos{process}"
+        arguments = ["--jobs", jobs, "--output-dir", videos, "--process-id", process, "--num-processes", 2]
+        assert run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments, *OPTIONS, "max_frames=2") == 0
+        made.append(sorted(path.name for path in videos.iterdir()))
+    assert made == [["0.gif", "2.gif"], ["1.gif"]]
+
+
+def bad_inputs(folder: Path, tmp: Path) -> dict[str, tuple[list, str]]:
+    """Arguments that replace good ones, and what the sentence must say."""
+    (tmp / "empty.png").write_bytes(b"")
+    (tmp / "text.mp4").write_text("not a video")
+    (tmp / "zero.mp4").write_bytes(b"")
+    (tmp / "file").write_text("")
+    (tmp / "typo.yaml").write_text("num_inference_stepz: 3\n")
+    (tmp / "broken.yaml").write_text("a: [1\n")
+    motion = dict(np.load(folder / "dance.npz"))
+    np.savez(tmp / "nan.npz", **(motion | {"body": motion["body"] * np.nan}))
+    dark = {name: np.zeros_like(array) if name.endswith("_score") else array for name, array in motion.items()}
+    np.savez(tmp / "dark.npz", **dark)
+    np.savez(tmp / "none.npz", **{name: array[:0] if array.ndim > 1 else array for name, array in motion.items()})
+    (tmp / "cut.npz").write_bytes((folder / "dance.npz").read_bytes()[:300])
+    return {
+        "empty image": (["--image", tmp / "empty.png"], "empty"),
+        "missing image": (["--image", tmp / "no.png"], "no.png"),
+        "text as video": (["--motion", tmp / "text.mp4"], "text.mp4"),
+        "zero-length video": (["--motion", tmp / "zero.mp4"], "empty"),
+        "missing motion": (["--motion", tmp / "no.mp4"], "no.mp4"),
+        "NaN keypoints": (["--motion", tmp / "nan.npz"], "NaN"),
+        "nobody in the motion": (["--motion", tmp / "dark.npz"], "nobody"),
+        "no frames": (["--motion", tmp / "none.npz"], "no frames"),
+        "truncated keypoints": (["--motion", tmp / "cut.npz"], "cut.npz"),
+        "overlap": (["window_overlap=8"], "window_overlap"),
+        "no steps": (["num_inference_steps=0"], "num_inference_steps"),
+        "odd size": (["size=[60,64]"], "multiples of 64"),
+        "odd resolution": (["size=null", "resolution=100"], "resolution 100"),
+        "option typo": (["sed=3"], "did you mean 'seed'"),
+        "config typo": (["--config", tmp / "typo.yaml"], "did you mean 'num_inference_steps'"),
+        "broken config": (["--config", tmp / "broken.yaml"], "not valid YAML"),
+        "missing config": (["--config", tmp / "no.yaml"], "no.yaml"),
+        "not an option": (["hello"], "key=value"),
+        "missing checkpoint": (["--checkpoint", tmp / "no"], "convert_weights.py"),
+        "unwritable output": (["--output", tmp / "file" / "out.mp4"], "file"),
+        "unknown format": (["--output", tmp / "out.avi"], ".avi"),
+        "start behind the end": (["start=100"], "behind the end"),
+        "too many devices": (["--devices", 1000], "1000 devices"),
+    }
+
+
+CASES = [
+    "empty image", "missing image", "text as video", "zero-length video", "missing motion", "NaN keypoints",
+    "nobody in the motion", "no frames", "truncated keypoints", "overlap", "no steps", "odd size", "odd resolution",
+    "option typo", "config typo", "broken config", "missing config", "not an option", "missing checkpoint",
+    "unwritable output", "unknown format", "start behind the end", "too many devices",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_sentence(case, folder, tmp_path, monkeypatch):
+    change, message = bad_inputs(folder, tmp_path)[case]
+    with pytest.raises(InputError) as caught:
+        run(monkeypatch, *one_video(folder, tmp_path / "out.mp4", *change))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no jobs"),
+        ("{", "line 1 is not JSON"),
+        ('{"image": "a.png"}', "motion"),
+        ('{"image": "a.png", "motion": "b.mp4", "sead": 1}', "sead"),
+        ('{"image": "a.png", "motion": "b.mp4"}\n{"image": "a.png", "motion": "b.mp4"}', "another job writes"),
+    ],
+)
+def test_a_bad_job_file_is_explained(text, message, folder, tmp_path, monkeypatch):
+    (tmp_path / "jobs.jsonl").write_text(text)
+    with pytest.raises(InputError, match=message):
+        run(monkeypatch, "--checkpoint", folder, "--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path)
+
+
+def test_the_shell_sees_one_line_and_an_exit_status(tmp_path):
+    command = [sys.executable, ROOT / "sample.py", "--checkpoint", tmp_path / "nothing", "num_inference_steps=0"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_one_frame_video_as_motion(folder, tmp_path, monkeypatch, golden):
+    """MediaPipe looks for a person in a video of one frame: a real photo where there is one, else an empty wall."""
+    if golden is None:
+        frame = np.full((96, 64, 3), 200, np.uint8)
+    else:
+        photo = golden.folder.parents[1] / "media" / "images" / "mimicmotion_demo1.jpg"
+        frame = np.asarray(Image.open(photo).convert("RGB").resize((360, 640)))
+    with open_writer(tmp_path / "one.mp4", 30, frame.shape[1], frame.shape[0]) as writer:
+        writer.write(frame)
+    arguments = one_video(folder, tmp_path / "out.mp4", "--motion", tmp_path / "one.mp4")
+    if golden is None:
+        with pytest.raises(InputError, match="nobody"):
+            run(monkeypatch, *arguments)
+    else:
+        assert run(monkeypatch, *arguments) == 0
+        assert open_video(tmp_path / "out.mp4").num_frames == 1
