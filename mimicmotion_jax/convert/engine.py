@@ -1,0 +1,179 @@
+"""The strict engine: which torch tensor fills which of our leaves, and the change of layout in both directions."""
+
+import dataclasses
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import ml_dtypes
+import numpy as np
+from flax import nnx
+
+from mimicmotion_jax.checkpoint import abstract_network, flat_params
+from mimicmotion_jax.convert.tables import TABLES, Table
+from mimicmotion_jax.convert.torch_files import Entry
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+NAMES_SHOWN = 20
+
+# Our axes of a kernel, as axes of the torch weight: linear [in, out], temporal convolution [3, in, out] (two axes of
+# size 1 dropped), convolution [height, width, in, out].
+_KERNEL_AXES = {2: (1, 0), 3: (2, 1, 0, 3, 4), 4: (2, 3, 1, 0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One parameter, here and in PyTorch.
+
+    Attributes:
+        path: ours, dotted.
+        shape: ours.
+        key: in the network's torch state dict.
+        axes: the torch tensor's axes in our order; size-1 axes at the end are dropped here.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    key: str
+    axes: tuple[int, ...]
+
+    @property
+    def permuted_shape(self) -> tuple[int, ...]:
+        """Of the torch tensor after its axes were put in our order."""
+        return self.shape + (1,) * (len(self.axes) - len(self.shape))
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        """Of the torch tensor."""
+        return tuple(self.permuted_shape[place] for place in np.argsort(self.axes))
+
+
+@functools.lru_cache(maxsize=16)
+def network_leaves(name: str, config: ModelConfig) -> tuple[Leaf, ...]:
+    """All leaves of the network `name` in path order, from its abstract form (no memory)."""
+    table = TABLES[name]
+    leaves = []
+    for path, leaf in flat_params(nnx.state(abstract_network(name, config))).items():
+        rank = len(leaf.shape)
+        axes = _KERNEL_AXES[rank] if path.endswith(".kernel") else tuple(range(rank))
+        leaves.append(Leaf(path, tuple(leaf.shape), table.torch_key(path), axes))
+    return tuple(leaves)
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """What one source must hold: a network's leaves under a prefix."""
+
+    name: str
+    prefix: str
+    leaves: Sequence[Leaf]
+
+    @property
+    def table(self) -> Table:
+        """The network's table of names."""
+        return TABLES[self.name]
+
+
+# The tensor that fills each leaf, by network and by our path.
+Plan = dict[str, dict[str, tuple[Leaf, Entry]]]
+
+
+def match(source: str, entries: Iterable[Entry], networks: Sequence[Expected]) -> Plan:
+    """Assign every tensor of a source to a leaf, one to one.
+
+    Args:
+        source: its name, for the message.
+        entries: all its tensors, several files together.
+        networks: what must be in it, with distinct prefixes.
+
+    Returns:
+        for each network, every leaf with its entry, by our path and in path order.
+
+    Raises:
+        InputError: naming the unmapped, missing, duplicate and mis-shaped keys.
+    """
+    wanted = {network.prefix + leaf.key: leaf for network in networks for leaf in network.leaves}
+    found: dict[str, list[Entry]] = defaultdict(list)
+    problems: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        key = _canonical(entry.key, networks)
+        if key in wanted:
+            found[key].append(entry)
+        elif key is not None:
+            problems["unmapped"].append(entry.key)
+    for key, leaf in wanted.items():
+        if not found[key]:
+            problems["missing"].append(key)
+        elif len(found[key]) > 1:
+            problems["duplicate"].append(" = ".join(dict.fromkeys(entry.key for entry in found[key])))
+        elif (entry := found[key][0]).shape != leaf.torch_shape:
+            problems["mis-shaped"].append(f"{key} is {entry.shape} instead of {leaf.torch_shape}")
+        elif entry.dtype not in DTYPES:
+            problems["of a type that is not supported"].append(f"{key} is {entry.dtype}")
+    if problems:
+        raise InputError(_complaint(source, problems, len(wanted)))
+    return {
+        network.name: {leaf.path: (leaf, found[network.prefix + leaf.key][0]) for leaf in network.leaves}
+        for network in networks
+    }
+
+
+def _canonical(key: str, networks: Sequence[Expected]) -> str | None:
+    for network in networks:
+        if key.startswith(network.prefix):
+            canonical = network.table.canonical(key.removeprefix(network.prefix))
+            return None if canonical is None else network.prefix + canonical
+    return key
+
+
+def _complaint(source: str, problems: Mapping[str, list[str]], wanted: int) -> str:
+    parts = []
+    for kind, names in problems.items():
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        parts.append(f"{len(names)} {kind} ({', '.join(names[:NAMES_SHOWN])}{more})")
+    return (
+        f"{source} does not fit the {wanted} tensors that its configuration asks for: {'; '.join(parts)}; "
+        "nothing was written, check that the files belong together."
+    )
+
+
+def to_ours(tensor: "torch.Tensor", leaf: Leaf, dtype: str | None) -> np.ndarray:
+    """Our array of a torch tensor, cast to `dtype` (None keeps its own).
+
+    Raises:
+        InputError: NaN or infinity, in the source or by the cast to float16.
+    """
+    import torch
+
+    # Moved before it is cast: conversions from float16 run several times slower over strided memory.
+    moved = tensor.permute(leaf.axes).contiguous()
+    moved = moved.to(getattr(torch, dtype or str(tensor.dtype).removeprefix("torch.")))
+    if not torch.isfinite(moved).all():
+        reason = "NaN or infinity in the file" if not torch.isfinite(tensor).all() else f"beyond the range of {dtype}"
+        raise InputError(f"{leaf.key} has values that are not finite ({reason}); choose another file or --dtype.")
+    if moved.dtype == torch.bfloat16:
+        return moved.view(torch.uint16).numpy().view(ml_dtypes.bfloat16).reshape(leaf.shape)
+    return moved.numpy().reshape(leaf.shape)
+
+
+def to_torch(array: jax.Array, leaf: Leaf, dtype: str | None) -> "torch.Tensor":
+    """The torch tensor of our array (on the CPU), cast to `dtype` (None keeps its own).
+
+    Raises:
+        InputError: values beyond the range of float16.
+    """
+    import torch
+
+    back = np.argsort(leaf.axes).tolist()
+    moved = torch.from_dlpack(array).reshape(leaf.permuted_shape).permute(back).contiguous()
+    moved = moved.to(getattr(torch, dtype or str(moved.dtype).removeprefix("torch.")))
+    if not torch.isfinite(moved).all():
+        raise InputError(f"{leaf.path} has values that are not finite in {moved.dtype}; choose another --dtype.")
+    return moved

@@ -1,0 +1,157 @@
+"""Reading tensors from safetensors files and torch pickles, a few at a time and without running code from them."""
+
+import abc
+import dataclasses
+import math
+import pickle
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mimicmotion_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+PICKLES = (".pth", ".pt", ".bin")
+_ZIP_MAGIC = b"PK\x03\x04"
+_SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# What torch and pickle raise on bytes that are no checkpoint: the parser has no error class of its own.
+_MALFORMED = (
+    pickle.UnpicklingError,
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A tensor in a file: its key, shape and dtype (`float16`), known without reading its data."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    file: "TensorFile"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+class TensorFile(abc.ABC):
+    """A file of named tensors.
+
+    Attributes:
+        name: what the user knows the file by.
+        path: where it is.
+        entries: of all its tensors.
+    """
+
+    def __init__(self, name: str, path: Path):
+        self.name, self.path = name, path
+        self.entries = tuple(self._list())
+
+    @abc.abstractmethod
+    def _list(self) -> Iterable[Entry]: ...
+
+    @abc.abstractmethod
+    def read(self, keys: Iterable[str]) -> Mapping[str, "torch.Tensor"]:
+        """Tensors by key, mapped from the file: drop them all, and the memory of their pages is given back."""
+
+
+def open_tensor_file(name: str, path: Path) -> TensorFile:
+    """Open a file by its suffix.
+
+    Raises:
+        InputError: unknown suffix, truncated or malformed file, a pickle that holds more than tensors.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise InputError('reading PyTorch files needs torch: pip install "mimicmotion_jax[torch]".') from None
+    if path.suffix == ".safetensors":
+        return SafetensorsFile(name, path)
+    if path.suffix in PICKLES:
+        return PickleFile(name, path)
+    raise InputError(f"{name} is no checkpoint file; its name must end in .safetensors, {', '.join(PICKLES)}.")
+
+
+class SafetensorsFile(TensorFile):
+    """A `.safetensors` file."""
+
+    def _list(self) -> Iterable[Entry]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (not a mapping)
+                    header = file.get_slice(key)
+                    dtype = header.get_dtype()
+                    yield Entry(key, tuple(header.get_shape()), _SAFETENSORS_DTYPES.get(dtype, dtype), self)
+        except SafetensorError as error:
+            raise InputError(f"{self.name} is truncated or not a safetensors file ({error}); fetch it again.") from None
+
+    def read(self, keys: Iterable[str]) -> Mapping[str, "torch.Tensor"]:
+        """Tensors by key, mapped from the file."""
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in keys}
+
+
+class PickleFile(TensorFile):
+    """A state dict written by `torch.save`, unpickled by torch's loader that knows tensors and nothing else."""
+
+    def __init__(self, name: str, path: Path):
+        with path.open("rb") as file:
+            self._mappable = file.read(4) == _ZIP_MAGIC
+        self._loaded: Mapping[str, torch.Tensor] | None = None
+        super().__init__(name, path)
+
+    def _list(self) -> Iterable[Entry]:
+        import torch
+
+        tensors = self._load()
+        if not isinstance(tensors, dict):
+            raise InputError(f"{self.name} holds a {type(tensors).__name__} instead of a dictionary of tensors.")
+        for key, tensor in tensors.items():
+            if not isinstance(key, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+                raise InputError(
+                    f"{self.name} is not a plain dictionary of tensors: {key!r} holds a {type(tensor).__name__}; "
+                    "save the state dict alone."
+                )
+            yield Entry(key, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), self)
+        # The format of before 2020 cannot be mapped: what was read stays in memory.
+        self._loaded = None if self._mappable else tensors
+
+    def read(self, keys: Iterable[str]) -> Mapping[str, "torch.Tensor"]:
+        """Tensors by key, mapped from the file unless it is in torch's format of before 2020."""
+        tensors = self._loaded or self._load()
+        return {key: tensors[key] for key in keys}
+
+    def _load(self) -> Mapping[str, "torch.Tensor"]:
+        import torch
+
+        try:
+            return torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mappable)
+        except _MALFORMED as error:
+            # torch names what the pickle asked for, and has not run it.
+            if refused := re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", str(error)):
+                raise InputError(
+                    f"{self.name} was refused and nothing in it was run: besides tensors it asks for {refused[1]}; "
+                    "take the file from a source you trust, best as .safetensors."
+                ) from None
+            raise InputError(
+                f"{self.name} was refused and nothing in it was run: it is truncated or no PyTorch checkpoint of plain "
+                "tensors; fetch it again."
+            ) from error

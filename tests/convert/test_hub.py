@@ -1,0 +1,158 @@
+"""Fetching from a hub: a server on this machine that answers as the real one does, and one that is not there."""
+
+import contextlib
+import hashlib
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mimicmotion_jax.checkpoint import read_config, read_manifest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """Serves `files` by `owner/name/path`; `fetched` records what was downloaded."""
+
+    def __init__(self, files: dict[str, Path]):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.fetched = files, []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body: bool):
+        repository, _, file = self.path.lstrip("/").partition("/resolve/main/")
+        path = self.server.files.get(f"{repository}/{file}")
+        if repository == "them/gated":
+            self.refuse(403, "GatedRepo")
+        elif repository not in ("them/svd", "them/motion"):
+            self.refuse(401, "RepoNotFound")
+        elif path is None:
+            self.refuse(404, "EntryNotFound")
+        else:
+            content = path.read_bytes()
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if body:
+                self.server.fetched.append(f"{repository}/{file}")
+                self.wfile.write(content)
+
+    def refuse(self, status: int, code: str):
+        self.send_response(status)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextlib.contextmanager
+def serve(files: dict[str, Path]) -> Iterator[tuple[Hub, str]]:
+    with Hub(files) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server, f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def python(cache: Path, endpoint: str, *arguments: object, offline: bool = False) -> subprocess.CompletedProcess:
+    """A process whose hub is `endpoint`, as the hub's library reads this once when it is imported."""
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    env = {**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(REPOSITORY)}
+    env["HF_HUB_OFFLINE"] = str(int(offline))
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=240)
+
+
+def test_only_the_files_needed_are_fetched_and_the_cache_serves_without_network(made, tmp_path):
+    for name, variant in (("vae", "diffusion_pytorch_model"), ("image_encoder", "model")):
+        assert (made.svd / name / f"{variant}.fp16.safetensors").exists()
+    torch.save({"other": torch.ones(2)}, tmp_path / "other.pth")
+    files = {f"them/svd/{path.relative_to(made.svd)}": path for path in made.svd.rglob("*") if path.is_file()}
+    files["them/svd/vae/diffusion_pytorch_model.safetensors"] = made.motion  # a full-precision file that nobody wants
+    files |= {"them/motion/MimicMotion_1-1.pth": made.motion, "them/motion/MimicMotion_1.pth": tmp_path / "other.pth"}
+    script = REPOSITORY / "convert_weights.py"
+    arguments = (script, "--svd", "them/svd", "--mimicmotion", "them/motion", "--output")
+    with serve(files) as (server, endpoint):
+        done = python(tmp_path / "cache", endpoint, *arguments, tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+        assert sorted(server.fetched) == [
+            "them/motion/MimicMotion_1-1.pth",
+            "them/svd/image_encoder/config.json",
+            "them/svd/image_encoder/model.fp16.safetensors",
+            "them/svd/unet/config.json",
+            "them/svd/vae/config.json",
+            "them/svd/vae/diffusion_pytorch_model.fp16.safetensors",
+        ]
+    manifest = read_manifest(tmp_path / "out")
+    assert [source["name"] for source in manifest["sources"]] == [
+        "them/motion/MimicMotion_1-1.pth",
+        "them/svd/vae/diffusion_pytorch_model.fp16.safetensors",
+        "them/svd/image_encoder/model.fp16.safetensors",
+    ]
+    assert manifest["sources"][0]["sha256"] == hashlib.sha256(made.motion.read_bytes()).hexdigest()
+    assert read_config(tmp_path / "out").window_size == 72
+
+    again = python(tmp_path / "cache", endpoint, *arguments, tmp_path / "again")  # the server is gone
+    assert again.returncode == 0, again.stderr
+    assert read_manifest(tmp_path / "again") == manifest
+
+
+REPORT = """
+import sys
+from mimicmotion_jax.convert.sources import open_mimicmotion, open_svd, read_official_config
+from mimicmotion_jax.errors import InputError
+for command in sys.argv[1:]:
+    try:
+        if command.startswith("svd:"):
+            read_official_config(open_svd(command.removeprefix("svd:")), "unet")
+        else:
+            open_mimicmotion(command)
+    except InputError as error:
+        print(error)
+"""
+
+
+# The library tries an unreachable server again for half a minute; told to stay offline, it does not.
+@pytest.mark.parametrize("network", ["up", "offline", pytest.param("unreachable", marks=pytest.mark.slow)])
+def test_every_failure_is_one_sentence_with_the_step_to_take(network, made, tmp_path):
+    sources = ("svd:them/gated", "svd:them/absent", "them/motion/MimicMotion_2.pth", "them/motion")
+    with serve({"them/motion/MimicMotion_1.pth": made.motion}) as (_, endpoint):
+        endpoint = "http://127.0.0.1:9" if network == "unreachable" else endpoint
+        done = python(tmp_path / "cache", endpoint, "-c", REPORT, *sources, offline=network == "offline")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(sources)
+    if network == "up":
+        assert lines[0].startswith("them/gated is gated: accept its licence at https://huggingface.co/them/gated, ")
+        assert lines[1].startswith("there is no file or folder them/absent here and no such repository on the hub")
+        assert lines[2:] == [
+            "them/motion on the hub lacks MimicMotion_2.pth; check the name.",
+            "them/motion on the hub lacks MimicMotion_1-1.pth; check the name.",
+        ]
+    else:
+        assert all("the hub cannot be reached" in line and line.endswith("fetched elsewhere.") for line in lines)
