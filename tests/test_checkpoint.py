@@ -156,7 +156,7 @@ def test_misfits_are_listed_by_name(saved):
     assert "new.bias is missing" in message
     assert "final_proj.bias is unknown" in message
     assert "scale is (1,) instead of (2,)" in message
-    with pytest.raises(InputError, match="holds no unet, only vae, pose_net"):
+    with pytest.raises(InputError, match="holds no unet, only pose_net, vae"):
         load_params(saved, "unet", abstract("unet"), progress=False)
 
 

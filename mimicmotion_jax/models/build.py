@@ -1,0 +1,66 @@
+"""The four networks by name: abstract (shapes without memory) and freshly initialised, sharded as the caller says."""
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Sharding
+
+from mimicmotion_jax.models.clip import CLIPImageEncoder
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.pose_net import PoseNet
+from mimicmotion_jax.models.unet import UNet
+from mimicmotion_jax.models.vae import VAE
+
+NETWORKS = {"unet": UNet, "vae": VAE, "image_encoder": CLIPImageEncoder, "pose_net": PoseNet}
+
+
+class _Keys(nnx.Rngs):
+    """A key per parameter, counted in Python.
+
+    `nnx.Rngs` counts in jax, and tracing that costs half a minute on the full UNet, because jax describes the origin of
+    every count anew.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__(seed)
+        count = itertools.count()
+        self._draw = lambda: jax.random.fold_in(jax.random.key(seed), next(count))
+
+    def params(self) -> jax.Array:
+        return self._draw()
+
+
+def abstract_network(name: str, config: ModelConfig, param_dtype: jnp.dtype = jnp.float32) -> nnx.Module:
+    """The network `name` (a key of `NETWORKS`) with shapes in place of parameters; takes no memory."""
+    return nnx.eval_shape(lambda: NETWORKS[name](getattr(config, name), rngs=_Keys(0), param_dtype=param_dtype))
+
+
+def init_network(
+    name: str,
+    config: ModelConfig,
+    seed: int,
+    param_dtype: jnp.dtype = jnp.float32,
+    place: Callable[[str], Sharding] | None = None,
+) -> nnx.Module:
+    """A freshly initialised network; no device ever holds more than its own part of it.
+
+    Args:
+        name: a key of `NETWORKS`.
+        config: sizes.
+        seed: of the initialisation.
+        param_dtype: of the parameters.
+        place: sharding of a parameter by its dotted path; None is the default device.
+    """
+
+    def init() -> nnx.State:
+        return nnx.state(NETWORKS[name](getattr(config, name), rngs=_Keys(seed), param_dtype=param_dtype))
+
+    graph, abstract = nnx.split(abstract_network(name, config, param_dtype))
+    shardings = None
+    if place is not None:
+        leaves = [(path, v.replace(place(".".join(map(str, path))))) for path, v in nnx.to_flat_state(abstract)]
+        shardings = nnx.from_flat_state(leaves)
+    return nnx.merge(graph, jax.jit(init, out_shardings=shardings)())
