@@ -137,8 +137,9 @@ def check(folder: Path, small: bool) -> dict[str, Any]:
     import numpy as np
     from flax import nnx
 
-    from mimicmotion_jax.checkpoint import abstract_network, flat_params, load_params, read_config
+    from mimicmotion_jax.checkpoint import flat_params, load_params, read_config
     from mimicmotion_jax.convert.tables import TABLES
+    from mimicmotion_jax.models.build import abstract_network
 
     config = read_config(folder / "ours")
     compared = different = 0
@@ -165,7 +166,8 @@ def load(folder: Path, small: bool) -> dict[str, Any]:
     import jax
     from flax import nnx
 
-    from mimicmotion_jax.checkpoint import NETWORKS, abstract_network, flat_params, load_params, read_config
+    from mimicmotion_jax.checkpoint import flat_params, load_params, read_config
+    from mimicmotion_jax.models.build import NETWORKS, abstract_network
 
     config = read_config(folder / "ours")
     abstract = {name: nnx.state(abstract_network(name, config)) for name in NETWORKS}

@@ -18,41 +18,21 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
-from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 from tqdm import tqdm
 
 from mimicmotion_jax.config import build_config, to_dict
+from mimicmotion_jax.directories import absolute_path, atomic_directory, check_space
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.models.clip import CLIPImageEncoder
+from mimicmotion_jax.models.build import NETWORKS, abstract_network  # noqa: F401 (also reached through this module)
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.models.pose_net import PoseNet
-from mimicmotion_jax.models.unet import UNet
-from mimicmotion_jax.models.vae import VAE
 
 FORMAT = 1
 GROUP_BYTES = 2**26
 CHUNK_BYTES = 2**22  # read and written in parallel; small buffers leave small holes in the heap
-NETWORKS = {"unet": UNet, "vae": VAE, "image_encoder": CLIPImageEncoder, "pose_net": PoseNet}
 _MANIFEST = "manifest.json"
 _CONFIG = "config.json"
 _INDEX = "params/index.json"
-
-
-class _FixedKey(nnx.Rngs):
-    """The same key for every parameter: enough where no value is computed.
-
-    Tracing `nnx.Rngs`' own counter costs half a minute on the full UNet, because jax describes the origin of every
-    count anew.
-    """
-
-    def params(self) -> jax.Array:
-        return jax.random.key(0)
-
-
-def abstract_network(name: str, config: ModelConfig) -> nnx.Module:
-    """The network `name` (a key of `NETWORKS`) with shapes in place of parameters; takes no memory."""
-    return nnx.eval_shape(lambda: NETWORKS[name](getattr(config, name), rngs=_FixedKey(0), param_dtype=np.float32))
 
 
 def flat_params(state: nnx.State) -> dict[str, Any]:
@@ -110,48 +90,6 @@ def _summary(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def atomic_directory(directory: epath.PathLike, *, marker: str, overwrite: bool = False) -> Iterator[epath.Path]:
-    """A temporary folder that becomes `directory` when the block ends, and vanishes when it fails.
-
-    Args:
-        directory: must not exist or be empty, unless `overwrite`.
-        marker: a file that every folder of this kind has; only a folder that has it is ever overwritten.
-        overwrite: replace an existing folder.
-
-    Raises:
-        InputError: `directory` is taken or cannot be written.
-    """
-    target = epath.Path(directory).expanduser().resolve()
-    temporary = target.parent / f".{target.name}.partial"
-    first = jax.process_index() == 0
-    try:
-        if target.exists() and not target.is_dir():
-            raise InputError(f"{target} is a file; choose a folder as output.")
-        if target.exists() and any(target.iterdir()):
-            if not overwrite:
-                raise InputError(f"{target} exists already; choose another output or say --overwrite.")
-            if not (target / marker).exists():
-                raise InputError(f"{target} is no earlier output of this (no {marker}), so it is not overwritten.")
-        if first:
-            temporary.rmtree(missing_ok=True)
-            temporary.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {target}: {error.strerror or error}; choose another output.") from None
-    multihost_utils.sync_global_devices(f"created {temporary}")
-    try:
-        yield temporary
-    except BaseException:
-        if first:
-            temporary.rmtree(missing_ok=True)
-        raise
-    multihost_utils.sync_global_devices(f"filled {temporary}")
-    if first:
-        target.rmtree(missing_ok=True)
-        temporary.rename(target)
-    multihost_utils.sync_global_devices(f"renamed {temporary}")
-
-
-@contextlib.contextmanager
 def new_checkpoint(directory: epath.PathLike, *, overwrite: bool = False) -> Iterator[CheckpointWriter]:
     """Write a checkpoint group by group, then `finish` it; it appears at `directory` when the block ends.
 
@@ -184,11 +122,12 @@ def save_checkpoint(
         progress: show a bar.
 
     Raises:
-        InputError: `directory` is taken or cannot be written.
+        InputError: `directory` is taken, cannot be written or has no room.
     """
     networks = {name: flat_params(state) for name, state in states.items()}
     total = sum(array.nbytes for params in networks.values() for array in params.values())
     with new_checkpoint(directory, overwrite=overwrite) as writer, _bar("Saving", total, progress) as bar:
+        check_space(directory, total)
         for name, params in networks.items():
             for group in plan_groups({key: array.nbytes for key, array in params.items()}):
                 writer.add_group(name, {key: params[key].astype(dtype or params[key].dtype) for key in group})
@@ -202,7 +141,7 @@ def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
     Raises:
         InputError: no checkpoint there, a damaged one, or one of a later format.
     """
-    root = epath.Path(directory).expanduser().resolve()
+    root = absolute_path(directory)
     if not (root / _MANIFEST).exists():
         raise InputError(f"{root} holds no checkpoint (no {_MANIFEST}); make one with convert_weights.py.")
     manifest = _read_json(root, _MANIFEST)
@@ -218,7 +157,7 @@ def read_config(directory: epath.PathLike) -> ModelConfig:
         InputError: no checkpoint there, or a damaged one.
     """
     read_manifest(directory)
-    root = epath.Path(directory).expanduser().resolve()
+    root = absolute_path(directory)
     return build_config(ModelConfig, _read_json(root, _CONFIG), source=str(root / _CONFIG))
 
 
@@ -271,7 +210,7 @@ def stored_groups(
         InputError: no checkpoint there, a damaged one, or one that does not hold exactly the tensors in `shapes`.
     """
     read_manifest(directory)
-    root = epath.Path(directory).expanduser().resolve()
+    root = absolute_path(directory)
     index = _read_json(root, _INDEX)
     if name not in index:
         raise InputError(f"{root} holds no {name}, only {', '.join(index)}; convert the weights again.")
@@ -293,7 +232,7 @@ def read_group(directory: epath.PathLike, name: str, number: int, target: Mappin
     Raises:
         InputError: missing or damaged files.
     """
-    path = _group_path(epath.Path(directory).expanduser().resolve(), name, number)
+    path = _group_path(absolute_path(directory), name, number)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path, dict(target))

@@ -13,8 +13,6 @@ from flax import nnx
 
 from mimicmotion_jax import checkpoint
 from mimicmotion_jax.checkpoint import (
-    abstract_network,
-    atomic_directory,
     flat_params,
     load_params,
     new_checkpoint,
@@ -23,7 +21,9 @@ from mimicmotion_jax.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
+from mimicmotion_jax.directories import absolute_path, atomic_directory, check_space
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, UNetConfig, VAEConfig
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.vae import VAE
@@ -75,6 +75,20 @@ def test_groups_keep_order_and_bounds():
     assert plan_groups({}, 10) == []
 
 
+def test_paths_become_absolute_and_remote_ones_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(absolute_path("a/../b")) == str(tmp_path / "b")
+    assert str(absolute_path("gs://bucket/run/weights")) == "gs://bucket/run/weights"
+    assert str(absolute_path("gs://bucket/run/weights").parent) == "gs://bucket/run"
+
+
+def test_room_is_looked_at_before_writing(tmp_path):
+    check_space(tmp_path / "out", 1000)
+    check_space("gs://bucket/out", 10**18)
+    with pytest.raises(InputError, match=r"take 1000000000\.0 GB and there is room for [\d.]+ GB at .*; free some"):
+        check_space(tmp_path / "out", 10**18)
+
+
 def test_abstract_networks_have_the_leaves_of_real_ones(networks):
     for name, state in networks.items():
         real = {path: array.shape for path, array in flat_params(state).items()}
@@ -118,7 +132,8 @@ import sys
 import jax, numpy as np
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mimicmotion_jax.checkpoint import abstract_network, flat_params, load_params, read_config, save_checkpoint
+from mimicmotion_jax.checkpoint import flat_params, load_params, read_config, save_checkpoint
+from mimicmotion_jax.models.build import abstract_network
 saved, again = sys.argv[1:]
 config = read_config(saved)
 mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))

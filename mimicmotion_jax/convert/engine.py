@@ -11,10 +11,11 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
-from mimicmotion_jax.checkpoint import abstract_network, flat_params
+from mimicmotion_jax.checkpoint import flat_params
 from mimicmotion_jax.convert.tables import TABLES, Table
 from mimicmotion_jax.convert.torch_files import Entry
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 
 if TYPE_CHECKING:

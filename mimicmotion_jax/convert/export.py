@@ -11,11 +11,12 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from mimicmotion_jax.checkpoint import atomic_directory, read_config, read_group, stored_groups
+from mimicmotion_jax.checkpoint import read_config, read_group, stored_groups
 from mimicmotion_jax.convert.engine import DTYPES, Leaf, network_leaves, to_torch
 from mimicmotion_jax.convert.svd_files import MODEL_INDEX, SCHEDULER, preprocessor
 from mimicmotion_jax.convert.tables import TABLES
 from mimicmotion_jax.convert.torch_writers import Add, Spec, pickle_writer, safetensors_writer
+from mimicmotion_jax.directories import atomic_directory, check_space
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import ModelConfig
 
@@ -63,6 +64,7 @@ def export_torch(
         atomic_directory(output, marker=f"{SVD_FOLDER}/model_index.json", overwrite=overwrite) as temporary,
         tqdm(total=total, desc="Exporting", unit="B", unit_scale=True, disable=not progress) as bar,
     ):
+        check_space(output, total + sum(spec.nbytes for spec in specs["unet"]))  # the UNet is in both places
         root = Path(temporary)
         _write_configs(root / SVD_FOLDER, config)
         in_pickle = [name for name, table in TABLES.items() if table.prefix]

@@ -3,14 +3,11 @@
 import concurrent.futures
 import contextlib
 import hashlib
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
@@ -29,15 +26,15 @@ from mimicmotion_jax.convert.sources import (
 )
 from mimicmotion_jax.convert.tables import TABLES
 from mimicmotion_jax.convert.torch_files import Entry, TensorFile
+from mimicmotion_jax.directories import check_space
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig, VAEConfig
-from mimicmotion_jax.models.pose_net import PoseNet
 
 NO_MIMICMOTION = "none"
 # Frames that each released file was trained on; no configuration tells.
 WINDOW_SIZES = {"MimicMotion_1.pth": 16, "MimicMotion_1-1.pth": 72}
 POSE_NET_SEED = 0
-_SPACE_MARGIN = 1.02  # indices and metadata beside the arrays
 
 
 def convert(
@@ -77,11 +74,14 @@ def convert(
         else:
             motion = open_mimicmotion(mimicmotion)
             from_motion = {name: TABLES[name].prefix for name in ("unet", "pose_net")}
-        config = _model_config(repository, configs, window_size or WINDOW_SIZES.get(Path(motion.name).name))
+        if window_size is None:
+            window_size = WINDOW_SIZES.get(Path(motion.name).name, configs["unet"].num_frames)
+        values = {**configs, "window_size": window_size}
+        config = build_config(ModelConfig, values, source=f"the configuration of {repository.name}")
         weights = [motion, *(open_svd_weights(repository, TABLES[name], dtype) for name in ("vae", "image_encoder"))]
         plan = _match_all(weights, [from_motion, {"vae": ""}, {"image_encoder": ""}], config)
         total = sum(_nbytes(entry, dtype) for leaves in plan.values() for _, entry in leaves.values())
-        _check_space(epath.Path(output), total)
+        check_space(output, total)
         files = [file for part in weights for file in part.files]
         with _hashing(files) as hashes, tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
             for name, leaves in plan.items():
@@ -103,11 +103,6 @@ def _network_configs(svd: Repository) -> dict[str, Any]:
         "vae": VAEConfig.from_official(read_official_config(svd, "vae")),
         "image_encoder": CLIPConfig.from_official(read_official_config(svd, "image_encoder")),
     }
-
-
-def _model_config(svd: Repository, configs: Mapping[str, Any], window_size: int | None) -> ModelConfig:
-    values = {**configs, "window_size": window_size or configs["unet"].num_frames}
-    return build_config(ModelConfig, values, source=f"the configuration of {svd.name}")
 
 
 def _match_all(weights: Sequence[Weights], networks: Sequence[Mapping[str, str]], config: ModelConfig) -> Plan:
@@ -143,33 +138,22 @@ def _read_group(leaves: Sequence[tuple[Leaf, Entry]], dtype: str | None) -> dict
 
 
 def _fresh_pose_net(config: ModelConfig, dtype: str) -> dict[str, np.ndarray]:
-    def init() -> nnx.State:
-        return nnx.state(PoseNet(config.pose_net, rngs=nnx.Rngs(POSE_NET_SEED), param_dtype=jnp.float32))
-
-    return {path: np.asarray(array.astype(dtype)) for path, array in flat_params(jax.jit(init)()).items()}
+    network = init_network("pose_net", config, POSE_NET_SEED)
+    return {path: np.asarray(array.astype(dtype)) for path, array in flat_params(nnx.state(network)).items()}
 
 
 def _nbytes(entry: Entry, dtype: str | None) -> int:
     return entry.size * np.dtype(dtype or entry.dtype).itemsize
 
 
-def _check_space(output: epath.Path, needed: int) -> None:
-    if "://" in str(output):
-        return
-    free = shutil.disk_usage(output.expanduser().resolve().parent).free
-    if free < needed * _SPACE_MARGIN:
-        raise InputError(
-            f"the converted weights take {needed / 1e9:.1f} GB and {output} has room for {free / 1e9:.1f} GB; "
-            "free some or choose another output."
-        )
-
-
 @contextlib.contextmanager
 def _hashing(files: Sequence[TensorFile]) -> Iterator[Mapping[TensorFile, "concurrent.futures.Future[str]"]]:
     """sha256 of the files, computed beside the conversion."""
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        yield {file: executor.submit(_sha256, file.path) for file in files}
-        executor.shutdown(cancel_futures=True)
+        try:
+            yield {file: executor.submit(_sha256, file.path) for file in files}
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _sha256(path: Path) -> str:

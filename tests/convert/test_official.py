@@ -13,10 +13,11 @@ import torch
 from flax import nnx
 from safetensors.torch import load_file, save_file
 
-from mimicmotion_jax.checkpoint import NETWORKS, abstract_network, flat_params, load_params, read_config, read_manifest
+from mimicmotion_jax.checkpoint import flat_params, load_params, read_config, read_manifest
 from mimicmotion_jax.convert import convert
 from mimicmotion_jax.convert.tables import TABLES
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.build import NETWORKS, abstract_network
 
 SCRIPT = Path(__file__).resolve().parents[2] / "convert_weights.py"
 VAE_FILE = "vae/diffusion_pytorch_model.fp16.safetensors"
@@ -93,6 +94,11 @@ def test_window_size_belongs_to_the_checkpoint(file, window_size, expected, copy
     copy.motion.rename(copy.root / file)
     run_convert(copy.svd, copy.root / file, tmp_path / "out", window_size=window_size)
     assert read_config(tmp_path / "out").window_size == expected
+
+
+def test_a_window_of_no_frames_is_refused(made, tmp_path):
+    with pytest.raises(InputError, match="window_size must be at least 2"):
+        run_convert(made.svd, made.motion, tmp_path / "out", window_size=0)
 
 
 def test_svd_needs_no_unet_weights_with_mimicmotion(copy, tmp_path):
