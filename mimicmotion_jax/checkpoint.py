@@ -24,7 +24,6 @@ from tqdm import tqdm
 from mimicmotion_jax.config import build_config, to_dict
 from mimicmotion_jax.directories import absolute_path, atomic_directory, check_space
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.models.build import NETWORKS, abstract_network  # noqa: F401 (also reached through this module)
 from mimicmotion_jax.models.config import ModelConfig
 
 FORMAT = 1

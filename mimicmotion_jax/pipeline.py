@@ -22,6 +22,7 @@ from mimicmotion_jax.diffusion.fusion import FusionMode, WindowPlan, make_plan
 from mimicmotion_jax.diffusion.noise import frame_noise, pixel_noise
 from mimicmotion_jax.diffusion.sampler import bucket, group_plan
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.pose_net import PoseNet
@@ -113,8 +114,8 @@ class MimicMotionPipeline:
         config = checkpoint.read_config(directory)
         mesh = mesh or sharding.sampling_mesh()
         networks = {}
-        for name in checkpoint.NETWORKS:
-            graph, abstract = nnx.split(checkpoint.abstract_network(name, config))
+        for name in NETWORKS:
+            graph, abstract = nnx.split(abstract_network(name, config))
             params = checkpoint.load_params(
                 directory, name, abstract, _dtype(dtype, mesh), sharding.replicated(mesh), progress
             )
@@ -140,8 +141,8 @@ class MimicMotionPipeline:
             return values.astype(param_dtype)
 
         networks = {}
-        for name in checkpoint.NETWORKS:
-            graph, state = nnx.split(checkpoint.abstract_network(name, config))
+        for name in NETWORKS:
+            graph, state = nnx.split(abstract_network(name, config))
             leaves = [(path, v.replace(draw(path, v.get_value()))) for path, v in nnx.to_flat_state(state)]
             networks[name] = nnx.merge(graph, nnx.from_flat_state(leaves))
         return cls(config, **jax.device_put(networks, sharding.replicated(mesh)), mesh=mesh)

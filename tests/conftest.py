@@ -21,9 +21,9 @@ import torch
 from flax import nnx
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
-from mimicmotion_jax.checkpoint import abstract_network
 from mimicmotion_jax.convert.engine import Expected, match, network_leaves, to_ours
 from mimicmotion_jax.convert.torch_files import Entry
+from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -11,7 +11,8 @@ from flax import nnx
 from PIL import Image
 
 from mimicmotion_jax import InputError
-from mimicmotion_jax.checkpoint import NETWORKS, save_checkpoint
+from mimicmotion_jax.checkpoint import save_checkpoint
+from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.demo import demo_motion, demo_reference
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.video.decode import open_video
