@@ -53,7 +53,6 @@ def main() -> int:
     from mimicmotion_jax.config import load_config
     from mimicmotion_jax.errors import InputError
     from mimicmotion_jax.generate import GenerateConfig, Job, Preparer, generate, load_pipeline
-    from mimicmotion_jax.video.encode import check_writable
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("jax", "absl", "orbax", "etils"):
@@ -74,10 +73,10 @@ def main() -> int:
     for name in ("image", "motion", "output"):
         if getattr(args, name) is None:
             raise InputError(f"--{name} is missing; see python sample.py --help.")
-    check_writable(args.output)
+    job, preparer = Job(args.image, args.motion, args.output, args.image_pose), Preparer(config)
+    preparer.check(job)
     pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
-    prepared = Preparer(config)(Job(args.image, args.motion, args.output, args.image_pose))
-    generate(pipeline, [prepared], config)
+    generate(pipeline, [preparer(job)], config)
     return 0
 
 

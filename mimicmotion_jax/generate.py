@@ -110,13 +110,16 @@ class Preparer:
         """
         config = self.config
         check_writable(job.output)
-        picture = read_image(job.image)
-        height, width = target_size(*picture.shape[:2], config.resolution, config.size or config.aspect)
-        picture = crop_resize(picture, height, width)
+        original = read_image(job.image)
+        height, width = target_size(*original.shape[:2], config.resolution, config.size or config.aspect)
+        _warn_of_crop(job.image, original.shape[:2], (height, width))
+        reference = self._reference(job, original, height, width)
         motion, sound = self._motion(job.motion, progress)
         logger.info("%s: %s", job.motion, diagnose(motion).summary())
-        motion = fill_gaps(select_person(motion, config.person), config.gaps)
-        reference = self._reference(job, picture)
+        try:
+            motion = fill_gaps(select_person(motion, config.person), config.gaps)
+        except InputError as error:
+            raise InputError(f"{job.motion}: {error}") from None
         if reference is None:
             motion, report = align(motion, motion[:1], "none", config.smooth)
             motion = dataclasses.replace(motion, width=width, height=height)
@@ -124,29 +127,48 @@ class Preparer:
         else:
             motion, report = align(motion, reference, config.align, config.smooth)
         logger.info("%s", report.summary())
-        return Prepared(
-            image=picture,
+        prepared = Prepared(
+            image=crop_resize(original, height, width),
             keypoints=Keypoints.concatenate([reference, motion]),
             output=job.output,
             seed=config.seed if job.seed is None else job.seed,
             sound=sound,
             sound_start=config.start,
         )
+        _open(prepared, config)  # checks what it is given, writes nothing: better now than after the denoising
+        return prepared
 
-    def _reference(self, job: Job, picture: UInt8[np.ndarray, "height width 3"]) -> Keypoints | None:
-        height, width = picture.shape[:2]
+    def check(self, job: Job) -> None:
+        """Look at a job's files without detecting anything: for use before weights are loaded.
+
+        Raises:
+            InputError: a file that is missing or unreadable, an output that cannot be written.
+        """
+        check_writable(job.output)
+        read_image(job.image)
+        if is_keypoints(job.motion):
+            load_keypoints(job.motion)
+        else:
+            open_video(job.motion)
+        if job.image_pose is not None:
+            load_keypoints(job.image_pose)
+
+    def _reference(self, job: Job, original: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Keypoints | None:
+        """The pose of the person in the picture as it will be cropped, found at the picture's own resolution."""
         if job.image_pose is not None:
             found = load_keypoints(job.image_pose)[:1]
-            found = dataclasses.replace(found, width=width, height=height)
         else:
-            found = detect_image(picture, self._load_detector())
+            scale = max(1.0, min(original.shape[0] / height, original.shape[1] / width))
+            cropped = crop_resize(original, round(height * scale), round(width * scale))
+            found = detect_image(cropped, self._load_detector())
+        found = dataclasses.replace(found, width=width, height=height)
         if found.num_people:
             return select_person(found, self.config.person)
         if self.config.align == "none":
             return None  # the motion's first pose stands in
         raise InputError(
-            f"nobody was found in {job.image}; use a clearer picture, give its keypoints with --image-pose, or say "
-            "align=none."
+            f"nobody was found in the {width}x{height} crop of {job.image}; use a clearer picture or another aspect, "
+            "give its keypoints with --image-pose, or say align=none."
         )
 
     def _motion(self, path: Path, progress: bool) -> tuple[Keypoints, Path | None]:
@@ -169,6 +191,21 @@ class Preparer:
             models = {"person_model": self.config.person_model, "pose_model": self.config.pose_model}
             self._detector = load_detector(self.config.detector, **models)
         return self._detector
+
+
+def _warn_of_crop(path: Path, original: tuple[int, int], size: tuple[int, int]) -> None:
+    """Say when much of the picture falls away, for example a square one's head in landscape."""
+    ratio = (original[0] / original[1]) / (size[0] / size[1])
+    kept = min(ratio, 1 / ratio)
+    if kept < 0.7:
+        logger.warning(
+            "%s: only %.0f %% of the picture fits into %dx%d, the rest is cropped; aspect=portrait, landscape or square "
+            "may keep more.",
+            path,
+            100 * kept,
+            size[1],
+            size[0],
+        )
 
 
 def is_keypoints(path: Path) -> bool:
@@ -201,6 +238,10 @@ def generate(pipeline: MimicMotionPipeline, batch: Sequence[Prepared], config: G
     images = np.stack([item.image for item in batch])
     with _explain_memory():
         latents = pipeline.latents(images, poses, config, seeds=[item.seed for item in batch], progress=True)
+        # The video comes last: where it is, the job is done.
+        if config.save_pose:
+            for item, drawn in zip(batch, poses.sequences, strict=True):
+                _save_pose(item, drawn)
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(_open(item, config)) for item in batch]
             start = 0
@@ -214,9 +255,7 @@ def generate(pipeline: MimicMotionPipeline, batch: Sequence[Prepared], config: G
                         shown = _compose(item, poses.sequences[i], pixels[i, skip:], start + skip, config)
                         writer.write(shown)
                 start = stop
-    for item, drawn in zip(batch, poses.sequences, strict=True):
-        if config.save_pose:
-            _save_pose(item, drawn)
+    for item in batch:
         logger.info("wrote %s", item.output)
 
 
@@ -251,6 +290,7 @@ def _compose(
 def _save_pose(item: Prepared, poses: DrawnPoses) -> None:
     """The drawn skeleton and the keypoints of the motion, without the reference's."""
     stem = item.output.with_name(item.output.stem + "_pose")
+    stem.parent.mkdir(parents=True, exist_ok=True)
     save_keypoints(item.keypoints[1:], stem.with_suffix(".npz"))
     _, height, width, _ = poses.shape
     with open_writer(stem.with_suffix(".mp4"), item.keypoints.fps, width, height) as writer:

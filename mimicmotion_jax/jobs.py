@@ -14,6 +14,8 @@ from mimicmotion_jax.pipeline import MimicMotionPipeline
 
 logger = logging.getLogger(__name__)
 
+_MOST_WAITING = 8  # prepared jobs that no other one matches
+
 
 class _Line(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
@@ -96,7 +98,10 @@ def run_jobs(
 def _batches(
     jobs: Sequence[Job], config: GenerateConfig, failures: list[tuple[Job, str]]
 ) -> Iterator[list[tuple[Job, Prepared]]]:
-    """Prepare jobs one by one; yield those of equal shape together as soon as there are enough."""
+    """Prepare jobs one by one; yield those of equal shape together as soon as there are enough.
+
+    Few jobs wait for company: what is prepared but not yet written would be lost if the run were killed.
+    """
     preparer = Preparer(config)
     waiting: dict[tuple[int, ...], list[tuple[Job, Prepared]]] = defaultdict(list)
     for job in jobs:
@@ -110,4 +115,6 @@ def _batches(
         group.append((job, prepared))
         if len(group) == config.batch_size:
             yield waiting.pop(prepared.shape)
+        elif sum(map(len, waiting.values())) > _MOST_WAITING:
+            yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()

@@ -204,6 +204,25 @@ def test_bad_input_is_one_sentence(case, folder, tmp_path, monkeypatch):
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_a_gif_too_fast_is_refused_before_the_work(folder, tmp_path, monkeypatch, capsys):
+    motion = load_keypoints(folder / "dance.npz", fps=60)
+    save_keypoints(motion, tmp_path / "fast.npz")
+    with pytest.raises(InputError, match="GIF cannot show 60"):
+        run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "--motion", tmp_path / "fast.npz"))
+    assert "denoising" not in capsys.readouterr().err
+
+
+def test_what_a_killed_run_left_is_cleared_away(folder, tmp_path, monkeypatch):
+    (tmp_path / ".out.gif.0badcafe.part").write_bytes(b"half a video")
+    assert run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "max_frames=2")) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gif"]
+
+
+def test_a_heavy_crop_is_announced(folder, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "size=[128,64]", "max_frames=2"))
+    assert "only 30 % of the picture fits into 128x64" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

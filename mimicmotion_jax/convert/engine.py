@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 NAMES_SHOWN = 20
+NAMES_SHOWN_OF_ANOTHER = 3  # enough to recognise a network by
 
 # Our axes of a kernel, as axes of the torch weight: linear [in, out], temporal convolution [3, in, out] (two axes of
 # size 1 dropped), convolution [height, width, in, out].
@@ -135,12 +136,16 @@ def _canonical(key: str, networks: Sequence[Expected]) -> str | None:
 
 
 def _complaint(source: str, problems: Mapping[str, list[str]], wanted: int) -> str:
+    fitting = wanted - sum(len(problems[kind]) for kind in problems if kind != "unmapped")
+    another = 2 * fitting < wanted
+    shown = NAMES_SHOWN_OF_ANOTHER if another else NAMES_SHOWN
     parts = []
     for kind, names in problems.items():
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        parts.append(f"{len(names)} {kind} ({', '.join(names[:NAMES_SHOWN])}{more})")
+        more = f" and {len(names) - shown} more" if len(names) > shown else ""
+        parts.append(f"{len(names)} {kind} ({', '.join(names[:shown])}{more})")
+    verdict = "holds another network than" if another else "does not fit"
     return (
-        f"{source} does not fit the {wanted} tensors that its configuration asks for: {'; '.join(parts)}; "
+        f"{source} {verdict} its configuration, {fitting} of {wanted} tensors fit: {'; '.join(parts)}; "
         "nothing was written, check that the files belong together."
     )
 

@@ -1,6 +1,7 @@
 """Write videos frame by frame: H.264 in .mp4, .gif, or a folder of numbered PNGs. All of it or nothing appears."""
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -199,6 +200,8 @@ def _writing(target: _Target, make_sink: Callable[[Path], Sink], width: int, hei
     try:
         with _explained(target.path):
             target.path.parent.mkdir(parents=True, exist_ok=True)
+            for orphan in target.path.parent.glob(f".{glob.escape(target.path.name)}.*.part"):
+                _remove(orphan)  # of a run that was killed
             sink = make_sink(temporary)
         try:
             writer = VideoWriter(sink, target.path, width, height)

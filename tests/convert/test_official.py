@@ -193,9 +193,10 @@ def truncate(copy):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def swap_in_sd_unet(state):
-    for key in [key for key in state if "temporal" in key or "mix" in key]:
-        del state[key]
+def swap_in_another_network(state):
+    kept = {key.removeprefix("unet."): value for key, value in state.items()}
+    state.clear()
+    state.update(kept)
 
 
 BROKEN = {
@@ -209,8 +210,8 @@ BROKEN = {
         r"1 mis-shaped \(unet\.conv_in\.bias is \(3,\) instead of \(32,\)\)",
     ),
     "wrong architecture": (
-        edit_motion(swap_in_sd_unet),
-        r"MimicMotion\.pth does not fit .* missing \(.* and \d+ more\)",
+        edit_motion(swap_in_another_network),
+        r"MimicMotion\.pth holds another network than its configuration, \d+ of \d+ tensors fit: .* and \d+ more",
     ),
     "not finite": (
         edit_motion(lambda s: s["unet.conv_out.weight"].fill_(float("inf"))),
