@@ -199,8 +199,8 @@ def _warn_of_crop(path: Path, original: tuple[int, int], size: tuple[int, int]) 
     kept = min(ratio, 1 / ratio)
     if kept < 0.7:
         logger.warning(
-            "%s: only %.0f %% of the picture fits into %dx%d, the rest is cropped; aspect=portrait, landscape or square "
-            "may keep more.",
+            "%s: only %.0f %% of the picture fits into %dx%d, the rest is cropped; aspect=portrait, landscape or "
+            "square may keep more.",
             path,
             100 * kept,
             size[1],
