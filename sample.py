@@ -91,7 +91,13 @@ def _run_jobs(args: argparse.Namespace, config) -> int:
         raise InputError("say where the jobs' videos go with --output-dir DIR.")
     jobs = read_jobs(args.jobs, args.output_dir)
     if args.distributed:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"--distributed found no cluster ({reason}); use --process-id and --num-processes."
+            ) from None
         process_id, num_processes = jax.process_index(), jax.process_count()
     else:
         process_id, num_processes = args.process_id or 0, args.num_processes or 1

@@ -1,10 +1,13 @@
 """Initial noise that depends on nothing but the seed and the frame: the same video on any number of devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
+@functools.partial(jax.jit, static_argnames=("num_frames", "height", "width", "channels", "period"))
 def frame_noise(
     seeds: Int[Array, " b"], num_frames: int, height: int, width: int, channels: int, period: int | None = None
 ) -> Float[Array, "b {num_frames} {height} {width} {channels}"]:
@@ -22,6 +25,7 @@ def frame_noise(
     return jax.vmap(lambda seed: jax.vmap(lambda frame: _draw(seed, frame, (height, width, channels)))(frames))(seeds)
 
 
+@functools.partial(jax.jit, static_argnames=("height", "width", "channels"))
 def pixel_noise(
     seeds: Int[Array, " b"], height: int, width: int, channels: int
 ) -> Float[Array, "b {height} {width} {channels}"]:
