@@ -7,9 +7,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from beartype import beartype
 from einops import rearrange, repeat
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8, jaxtyped
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.edm import precondition
@@ -20,18 +21,21 @@ from mimicmotion_jax.models.unet import UNet, UNetConditions
 from mimicmotion_jax.models.vae import VAE
 
 
+@jaxtyped(typechecker=beartype)
 def to_signed(pixels: UInt8[Array, "*n height width 3"]) -> Float[Array, "*n height width 3"]:
     """uint8 to [-1, 1], float32."""
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 
 @jax.jit
+@jaxtyped(typechecker=beartype)
 def embed_image(clip: CLIPImageEncoder, image: UInt8[Array, "b height width 3"]) -> Float[Array, "b d"]:
     """CLIP embedding of the reference image."""
     return clip(preprocess(to_signed(image), clip.config.image_size))
 
 
 @jax.jit
+@jaxtyped(typechecker=beartype)
 def encode_image(
     vae: VAE, image: UInt8[Array, "b height width 3"], noise: Float[Array, "b height width 3"]
 ) -> Float[Array, "b h w c"]:
@@ -40,11 +44,12 @@ def encode_image(
 
 
 @functools.partial(jax.jit, donate_argnames="features")
+@jaxtyped(typechecker=beartype)
 def add_pose_features(
     pose_net: PoseNet,
     features: Float[Array, "b f h w c"],
     pixels: UInt8[Array, "b n height width 3"],
-    start: Float[Array, ""],
+    start: Int[Array, ""],
 ) -> Float[Array, "b f h w c"]:
     """Write PoseNet's features of the drawn poses start ... start + n - 1 into the buffer of the whole video."""
     new = pose_net(to_signed(pixels)).astype(features.dtype)
@@ -52,6 +57,7 @@ def add_pose_features(
 
 
 @functools.partial(jax.jit, static_argnames=("num_frames", "guided"))
+@jaxtyped(typechecker=beartype)
 def make_conditions(
     unet: UNet,
     context: Float[Array, "b d"],
@@ -67,10 +73,11 @@ def make_conditions(
 
 
 @functools.partial(jax.jit, static_argnames=("guided", "mesh"), donate_argnames="latents")
+@jaxtyped(typechecker=beartype)
 def run_denoising(
     unet: UNet,
     latents: Float[Array, "b f h w c"],
-    sigmas: Float[Array, " steps+1"],
+    sigmas: Float[Array, " levels"],
     plan: GroupedPlan,
     conditions: UNetConditions,
     image_latents: Float[Array, "b h w c"],
@@ -108,6 +115,7 @@ def run_denoising(
 
 
 @jax.jit
+@jaxtyped(typechecker=beartype)
 def decode_chunk(vae: VAE, latents: Float[Array, "b n h w c"]) -> Float[Array, "b n height width 3"]:
     """Frames in [0, 1], float32, of a chunk of latents."""
     frames = vae.decode(latents / vae.config.scaling_factor)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from beartype import beartype
+from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.errors import InputError
 
@@ -33,9 +34,10 @@ def precondition(sigma: Float[Array, "..."]) -> Preconditioning:
     return Preconditioning(c_skip=1 / norm**2, c_out=-sigma / norm, c_in=1 / norm, c_noise=0.25 * jnp.log(sigma))
 
 
+@jaxtyped(typechecker=beartype)
 def karras_sigmas(
     steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO
-) -> Float[np.ndarray, " steps+1"]:
+) -> Float[np.ndarray, " {steps}+1"]:
     """Noise levels from `sigma_max` down to `sigma_min`, then 0 (Karras et al. 2022, equation 5).
 
     Raises:
@@ -48,6 +50,7 @@ def karras_sigmas(
     return np.append((high + ramp * (low - high)) ** rho, 0).astype(np.float32)
 
 
+@jaxtyped(typechecker=beartype)
 def euler_step(
     latents: Float[Array, "*shape"],
     prediction: Float[Array, "*shape"],

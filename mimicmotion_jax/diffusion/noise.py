@@ -4,10 +4,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from beartype import beartype
+from jaxtyping import Array, Float, Int, jaxtyped
 
 
 @functools.partial(jax.jit, static_argnames=("num_frames", "height", "width", "channels", "period"))
+@jaxtyped(typechecker=beartype)
 def frame_noise(
     seeds: Int[Array, " b"], num_frames: int, height: int, width: int, channels: int, period: int | None = None
 ) -> Float[Array, "b {num_frames} {height} {width} {channels}"]:
@@ -26,6 +28,7 @@ def frame_noise(
 
 
 @functools.partial(jax.jit, static_argnames=("height", "width", "channels"))
+@jaxtyped(typechecker=beartype)
 def pixel_noise(
     seeds: Int[Array, " b"], height: int, width: int, channels: int
 ) -> Float[Array, "b {height} {width} {channels}"]:

@@ -5,17 +5,19 @@ weighted predictions up; then one Euler step on the whole video. All windows thu
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from beartype import beartype
+from jaxtyping import Array, Float, Int, jaxtyped
 
 from mimicmotion_jax.diffusion.edm import euler_step
 from mimicmotion_jax.diffusion.fusion import WindowPlan
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """The network with its conditions: v for a group of windows at one noise level."""
 
@@ -57,10 +59,11 @@ def bucket(count: int) -> int:
     return -(-count // step) * step
 
 
+@jaxtyped(typechecker=beartype)
 def denoise(
     predict: Predictor,
     latents: Float[Array, "b f h w c"],
-    sigmas: Float[Array, " steps+1"],
+    sigmas: Float[Array, " levels"],
     plan: GroupedPlan,
     shard_windows: Callable[[jax.Array], jax.Array] = lambda windows: windows,
 ) -> Float[Array, "b f h w c"]:

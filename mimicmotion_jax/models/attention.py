@@ -2,13 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+from beartype import beartype
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, jaxtyped
 
 # Scores of more elements than this are computed a block of queries at a time (2^26 float32 are 256 MiB).
 _MAX_SCORES = 2**26
 
 
+@jaxtyped(typechecker=beartype)
 def dot_product_attention(
     query: Float[Array, "batch queries heads dim"],
     key: Float[Array, "batch keys heads dim"],

@@ -5,9 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from beartype import beartype
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.attention import dot_product_attention, merge_heads, split_heads
 from mimicmotion_jax.models.config import CLIPConfig
@@ -17,6 +18,7 @@ _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+@jaxtyped(typechecker=beartype)
 def preprocess(image: Float[Array, "b height width 3"], size: int) -> Float[Array, "b {size} {size} 3"]:
     """The picture as SVD shows it to CLIP: Gaussian anti-aliasing, bicubic resize without crop, CLIP's mean and std.
 
@@ -169,6 +171,7 @@ class CLIPImageEncoder(nnx.Module):
         self.vision_model = VisionTransformer(config, **make)
         self.visual_projection = Linear(config.hidden_size, config.projection_dim, use_bias=False, **make)
 
+    @jaxtyped(typechecker=beartype)
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b d"]:
         """Embed normalised pixels, as `preprocess` makes them."""
         return self.visual_projection(self.vision_model(pixels.astype(self.visual_projection.kernel.dtype)))

@@ -1,8 +1,9 @@
 """PoseNet: from a drawn skeleton to features that are added after the UNet's first convolution (paper, appendix B)."""
 
 import jax.numpy as jnp
+from beartype import beartype
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.config import PoseNetConfig
 from mimicmotion_jax.models.layers import Conv
@@ -28,6 +29,7 @@ class PoseNet(nnx.Module):
             conv.kernel.set_value(he_normal(rngs.params(), conv.kernel.shape, param_dtype))
         self.final_proj.kernel.set_value(jnp.zeros_like(self.final_proj.kernel[...]))
 
+    @jaxtyped(typechecker=beartype)
     def __call__(self, pixels: Float[Array, "*n height width 3"]) -> Float[Array, "*n h w c"]:
         """Features at 1/8 of the resolution.
 

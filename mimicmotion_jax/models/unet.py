@@ -8,9 +8,10 @@ layer adds the constant vector to_out(to_v(context)), and its queries, keys and 
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from beartype import beartype
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.config import UNetConfig
 from mimicmotion_jax.models.layers import (
@@ -259,6 +260,7 @@ class UNet(nnx.Module):
         self.conv_norm_out = GroupNorm(width, 1e-5, **make)
         self.conv_out = Conv(width, config.out_channels, 3, padding=1, **make)
 
+    @jaxtyped(typechecker=beartype)
     def conditions(
         self, context: Float[Array, "b d"], time_ids: Float[Array, "b 3"], num_frames: int
     ) -> UNetConditions:
@@ -278,6 +280,7 @@ class UNet(nnx.Module):
             up=tuple(stage.conditions(context, num_frames) for stage in self.up_blocks),
         )
 
+    @jaxtyped(typechecker=beartype)
     def __call__(
         self,
         sample: Float[Array, "b f h w cin"],

@@ -1,9 +1,10 @@
 """SVD's VAE (diffusers `AutoencoderKLTemporalDecoder`): pictures to latents one by one, latents to frames together."""
 
 import jax.numpy as jnp
+from beartype import beartype
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.config import VAEConfig
 from mimicmotion_jax.models.layers import (
@@ -168,6 +169,7 @@ class VAE(nnx.Module):
         self.quant_conv = Conv(2 * config.latent_channels, 2 * config.latent_channels, 1, **make)
         self.decoder = TemporalDecoder(config, **make)
 
+    @jaxtyped(typechecker=beartype)
     def encode(
         self, pixels: Float[Array, "n height width 3"]
     ) -> tuple[Float[Array, "n h w c"], Float[Array, "n h w c"]]:
@@ -176,6 +178,7 @@ class VAE(nnx.Module):
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
+    @jaxtyped(typechecker=beartype)
     def decode(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
         """Frames, about [-1, 1], from unscaled latents (already divided by the scaling factor)."""
         return self.decoder(latents.astype(self.quant_conv.kernel.dtype))
