@@ -77,23 +77,22 @@ def denoise(
         shard_windows: lays the leading axis of a group over the devices.
     """
 
-    def fuse(group: Int[Array, ""], state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        latents, fused, sigma = state
-        frames, weights = plan.indices[group], plan.weights[group]
-        windows = shard_windows(jnp.moveaxis(latents[:, frames], 1, 0))  # [G, B, T, h, w, c]
-        prediction = shard_windows(predict(windows, frames, sigma)).astype(jnp.float32)
-        weighted = prediction * weights[:, None, :, None, None, None]
-
-        # One window after the other: the order of the sum depends neither on the group size nor on the devices.
-        def add(fused: jax.Array, window: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            return fused.at[:, window[0]].add(window[1]), None
-
-        return latents, jax.lax.scan(add, fused, (frames, weighted))[0], sigma
-
     def step(latents: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         sigma, sigma_next = pair
-        state = (latents, jnp.zeros_like(latents), sigma)
-        _, fused, _ = jax.lax.fori_loop(0, plan.num_groups, fuse, state)
+
+        def fuse(group: jax.Array, fused: jax.Array) -> jax.Array:
+            frames, weights = plan.indices[group], plan.weights[group]
+            windows = shard_windows(jnp.moveaxis(latents[:, frames], 1, 0))  # [G, B, T, h, w, c]
+            prediction = shard_windows(predict(windows, frames, sigma)).astype(jnp.float32)
+            weighted = prediction * weights[:, None, :, None, None, None]
+
+            # One window after the other: the order of the sum depends neither on the group size nor on the devices.
+            def add(fused: jax.Array, window: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+                return fused.at[:, window[0]].add(window[1]), None
+
+            return jax.lax.scan(add, fused, (frames, weighted))[0]
+
+        fused = jax.lax.fori_loop(0, plan.num_groups, fuse, jnp.zeros_like(latents))
         return euler_step(latents, fused, sigma, sigma_next), None
 
     return jax.lax.scan(step, latents, (sigmas[:-1], sigmas[1:]))[0]
