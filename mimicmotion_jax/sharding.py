@@ -1,13 +1,27 @@
-"""Meshes and how arrays lie on them: the only file that knows `PartitionSpec`."""
+"""Meshes and how arrays lie on them: the only file that knows `PartitionSpec`.
 
-from collections.abc import Callable, Sequence
+Sampling has one axis, over which the windows of a video are laid. Training has three:
+
+    data     samples apart, parameters repeated
+    fsdp     samples apart, parameters cut up
+    frames   one sample over several devices: frames apart in spatial layers, positions in temporal ones;
+             parameters cut up as well
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.execution import Execution
 
 WINDOWS = "windows"  # the axis over which the windows of a group are laid
+DATA, FSDP, FRAMES = "data", "fsdp", "frames"
+_SAMPLES = (DATA, FSDP)
+_SMALL = 2**14  # parameters of fewer elements are repeated: cutting them up costs more than it saves
 
 
 def sampling_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -27,6 +41,37 @@ def sampling_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] 
     return jax.make_mesh((count,), (WINDOWS,), devices=devices[:count], axis_types=(AxisType.Auto,))
 
 
+def training_mesh(
+    data: int | None = None,
+    fsdp: int | None = None,
+    frames: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """A mesh (data, fsdp, frames) of all devices.
+
+    Args:
+        data: None takes what the others leave, or 1 where `fsdp` is None as well.
+        fsdp: None takes what the others leave.
+        frames: devices per sample.
+        devices: None takes the devices of all processes.
+
+    Raises:
+        InputError: the sizes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    if fsdp is None:
+        data = data or 1
+        fsdp = max(len(devices) // (data * frames), 1)
+    elif data is None:
+        data = max(len(devices) // (fsdp * frames), 1)
+    if data * fsdp * frames != len(devices):
+        raise InputError(
+            f"a mesh of data={data} x fsdp={fsdp} x frames={frames} needs {data * fsdp * frames} devices, but there "
+            f"are {len(devices)}; change mesh.data, mesh.fsdp or mesh.frames."
+        )
+    return jax.make_mesh((data, fsdp, frames), (DATA, FSDP, FRAMES), devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """A full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -36,3 +81,91 @@ def shard_windows(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     """A function that lays the leading axis of an array (the windows of a group) over the mesh, inside jit."""
     sharding = NamedSharding(mesh, PartitionSpec(WINDOWS))
     return lambda windows: jax.lax.with_sharding_constraint(windows, sharding)
+
+
+def shard_parameter(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
+    """Where a parameter, its moments and its gradient lie on a training mesh.
+
+    The longest axis that divides evenly is cut over fsdp and frames together, or over one of them where both do not
+    fit; small parameters are repeated.
+    """
+    if np.prod(shape, dtype=int) >= _SMALL:
+        for axes in ((FSDP, FRAMES), (FSDP,), (FRAMES,)):
+            parts = int(np.prod([mesh.shape[axis] for axis in axes]))
+            fitting = [axis for axis, size in enumerate(shape) if size % parts == 0]
+            if parts > 1 and fitting:
+                longest = max(fitting, key=lambda axis: shape[axis])
+                return NamedSharding(mesh, PartitionSpec(*[axes if i == longest else None for i in range(len(shape))]))
+    return replicated(mesh)
+
+
+def shard_parameters(mesh: Mesh, tree: Any) -> Any:
+    """`shard_parameter` for every leaf of a tree of arrays or of their shapes."""
+    return jax.tree.map(lambda leaf: shard_parameter(mesh, leaf.shape), tree)
+
+
+def shard_samples(mesh: Mesh) -> NamedSharding:
+    """The leading axis (samples) over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(_SAMPLES))
+
+
+def shard_frames(mesh: Mesh) -> NamedSharding:
+    """Arrays [B, F, ...]: samples over data and fsdp, frames over frames."""
+    return NamedSharding(mesh, PartitionSpec(_SAMPLES, FRAMES))
+
+
+def num_sample_shards(mesh: Mesh) -> int:
+    """Into how many parts a batch is cut."""
+    return mesh.shape[DATA] * mesh.shape[FSDP]
+
+
+def training_execution(mesh: Mesh, remat: bool) -> Execution:
+    """How the UNet runs on a training mesh."""
+    by_frame, by_position = shard_frames(mesh), NamedSharding(mesh, PartitionSpec(_SAMPLES, None, FRAMES))
+    return Execution(
+        by_frame=lambda x: jax.lax.with_sharding_constraint(x, by_frame),
+        by_position=lambda x: jax.lax.with_sharding_constraint(x, by_position),
+        num_devices=mesh.size,
+        remat=remat,
+    )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:
+    """The share of a batch that this process's devices need, as (which share, of how many).
+
+    Processes whose devices hold frames of the same samples get the same share.
+
+    Raises:
+        InputError: devices that do not lie in equal, contiguous shares.
+    """
+    indices = shard_samples(mesh).addressable_devices_indices_map((batch_size,)).values()
+    rows = sorted({row for (part,) in indices for row in range(batch_size)[part]})
+    if rows != list(range(rows[0], rows[-1] + 1)) or batch_size % len(rows) or rows[0] % len(rows):
+        raise InputError("the mesh does not give every process an equal share of the batch; change mesh.data or fsdp.")
+    return rows[0] // len(rows), batch_size // len(rows)
+
+
+def global_batch(
+    mesh: Mesh, batch_size: int, local: dict[str, np.ndarray], by_frame: Collection[str]
+) -> dict[str, jax.Array]:
+    """Arrays of the whole batch from the rows that each process has read (`local_rows`).
+
+    Args:
+        mesh: for training.
+        batch_size: of the whole batch.
+        local: this process's rows, by name.
+        by_frame: names of arrays [B, F, ...], which are cut along the frames as well.
+    """
+    share, _ = local_rows(mesh, batch_size)
+
+    def assemble(name: str, rows: np.ndarray) -> jax.Array:
+        sharding = shard_frames(mesh) if name in by_frame else shard_samples(mesh)
+        first = share * len(rows)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch_size)
+            return rows[start - first : stop - first][(slice(None), *index[1:])]
+
+        return jax.make_array_from_callback((batch_size, *rows.shape[1:]), sharding, part)
+
+    return {name: assemble(name, rows) for name, rows in local.items()}

@@ -64,3 +64,23 @@ def euler_step(
     """
     c = precondition(sigma)
     return (1 + sigma * sigma_next) * c.c_skip * latents + (sigma_next - sigma) * c.c_in * prediction
+
+
+@jaxtyped(typechecker=beartype)
+def log_normal_sigmas(
+    normal: Float[Array, "*shape"], mean: float | Float[Array, ""], std: float | Float[Array, ""]
+) -> Float[Array, "*shape"]:
+    """Training noise levels, ln sigma ~ N(mean, std^2) (Karras et al. 2022, table 1), from standard normal draws."""
+    return jnp.exp(mean + std * normal)
+
+
+@jaxtyped(typechecker=beartype)
+def velocity(
+    latents: Float[Array, "*shape"], noise: Float[Array, "*shape"], sigma: Float[Array, "..."]
+) -> Float[Array, "*shape"]:
+    """What the network should predict for latents + sigma noise: (noise - sigma latents) / sqrt(sigma^2 + 1).
+
+    It is the F for which D = latents. With the loss weight lambda = (1 + sigma^2) / sigma^2 on the denoised latents,
+    lambda |D - latents|^2 = |F - velocity|^2, because lambda c_out^2 = 1; this form has no differences of large numbers.
+    """
+    return (noise - sigma * latents) * precondition(sigma).c_in

@@ -15,15 +15,27 @@ def dot_product_attention(
     query: Float[Array, "batch queries heads dim"],
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],
+    num_devices: int = 1,
 ) -> Float[Array, "batch queries heads dim"]:
-    """softmax(Q K^T / sqrt(dim)) V, softmax in float32, in memory that stays bounded for any number of queries."""
+    """softmax(Q K^T / sqrt(dim)) V, softmax in float32, in memory that stays bounded for any number of queries.
+
+    The backward pass recomputes the scores of a block, so that its memory is bounded as well.
+
+    Args:
+        query: heads apart.
+        key: likewise.
+        value: likewise.
+        num_devices: over how many devices `batch` is spread.
+    """
     batch, queries, heads, _ = query.shape
+    scores = batch * heads * queries * key.shape[1] // num_devices
     blocks = 1
-    while batch * heads * queries * key.shape[1] // blocks > _MAX_SCORES and queries % (2 * blocks) == 0:
+    while scores // blocks > _MAX_SCORES and queries % (2 * blocks) == 0:
         blocks *= 2
     if blocks == 1:
         return jax.nn.dot_product_attention(query, key, value)
 
+    @jax.checkpoint
     def attend(block: Float[Array, "batch block heads dim"]) -> Float[Array, "batch block heads dim"]:
         return jax.nn.dot_product_attention(block, key, value)
 

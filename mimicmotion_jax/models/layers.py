@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from mimicmotion_jax.models.attention import dot_product_attention, merge_heads, split_heads
 from mimicmotion_jax.models.config import NUM_GROUPS
+from mimicmotion_jax.models.execution import DEFAULT, Execution
 
 
 def init_kernel(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
@@ -84,9 +85,9 @@ class TemporalConv(nnx.Module):
         self.kernel = nnx.Param(init_kernel(rngs.params(), (3, in_channels, out_channels), param_dtype))
         self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
 
-    def __call__(self, x: Float[Array, "b f h w cin"]) -> Float[Array, "b f h w cout"]:
+    def __call__(self, x: Float[Array, "b f *p cin"]) -> Float[Array, "b f *p cout"]:
         frames = x.shape[1]
-        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+        padded = jnp.pad(x, [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2))
         taps = (padded[:, tap : tap + frames] @ self.kernel[tap] for tap in range(3))
         return sum(taps) + self.bias[...]
 
@@ -159,11 +160,11 @@ class TemporalResnetBlock(nnx.Module):
         self.conv2 = TemporalConv(channels, channels, **make)
 
     def __call__(
-        self, x: Float[Array, "b f h w c"], embedding: Float[Array, "b e"] | None = None
-    ) -> Float[Array, "b f h w c"]:
+        self, x: Float[Array, "b f p c"], embedding: Float[Array, "b e"] | None = None
+    ) -> Float[Array, "b f p c"]:
         h = self.conv1(nnx.silu(self.norm1(x)))
         if embedding is not None:
-            h += self.time_emb_proj(nnx.silu(embedding))[:, None, None, None]
+            h += self.time_emb_proj(nnx.silu(embedding))[:, None, None]
         return x + self.conv2(nnx.silu(self.norm2(h)))
 
 
@@ -208,13 +209,17 @@ class SpatioTemporalResBlock(nnx.Module):
         self.time_mixer = AlphaBlender(0.0 if in_vae else 0.5, switched=in_vae, param_dtype=param_dtype)
 
     def __call__(
-        self, x: Float[Array, "b f h w cin"], embedding: Float[Array, "b e"] | None = None
+        self,
+        x: Float[Array, "b f h w cin"],
+        embedding: Float[Array, "b e"] | None = None,
+        execution: Execution = DEFAULT,
     ) -> Float[Array, "b f h w cout"]:
-        batch, frames = x.shape[:2]
+        batch, frames, height = x.shape[:3]
         per_frame = None if embedding is None else jnp.repeat(embedding, frames, axis=0)
         spatial = self.spatial_res_block(einops.rearrange(x, "b f h w c -> (b f) h w c"), per_frame)
-        spatial = einops.rearrange(spatial, "(b f) h w c -> b f h w c", b=batch)
-        return self.time_mixer(spatial, self.temporal_res_block(spatial, embedding))
+        spatial = execution.by_frame(einops.rearrange(spatial, "(b f) h w c -> b f (h w) c", b=batch))
+        temporal = execution.by_frame(self.temporal_res_block(execution.by_position(spatial), embedding))
+        return einops.rearrange(self.time_mixer(spatial, temporal), "b f (h w) c -> b f h w c", h=height)
 
 
 class Downsample(nnx.Module):
@@ -248,6 +253,6 @@ class SelfAttention(nnx.Module):
         self.to_v = Linear(channels, channels, use_bias=qkv_bias, **make)
         self.to_out = Linear(channels, channels, **make)
 
-    def __call__(self, x: Float[Array, "n tokens c"]) -> Float[Array, "n tokens c"]:
+    def __call__(self, x: Float[Array, "n tokens c"], execution: Execution = DEFAULT) -> Float[Array, "n tokens c"]:
         q, k, v = (split_heads(project(x), self.heads) for project in (self.to_q, self.to_k, self.to_v))
-        return self.to_out(merge_heads(dot_product_attention(q, k, v)))
+        return self.to_out(merge_heads(dot_product_attention(q, k, v, execution.num_devices)))

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.config import UNetConfig
+from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.layers import (
     AlphaBlender,
     Conv,
@@ -100,8 +101,10 @@ class TransformerBlock(nnx.Module):
         self.norm3 = LayerNorm(channels, **make)
         self.ff = FeedForward(channels, **make)
 
-    def __call__(self, x: Float[Array, "n tokens c"], cross: Float[Array, "n 1 c"]) -> Float[Array, "n tokens c"]:
-        x += self.attn1(self.norm1(x))
+    def __call__(
+        self, x: Float[Array, "n tokens c"], cross: Float[Array, "n 1 c"], execution: Execution
+    ) -> Float[Array, "n tokens c"]:
+        x += self.attn1(self.norm1(x), execution)
         x += cross
         return x + self.ff(self.norm3(x))
 
@@ -114,8 +117,10 @@ class TemporalTransformerBlock(TransformerBlock):
         self.norm_in = LayerNorm(channels, rngs=rngs, param_dtype=param_dtype)
         self.ff_in = FeedForward(channels, rngs=rngs, param_dtype=param_dtype)
 
-    def __call__(self, x: Float[Array, "n frames c"], cross: Float[Array, "n 1 c"]) -> Float[Array, "n frames c"]:
-        return super().__call__(x + self.ff_in(self.norm_in(x)), cross)
+    def __call__(
+        self, x: Float[Array, "n frames c"], cross: Float[Array, "n 1 c"], execution: Execution
+    ) -> Float[Array, "n frames c"]:
+        return super().__call__(x + self.ff_in(self.norm_in(x)), cross, execution)
 
 
 class SpatioTemporalTransformer(nnx.Module):
@@ -145,7 +150,9 @@ class SpatioTemporalTransformer(nnx.Module):
             frame_position=self.time_pos_embed(frames),
         )
 
-    def __call__(self, x: Float[Array, "b f h w c"], conditions: TransformerConditions) -> Float[Array, "b f h w c"]:
+    def __call__(
+        self, x: Float[Array, "b f h w c"], conditions: TransformerConditions, execution: Execution
+    ) -> Float[Array, "b f h w c"]:
         batch, frames, height, width, _ = x.shape
         residual = x
         x = self.norm(rearrange(x, "b f h w c -> (b f) (h w) c"))
@@ -154,11 +161,13 @@ class SpatioTemporalTransformer(nnx.Module):
             zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)
         ):
             spatial_cross = jnp.repeat(conditions.spatial[layer], frames, axis=0)[:, None]
-            x = block(x, spatial_cross)  # [(B F), (H W), C]
+            x = block(x, spatial_cross, execution)  # [(B F), (H W), C]
             temporal_cross = jnp.repeat(conditions.temporal[layer], height * width, axis=0)[:, None]
-            h = rearrange(x, "(b f) p c -> (b p) f c", b=batch) + conditions.frame_position
-            h = temporal(h, temporal_cross)  # [(B H W), F, C]
-            x = self.time_mixer(x, rearrange(h, "(b p) f c -> (b f) p c", b=batch))
+            h = execution.by_position(rearrange(x, "(b f) p c -> b f p c", b=batch))
+            h = rearrange(h, "b f p c -> (b p) f c") + conditions.frame_position
+            h = temporal(h, temporal_cross, execution)  # [(B H W), F, C]
+            h = execution.by_frame(rearrange(h, "(b p) f c -> b f p c", b=batch))
+            x = self.time_mixer(x, rearrange(h, "b f p c -> (b f) p c"))
         x = self.proj_out(x)
         return residual + rearrange(x, "(b f) (h w) c -> b f h w c", b=batch, h=height)
 
@@ -191,9 +200,10 @@ class Stage(nnx.Module):
         x: Float[Array, "b f h w cin"],
         embedding: Float[Array, "b e"],
         conditions: tuple[TransformerConditions, ...],
+        execution: Execution,
     ) -> Float[Array, "b f h w cout"]:
-        x = self.resnets[index](x, embedding)
-        return self.attentions[index](x, conditions[index]) if self.attentions else x
+        x = execution.run(self.resnets[index], x, embedding)
+        return execution.run(self.attentions[index], x, conditions[index]) if self.attentions else x
 
 
 class MidBlock(nnx.Module):
@@ -224,10 +234,11 @@ class MidBlock(nnx.Module):
         x: Float[Array, "b f h w c"],
         embedding: Float[Array, "b e"],
         conditions: tuple[TransformerConditions, ...],
+        execution: Execution,
     ) -> Float[Array, "b f h w c"]:
-        x = self.resnets[0](x, embedding)
-        x = self.attentions[0](x, conditions[0])
-        return self.resnets[1](x, embedding)
+        x = execution.run(self.resnets[0], x, embedding)
+        x = execution.run(self.attentions[0], x, conditions[0])
+        return execution.run(self.resnets[1], x, embedding)
 
 
 class UNet(nnx.Module):
@@ -287,6 +298,7 @@ class UNet(nnx.Module):
         c_noise: Float[Array, " b"],
         conditions: UNetConditions,
         pose_features: Float[Array, "b f h w c0"] | None = None,
+        execution: Execution = DEFAULT,
     ) -> Float[Array, "b f h w cout"]:
         """Predict v.
 
@@ -296,28 +308,30 @@ class UNet(nnx.Module):
             c_noise: 0.25 ln(sigma), one per sample.
             conditions: from `conditions`, made for the same number of frames.
             pose_features: PoseNet's output, added after the first convolution (paper, section 3.3); None adds nothing.
+            execution: how the layers are laid over devices, and whether the backward pass recomputes them.
         """
         dtype = self.conv_in.kernel.dtype
         embedding = self.time_embedding(sinusoidal_embedding(c_noise, self.config.block_out_channels[0]))
         embedding += conditions.embedding
-        x = self.conv_in(sample.astype(dtype))
+        x = execution.by_frame(self.conv_in(sample.astype(dtype)))
         if pose_features is not None:
             x += pose_features.astype(dtype)
 
         skips = [x]
         for stage, constants in zip(self.down_blocks, conditions.down, strict=True):
             for index in range(len(stage.resnets)):
-                x = stage.layer(index, x, embedding, constants)
+                x = stage.layer(index, x, embedding, constants, execution)
                 skips.append(x)
             for downsampler in stage.downsamplers:
-                x = downsampler(x)
+                x = execution.by_frame(downsampler(x))
                 skips.append(x)
-        x = self.mid_block(x, embedding, conditions.mid)
+        x = self.mid_block(x, embedding, conditions.mid, execution)
         for stage, constants in zip(self.up_blocks, conditions.up, strict=True):
             for index in range(len(stage.resnets)):
-                x = stage.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), embedding, constants)
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
+                x = stage.layer(index, x, embedding, constants, execution)
             for upsampler in stage.upsamplers:
-                x = upsampler(x)
+                x = execution.by_frame(upsampler(x))
 
         batch = x.shape[0]
         x = nnx.silu(self.conv_norm_out(rearrange(x, "b f h w c -> (b f) h w c")))

@@ -1,0 +1,42 @@
+"""How the layers of a network run, without changing results: where arrays lie, what the backward pass recomputes."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def _leave(x: jax.Array) -> jax.Array:
+    return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """Handed down through a network by whoever knows the devices; the default is one device and no recomputation.
+
+    A video that is split over devices lies by frames [B, F / D, ...] where layers work within a frame, and by positions
+    [B, F, P / D, C] where they work along the frames, with an all-to-all between.
+
+    Attributes:
+        by_frame: lays an array [B, F, ...] out by its frames.
+        by_position: lays an array [B, F, P, C] out by its positions.
+        num_devices: over how many devices a batch of frames is spread; attention divides its memory bound by it.
+        remat: recompute the inside of each residual block and each transformer in the backward pass.
+    """
+
+    by_frame: Callable[[jax.Array], jax.Array] = _leave
+    by_position: Callable[[jax.Array], jax.Array] = _leave
+    num_devices: int = 1
+    remat: bool = False
+
+    def checkpoint(self, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        """`function`, of which only the arguments are kept for the backward pass if `remat`."""
+        return jax.checkpoint(function) if self.remat else function
+
+    def run(self, block: Callable[..., jax.Array], *args: Any) -> jax.Array:
+        """`block(*args, self)` under `checkpoint`; the block, a module, is an argument like the others."""
+        return self.checkpoint(lambda block, *args: block(*args, self))(block, *args)
+
+
+DEFAULT = Execution()

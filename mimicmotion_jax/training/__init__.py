@@ -1,0 +1,1 @@
+"""Training: from clips to a model, on one device or many."""

@@ -1,0 +1,37 @@
+"""Stopping in good order: SIGTERM (preemption) and Ctrl-C end a run after the step at hand, on all processes together."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Interruption:
+    """While the block runs, a first SIGTERM or SIGINT is noted instead of ending the process.
+
+    With several processes jax itself listens for SIGTERM and agrees on the step at which all of them stop.
+    """
+
+    def __enter__(self) -> Self:
+        self.signal: int | None = None
+        self._several = jax.process_count() > 1
+        watched = () if self._several else (signal.SIGINT, signal.SIGTERM)
+        self._previous = {number: signal.signal(number, self._note) for number in watched}
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop now; every process asks after every step."""
+        if self._several and multihost_utils.reached_preemption_sync_point(step):
+            self.signal = signal.SIGTERM
+        return self.signal is not None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt  # asked twice
+        self.signal = number

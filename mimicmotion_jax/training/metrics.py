@@ -1,0 +1,89 @@
+"""Numbers of a run: lines of JSON, TensorBoard, and how fast it goes."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from etils import epath
+
+from mimicmotion_jax.errors import InputError
+
+
+class MetricLog:
+    """Writes to DIR/metrics.jsonl and DIR/tensorboard; a resumed run drops what lies behind its step.
+
+    Args:
+        directory: of the run, local or gs://; None writes nothing (on all processes but the first).
+        step: at which the run starts or goes on.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+
+    def __init__(self, directory: epath.PathLike | None, step: int = 0):
+        self._path = self._board = None
+        if directory is None:
+            return
+        try:
+            from tensorboard.summary import Writer
+        except ImportError:
+            raise InputError('training logs to TensorBoard: pip install "mimicmotion_jax[train]".') from None
+        self._path = epath.Path(directory) / "metrics.jsonl"
+        self._lines = [line for line in _read_lines(self._path) if json.loads(line)["step"] <= step]
+        self._write_all()
+        self._board = Writer(str(epath.Path(directory) / "tensorboard"))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One line, and one point per curve."""
+        if self._path is None:
+            return
+        line = json.dumps({"step": step, **values})
+        self._lines.append(line)
+        if isinstance(self._path, Path):
+            with self._path.open("a") as file:
+                file.write(line + "\n")
+        else:  # object stores cannot append
+            self._write_all()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        self._board.flush()
+
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+    def _write_all(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text("".join(line + "\n" for line in self._lines))
+
+
+def _read_lines(path: epath.Path) -> list[str]:
+    """Complete lines: a run that was killed may have left half a one at the end."""
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text().split("\n")
+    return lines
+
+
+class Stopwatch:
+    """Steps per second between calls of `rate`, without what happens inside `pause`."""
+
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, step: int) -> None:
+        """Forget what was measured, for example a first step that compiled."""
+        self._step, self._since = step, time.perf_counter()
+
+    def rate(self, step: int) -> float:
+        """Steps per second since the last call or restart."""
+        now = time.perf_counter()
+        rate = (step - self._step) / max(now - self._since, 1e-9)
+        self._step, self._since = step, now
+        return rate
+
+    def exclude(self, seconds: float) -> None:
+        """Leave out time that was not spent on steps."""
+        self._since += seconds
