@@ -1,4 +1,4 @@
-"""Stopping in good order: SIGTERM (preemption) and Ctrl-C end a run after the step at hand, on all processes together."""
+"""Stopping in good order: SIGTERM (preemption) and Ctrl-C end a run after the step at hand, everywhere together."""
 
 import signal
 from types import FrameType, TracebackType

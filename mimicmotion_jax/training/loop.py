@@ -7,14 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
-from etils import epath
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.compilation import enable_compilation_cache
-from mimicmotion_jax.compiled.flops import count_flops
 from mimicmotion_jax.compiled.hardware import peak_flops
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.loader import ClipLoader
@@ -180,9 +175,7 @@ class Run:
         if self.config.data.encodings:
             return take_encodings(batch, vae.config.scaling_factor)
         config = self.config
-        return encode_pixels(
-            vae, self.encoders["image_encoder"], batch, config.objective, config.seed, self.mesh
-        )
+        return encode_pixels(vae, self.encoders["image_encoder"], batch, config.objective, config.seed, self.mesh)
 
     def save(self) -> None:
         """Start writing a checkpoint of the state and of the position in the data."""

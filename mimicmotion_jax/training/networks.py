@@ -35,7 +35,9 @@ def model_config(config: TrainConfig) -> ModelConfig:
         try:
             model = dataclasses.replace(model, vae=found.vae, image_encoder=found.image_encoder)
         except ValueError as error:
-            raise InputError(f"the encoders in {config.encoders} do not fit the model: {_first_reason(error)}.") from None
+            raise InputError(
+                f"the encoders in {config.encoders} do not fit the model: {_first_reason(error)}."
+            ) from None
     return dataclasses.replace(model, window_size=config.data.num_frames)
 
 
@@ -62,6 +64,12 @@ def check_shapes(config: TrainConfig, model: ModelConfig, mesh: Mesh) -> None:
         raise InputError(
             f"mesh.frames={frames} must divide both the {config.data.num_frames} frames of a clip and the {positions} "
             "positions at the UNet's coarsest resolution."
+        )
+    if frames > 1 and config.batch_size > shards * config.accumulation:
+        # Two split axes merge into one without moving data only if the first is split to the last element.
+        raise InputError(
+            f"mesh.frames={frames} splits single samples over devices, which needs batch_size / accumulation = data x "
+            f"fsdp = {shards}, not {config.batch_size // config.accumulation}; raise accumulation."
         )
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.diffusion.edm import log_normal_sigmas, precondition, velocity
-from mimicmotion_jax.models.execution import Execution
+from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.stages import to_signed
@@ -116,7 +116,7 @@ def predict(
     poses: UInt8[Array, "b f height width 3"],
     keep_pose: Bool[Array, " b"],
     time_ids: Float[Array, "b 3"],
-    execution: Execution = Execution(),
+    execution: Execution = DEFAULT,
 ) -> Float[Array, "b f h w c"]:
     """The network's v for noisy latents, float32: the forward pass of `pipeline`, with a noise level per sample."""
     c = precondition(sigma)
@@ -131,9 +131,9 @@ def predict(
 
 @jaxtyped(typechecker=beartype)
 def objective(
-    networks: Networks, batch: Encoded, draws: Draws, config: ObjectiveConfig, execution: Execution = Execution()
+    networks: Networks, batch: Encoded, draws: Draws, config: ObjectiveConfig, execution: Execution = DEFAULT
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The loss, and sums for the metrics: squared errors in and out of hand regions, and how many positions each has."""
+    """The loss; and, in and out of hand regions, the sum of squared errors and the number of positions."""
     batch_size = batch.index.shape[0]
     noisy = batch.latents + _per_sample(draws.sigma) * draws.noise
     fixed = jnp.broadcast_to(jnp.array([config.fps - 1, config.motion_bucket_id], jnp.float32), (batch_size, 2))

@@ -93,7 +93,9 @@ def export_model(config: TrainConfig, model: ModelConfig, template: Template, pa
 def _on_one_device(tree: Any, dtype: jnp.dtype) -> Any:
     """A copy of a sharded tree, cast, on this process's first device."""
     mesh = jax.tree.leaves(tree)[0].sharding.mesh
-    gather = jax.jit(lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree), out_shardings=sharding.replicated(mesh))
+    gather = jax.jit(
+        lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree), out_shardings=sharding.replicated(mesh)
+    )
     return jax.tree.map(lambda x: x.addressable_data(0), gather(tree))
 
 

@@ -8,6 +8,8 @@ from jax.sharding import Mesh
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.compiled.flops import count_flops
+from mimicmotion_jax.compiled.hardware import topology_devices
+from mimicmotion_jax.compiled.report import compile_report
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.training.config import TrainConfig
@@ -34,7 +36,7 @@ def abstract_batch(config: TrainConfig, model: ModelConfig, batch_size: int, mes
 
 
 def forward_flops(config: TrainConfig, model: ModelConfig) -> float:
-    """Floating-point operations of UNet and PoseNet for one clip, forward; a training step takes three times as many."""
+    """Floating-point operations of UNet and PoseNet for one clip, forward; a step takes three times as many."""
     template = Template(model)
     params = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in template.shapes.items()}
 
@@ -77,15 +79,11 @@ def encoder_bytes(config: TrainConfig, mesh: Mesh) -> int:
     """Bytes per device of VAE and CLIP, which stay in memory beside the training step."""
     model = model_config(config)
     leaves = jax.tree.leaves([_abstract_frozen(name, config, model, mesh) for name in FROZEN])
-    return sum(
-        leaf.dtype.itemsize * int(jnp.prod(jnp.array(leaf.sharding.shard_shape(leaf.shape)))) for leaf in leaves
-    )
+    return sum(leaf.dtype.itemsize * int(jnp.prod(jnp.array(leaf.sharding.shard_shape(leaf.shape)))) for leaf in leaves)
 
 
 def _abstract_frozen(name: str, config: TrainConfig, model: ModelConfig, mesh: Mesh) -> Any:
-    return jax.tree.map(
-        lambda x: _parameter(x.shape, jnp.dtype(config.dtype), mesh), abstract_network(name, model)
-    )
+    return jax.tree.map(lambda x: _parameter(x.shape, jnp.dtype(config.dtype), mesh), abstract_network(name, model))
 
 
 def _parameter(shape: tuple[int, ...], dtype: jnp.dtype, mesh: Mesh) -> jax.ShapeDtypeStruct:
@@ -98,3 +96,27 @@ def _leaf(name: str, shape: tuple[int, ...], dtype: jnp.dtype, mesh: Mesh | None
     by_frame = name in BY_FRAME
     place = sharding.shard_frames(mesh) if by_frame else sharding.shard_samples(mesh)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+
+def compile_only(config: TrainConfig, topology: str | None = None) -> dict[str, Any]:
+    """Compile the programs of a step and report what each takes, as plain dictionaries for JSON.
+
+    Args:
+        config: of the run; neither data nor checkpoint contents are read, only a checkpoint's sizes.
+        topology: a TPU slice that need not be there, such as "v5p:2x2x2"; None is the local devices.
+
+    Raises:
+        InputError: an unknown topology, or a configuration that does not fit it.
+    """
+    devices = None if topology is None else topology_devices(topology)
+    mesh = sharding.training_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frames, devices)
+    resident = encoder_bytes(config, mesh)
+    programs = {"train_step": compile_report(lower_train_step(config, mesh), mesh, resident_bytes=resident)}
+    if not config.data.encodings:
+        programs["encoding"] = compile_report(lower_encoding(config, mesh), mesh)
+    return {
+        "topology": topology or mesh.devices.flat[0].device_kind,
+        "mesh": dict(mesh.shape),
+        "model_flops_per_sample": 3 * forward_flops(config, model_config(config)),
+        **{name: report.to_json() for name, report in programs.items()},
+    }

@@ -1,4 +1,4 @@
-"""One training step: gradients over the parts of a batch, clipping, AdamW, moving averages; a bad step changes nothing."""
+"""One training step: gradients over the parts of a batch, clipping, AdamW, averages; a bad step changes nothing."""
 
 import functools
 from collections.abc import Callable
