@@ -2,6 +2,7 @@
 """Generate videos: one reference image and a driving motion in, a video of that person moving that way out."""
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ EXAMPLES = """examples:
   python sample.py --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
   python sample.py --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
   python sample.py --checkpoint DIR --jobs jobs.jsonl --output-dir videos batch_size=4
+  python sample.py --compile-only --topology v5e:2x4 max_frames=72     does it fit? (the full model, or --checkpoint's)
 
 a motion is a video, a GIF, a folder of pictures, or keypoints (.npz, .json, a folder of *_keypoints.json).
 a line of jobs.jsonl: {"image": "person.jpg", "motion": "dance.mp4", "output": "person.mp4", "seed": 7}
@@ -37,6 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--process-id", type=int, default=None, metavar="I", help="do jobs I, I+N, I+2N, …")
     parser.add_argument("--num-processes", type=int, default=None, metavar="N", help="how many processes share --jobs")
     parser.add_argument("--distributed", action="store_true", help="take those two from the cluster (TPU pod, SLURM)")
+    parser.add_argument("--compile-only", action="store_true", help="compile, print what it takes as JSON, and stop")
+    parser.add_argument("--topology", metavar="NAME", help="compile for TPUs that are not here, e.g. v5e:2x4")
     parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
     if "--help" in sys.argv or "-h" in sys.argv:
         from mimicmotion_jax.config import describe
@@ -58,6 +62,10 @@ def main() -> int:
     for noisy in ("jax", "absl", "orbax", "etils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     overrides = [f"{name}=true" for name in ("save_pose", "side_by_side") if getattr(args, name)] + args.options
+    if args.topology and not args.compile_only:
+        raise InputError("--topology goes with --compile-only: there is nothing to run on.")
+    if args.compile_only:
+        return _compile_only(args, load_config(GenerateConfig, args.config, overrides))
     nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
     if nothing_given:
         from mimicmotion_jax.demo import run_demo
@@ -77,6 +85,16 @@ def main() -> int:
     preparer.check(job)
     pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
     generate(pipeline, [preparer(job)], config)
+    return 0
+
+
+def _compile_only(args: argparse.Namespace, config) -> int:
+    from mimicmotion_jax.checkpoint import read_config
+    from mimicmotion_jax.models.config import ModelConfig
+    from mimicmotion_jax.program import compile_only
+
+    model = ModelConfig() if args.checkpoint is None else read_config(args.checkpoint)
+    print(json.dumps(compile_only(config, model, args.dtype or "bfloat16", args.topology), indent=2))
     return 0
 
 

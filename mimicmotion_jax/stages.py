@@ -16,6 +16,7 @@ from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.edm import precondition
 from mimicmotion_jax.diffusion.sampler import GroupedPlan, denoise
 from mimicmotion_jax.models.clip import CLIPImageEncoder, preprocess
+from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet, UNetConditions
 from mimicmotion_jax.models.vae import VAE
@@ -94,6 +95,7 @@ def run_denoising(
     group, window_size = plan.indices.shape[1:]
     branches = 2 if guided else 1
     conditions = conditions.tile(group)
+    execution = Execution(num_devices=mesh.size)  # a group's windows are spread evenly
     reference = repeat(image_latents, "b h w c -> b t h w c", t=window_size)
 
     def predict(windows: jax.Array, frames: jax.Array, sigma: jax.Array) -> jax.Array:
@@ -107,7 +109,7 @@ def run_denoising(
         # Windows lead, so that a batch laid over devices by its first axis keeps whole windows together.
         order = "g n b t h w c -> (g n b) t h w c" if guided else "g b t h w c -> (g b) t h w c"
         sample, poses = rearrange(sample, order), rearrange(poses, order)
-        out = unet(sample, jnp.full(len(sample), c.c_noise), conditions, poses).astype(jnp.float32)
+        out = unet(sample, jnp.full(len(sample), c.c_noise), conditions, poses, execution).astype(jnp.float32)
         out = rearrange(out, "(g n b) t h w c -> n g b t h w c", g=group, n=branches)
         return out[0] + guidance_scale * (out[1] - out[0]) if guided else out[0]
 

@@ -1,0 +1,95 @@
+"""The programs of generation without pictures or weights: what a compiler makes of them, for any kind of device."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from mimicmotion_jax import sharding, stages
+from mimicmotion_jax.compiled.hardware import topology_devices
+from mimicmotion_jax.compiled.report import compile_report
+from mimicmotion_jax.diffusion.sampler import group_plan
+from mimicmotion_jax.generate import GenerateConfig
+from mimicmotion_jax.models.build import NETWORKS, abstract_network
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.video.image import target_size
+
+
+def compile_only(
+    config: GenerateConfig, model: ModelConfig, dtype: str = "bfloat16", topology: str | None = None
+) -> dict[str, Any]:
+    """Compile denoising and decoding of one video and report what each takes, as plain dictionaries for JSON.
+
+    Args:
+        config: size, fusion, steps, group and chunk sizes; `max_frames` is the length of the video, by default that of
+            one window.
+        model: sizes of the networks.
+        dtype: of parameters and computation.
+        topology: a TPU slice that need not be there, such as "v5e:2x4"; None is the local devices.
+
+    Raises:
+        InputError: an unknown topology, or options that do not fit each other.
+    """
+    mesh = sharding.sampling_mesh(devices=None if topology is None else topology_devices(topology))
+    # A landscape picture stands for one that is not there yet.
+    height, width = target_size(9, 16, config.resolution, config.size or config.aspect)
+    networks = {name: _abstract(name, model, jnp.dtype(dtype), mesh) for name in NETWORKS}
+    sizes = {name: sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(net)) for name, net in networks.items()}
+    everything = sum(sizes.values())
+    num_frames = config.max_frames or model.window_size
+    denoising = _lower_denoising(config, model, networks["unet"], num_frames, height, width, mesh)
+    scale = model.vae.downscale
+    chunk = (1, config.decode_chunk_size, height // scale, width // scale, model.vae.latent_channels)
+    decoding = stages.decode_chunk.lower(networks["vae"], _leaf(chunk, jnp.float32, mesh))
+    return {
+        "topology": topology or mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "frames": num_frames,
+        "height": height,
+        "width": width,
+        "network_bytes": sizes,
+        "denoising": compile_report(denoising, mesh, resident_bytes=everything - sizes["unet"]).to_json(),
+        "decoding": compile_report(decoding, mesh, resident_bytes=everything - sizes["vae"]).to_json(),
+    }
+
+
+def _lower_denoising(
+    config: GenerateConfig, model: ModelConfig, unet: Any, num_frames: int, height: int, width: int, mesh: Mesh
+) -> jax.stages.Lowered:
+    """The denoising loop as `pipeline` calls it, for a batch of one."""
+    plan = config.plan(num_frames, model.window_size)
+    window_size, total = plan.indices.shape[1], int(plan.indices.max()) + 1
+    group = min(config.group_size, -(-plan.num_windows // mesh.size)) * mesh.size
+    grouped = jax.tree.map(
+        lambda x: _leaf(np.shape(x), np.asarray(x).dtype, mesh), group_plan(plan, group, plan.num_windows)
+    )
+    dtype, guided = unet.conv_in.kernel.dtype, config.guidance_scale > 1
+    h, w, channels = height // model.vae.downscale, width // model.vae.downscale, model.vae.latent_channels
+    conditions = jax.eval_shape(
+        lambda unet, context, ids: stages.make_conditions(unet, context, ids, window_size, guided),
+        unet,
+        _leaf((1, model.unet.context_dim), dtype, mesh),
+        _leaf((1, 3), jnp.float32, mesh),
+    )
+    return stages.run_denoising.lower(
+        unet,
+        _leaf((1, total, h, w, channels), jnp.float32, mesh),
+        _leaf((config.num_inference_steps + 1,), jnp.float32, mesh),
+        grouped,
+        jax.tree.map(lambda x: _leaf(x.shape, x.dtype, mesh), conditions),
+        _leaf((1, h, w, channels), dtype, mesh),
+        _leaf((1, total, h, w, model.pose_net.out_channels), dtype, mesh),
+        _leaf((), jnp.float32, mesh),
+        guided=guided,
+        mesh=mesh,
+    )
+
+
+def _abstract(name: str, model: ModelConfig, dtype: jnp.dtype, mesh: Mesh) -> Any:
+    return jax.tree.map(lambda x: _leaf(x.shape, dtype, mesh), abstract_network(name, model))
+
+
+def _leaf(shape: tuple[int, ...], dtype: jnp.dtype, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.replicated(mesh))
