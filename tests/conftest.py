@@ -14,6 +14,9 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
+# A TPU compiler that happens to be installed is no reason to look for TPUs.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,0 +1,138 @@
+"""FLOPs, collectives and custom kernels of one run of a compiled program, on one device.
+
+XLA's own analysis counts the body of a loop once. Here the call graph is walked from the entry, and a loop's body
+counts as often as it runs.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from mimicmotion_jax.compiled.hlo import (
+    COLLECTIVES,
+    NAME,
+    Computation,
+    Instruction,
+    collective_bytes,
+    convolution_flops,
+    dot_flops,
+    read_hlo,
+    shape_of,
+)
+from mimicmotion_jax.compiled.loops import body_name, trip_count
+
+# Custom calls that may multiply: Pallas kernels and the libraries' own; others allocate or relabel buffers.
+_KERNELS = ("tpu_custom_call", "mosaic_gpu", "triton", "__cublas", "__cudnn", "__gpu", "__onednn")
+
+_CALLED = re.compile(r"(?:calls|to_apply|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)")
+_BRANCHES = re.compile(r"(?:branch_computations=\{|true_computation=|false_computation=)((?:%[\w.\-]+(?:, )?)+)")
+_TARGET = re.compile(r'custom_call_target="([^"]*)"')
+
+KernelFlops = Callable[[list[tuple[int, ...]]], float]  # FLOPs of one run, from the shapes of the operands
+
+
+@dataclass
+class Traffic:
+    """How often something happens, and with how many bytes in all."""
+
+    count: int = 0
+    bytes: int = 0
+
+
+@dataclass
+class ProgramCosts:
+    """Totals over one run of a program, on one device."""
+
+    flops: float = 0.0
+    collectives: dict[str, Traffic] = field(default_factory=dict)  # by kind, such as "all-gather"
+    custom_calls: dict[str, int] = field(default_factory=dict)  # runs by kernel name
+    uncounted_calls: dict[str, int] = field(default_factory=dict)  # those of unknown FLOPs, runs by kernel name
+    unknown_loops: int = 0  # loops of unknown length, counted as one turn
+
+    def add(self, other: "ProgramCosts", times: int = 1) -> None:
+        """Add `times` runs of `other`."""
+        self.flops += times * other.flops
+        for kind, traffic in other.collectives.items():
+            self.add_collective(kind, times * traffic.count, times * traffic.bytes)
+        for mine, theirs in ((self.custom_calls, other.custom_calls), (self.uncounted_calls, other.uncounted_calls)):
+            for name, count in theirs.items():
+                mine[name] = mine.get(name, 0) + times * count
+        self.unknown_loops += other.unknown_loops
+
+    def add_collective(self, kind: str, count: int, size: int) -> None:
+        """Add `count` collectives of `size` bytes together."""
+        traffic = self.collectives.setdefault(kind, Traffic())
+        traffic.count += count
+        traffic.bytes += size
+
+
+def program_costs(text: str, kernel_flops: Mapping[str, KernelFlops] | None = None) -> ProgramCosts:
+    """The costs of one run of the program whose optimised HLO is `text` (`compiled.as_text()`).
+
+    FLOPs are 2 per multiply-add of every dot and convolution, inside fusions too; products with padding or with the
+    holes of a dilation are left out (XLA writes batched matrix products as convolutions that are mostly padding). Of a
+    conditional the dearest branch counts. Bytes of a collective are what the device ends up with for an all-gather,
+    and what it puts in for the others.
+
+    Args:
+        text: of a partitioned program: shapes are one device's.
+        kernel_flops: for custom kernels, by the start of the kernel's name: FLOPs from the shapes of its operands.
+    """
+    computations, entry = read_hlo(text.splitlines())
+    return _Walk(computations, kernel_flops or {}).costs(entry)
+
+
+class _Walk:
+    """The costs of computations, each worked out once however often it is called."""
+
+    def __init__(self, computations: dict[str, Computation], kernel_flops: Mapping[str, KernelFlops]):
+        self._computations = computations
+        self._kernel_flops = kernel_flops
+        self._done: dict[str, ProgramCosts] = {}
+
+    def costs(self, name: str) -> ProgramCosts:
+        if name not in self._done:
+            total = ProgramCosts()
+            computation = self._computations[name]
+            for instruction in computation.instructions:
+                self._add(total, instruction, computation)
+            self._done[name] = total
+        return self._done[name]
+
+    def _add(self, total: ProgramCosts, instruction: Instruction, caller: Computation) -> None:
+        types = caller.types
+        opcode = instruction.opcode.removesuffix("-start")
+        if opcode == "dot":
+            total.flops += dot_flops(instruction, types)
+        elif opcode == "convolution":
+            total.flops += convolution_flops(instruction, types)
+        elif opcode in COLLECTIVES:
+            total.add_collective(opcode, 1, collective_bytes(instruction, types))
+        elif opcode == "while":
+            turns = trip_count(instruction, caller, self._computations)
+            total.unknown_loops += turns is None
+            total.add(self.costs(body_name(instruction)), 1 if turns is None else turns)
+        elif opcode == "conditional":
+            total.add(max(map(self.costs, _names(_BRANCHES, instruction.attributes)), key=lambda costs: costs.flops))
+        elif opcode == "custom-call":
+            self._add_kernel(total, instruction, types)
+        if opcode in ("fusion", "call", "async"):
+            for called in _names(_CALLED, instruction.attributes):
+                total.add(self.costs(called))
+
+    def _add_kernel(self, total: ProgramCosts, instruction: Instruction, types: Mapping[str, str]) -> None:
+        target = _TARGET.search(instruction.attributes)[1]
+        if not target.startswith(_KERNELS):
+            return
+        name = instruction.name if target == "tpu_custom_call" else target
+        name = re.sub(r"(\.\d+)+$", "", name)
+        total.custom_calls[name] = total.custom_calls.get(name, 0) + 1
+        flops = next((flops for start, flops in self._kernel_flops.items() if name.startswith(start)), None)
+        if flops is None:
+            total.uncounted_calls[name] = total.uncounted_calls.get(name, 0) + 1
+        else:
+            total.flops += flops([shape_of(types[operand]) for operand in instruction.operands])
+
+
+def _names(pattern: re.Pattern[str], attributes: str) -> list[str]:
+    return [name for group in pattern.findall(attributes) for name in NAME.findall(group)]

@@ -1,0 +1,156 @@
+"""What a compiled program takes on each chip: memory, FLOPs, traffic, and whether it fits."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from jax.stages import Compiled, Lowered
+
+from mimicmotion_jax.compiled import hardware
+from mimicmotion_jax.compiled.costs import KernelFlops, Traffic, program_costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one chip while the program runs."""
+
+    arguments: int
+    outputs: int
+    donated: int  # outputs that take an argument's place
+    temporaries: int
+    code: int
+    resident: int  # beside the program, such as frozen networks
+    total: int  # arguments + outputs - donated + temporaries + code + resident
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileReport:
+    """One program on one kind of chip; None stands for what is not known."""
+
+    device_kind: str
+    chips: int
+    compile_seconds: float
+    fits: bool | None
+    problem: str | None  # the compiler's words where the program does not fit
+    memory_limit: int | None  # bytes per chip
+    memory_needed: int | None  # bytes per chip; memory.total, or the compiler's word where it gave up
+    memory: Memory | None
+    flops_per_chip: float | None  # of one run, loops counted as often as they turn
+    xla_flops_per_chip: float | None  # XLA's own count: a loop's body once, elementwise operations too
+    collectives: dict[str, Traffic]  # per chip, by kind
+    collective_bytes: int | None
+    custom_calls: dict[str, int]  # runs of custom kernels, by name
+    uncounted_calls: dict[str, int]  # those whose FLOPs are not in flops_per_chip
+    unknown_loops: int  # loops whose length is not known, counted as one turn
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and numbers, ready for `json.dumps`."""
+        return dataclasses.asdict(self)
+
+
+def compile_report(
+    lowered: Lowered,
+    mesh: Mesh,
+    *,
+    resident_bytes: int = 0,
+    kernel_flops: Mapping[str, KernelFlops] | None = None,
+    compiler_options: Mapping[str, Any] | None = None,
+) -> CompileReport:
+    """Compile a program and say what it takes; a program too large for its chips gives a report, not an error.
+
+    Args:
+        lowered: `jax.jit(f).lower(...)` for the devices of `mesh`, which may be those of a TPU slice that is not there.
+        mesh: all devices that the program runs on, of one kind.
+        resident_bytes: per chip, of arrays that live beside the program.
+        kernel_flops: for custom kernels, by the start of the kernel's name: FLOPs from the shapes of its operands.
+        compiler_options: XLA options for this program alone, such as {"optimization_level": 1}.
+
+    Raises:
+        jax.errors.JaxRuntimeError: the compiler failed for another reason than memory.
+    """
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile(compiler_options=dict(compiler_options or {}))
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        return _too_large(mesh, time.perf_counter() - start, str(error).splitlines()[0], resident_bytes)
+    seconds = time.perf_counter() - start
+    return describe(compiled, mesh, seconds, resident_bytes=resident_bytes, kernel_flops=kernel_flops)
+
+
+def describe(
+    compiled: Compiled,
+    mesh: Mesh,
+    compile_seconds: float,
+    *,
+    resident_bytes: int = 0,
+    kernel_flops: Mapping[str, KernelFlops] | None = None,
+) -> CompileReport:
+    """The report of a program already compiled; arguments as for `compile_report`."""
+    kind, limit = _device_kind(mesh), hardware.memory_bytes(_device_kind(mesh))
+    memory = _memory(compiled, resident_bytes)
+    costs = program_costs(compiled.as_text(), kernel_flops)
+    xla = compiled.cost_analysis() or {}
+    return CompileReport(
+        device_kind=kind,
+        chips=mesh.size,
+        compile_seconds=round(compile_seconds, 3),
+        fits=None if limit is None or memory is None else memory.total <= limit,
+        problem=None,
+        memory_limit=limit,
+        memory_needed=None if memory is None else memory.total,
+        memory=memory,
+        flops_per_chip=costs.flops,
+        xla_flops_per_chip=xla.get("flops"),
+        collectives=costs.collectives,
+        collective_bytes=sum(traffic.bytes for traffic in costs.collectives.values()),
+        custom_calls=costs.custom_calls,
+        uncounted_calls=costs.uncounted_calls,
+        unknown_loops=costs.unknown_loops,
+    )
+
+
+def _memory(compiled: Compiled, resident_bytes: int) -> Memory | None:
+    stats = compiled.memory_analysis()
+    if stats is None:
+        return None
+    parts = {
+        "arguments": stats.argument_size_in_bytes,
+        "outputs": stats.output_size_in_bytes,
+        "donated": stats.alias_size_in_bytes,
+        "temporaries": stats.temp_size_in_bytes,
+        "code": stats.generated_code_size_in_bytes,
+        "resident": resident_bytes,
+    }
+    return Memory(**parts, total=sum(parts.values()) - 2 * parts["donated"])
+
+
+def _too_large(mesh: Mesh, seconds: float, problem: str, resident_bytes: int) -> CompileReport:
+    # "... required for HLO temporaries (20.80G) exceeds ...": arguments and outputs are in it as well.
+    needed = re.search(r"\(([\d.]+)([KMG])\) exceeds", problem)
+    return CompileReport(
+        device_kind=_device_kind(mesh),
+        chips=mesh.size,
+        compile_seconds=round(seconds, 3),
+        fits=False,
+        problem=problem,
+        memory_limit=hardware.memory_bytes(_device_kind(mesh)),
+        memory_needed=needed and int(float(needed[1]) * 1024 ** (" KMG".index(needed[2]))) + resident_bytes,
+        memory=None,
+        flops_per_chip=None,
+        xla_flops_per_chip=None,
+        collectives={},
+        collective_bytes=None,
+        custom_calls={},
+        uncounted_calls={},
+        unknown_loops=0,
+    )
+
+
+def _device_kind(mesh: Mesh) -> str:
+    return mesh.devices.flat[0].device_kind
