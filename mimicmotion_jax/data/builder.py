@@ -1,0 +1,72 @@
+"""The TFDS builder: prepared records, in a given order, become shards of ArrayRecord; on Apache Beam."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from mimicmotion_jax.data import record
+
+Example = tuple[int, dict[str, Any]]
+ReadExample = Callable[[str], Mapping[str, Any]]
+"""From a reference to a prepared record to its example; runs on Beam's workers."""
+
+
+class PoseVideos(tfds.core.ShardBasedBuilder):
+    """Videos with keypoints. Shards are written one by one, so memory does not grow with the dataset.
+
+    (TFDS's other builders pass every record through a shuffle, which on one machine means through memory.)
+    """
+
+    name = record.NAME
+    VERSION = tfds.core.Version(record.VERSION)
+
+    def __init__(
+        self,
+        *,
+        data_dir: str,
+        shards: Sequence[Sequence[str]],
+        read: ReadExample,
+        features: tfds.features.FeaturesDict,
+        metadata: Mapping[str, Any],
+    ):
+        """Plan a dataset.
+
+        Args:
+            data_dir: where to; the dataset will be in NAME/VERSION below.
+            shards: for each shard, the references of its records.
+            read: gives the example of a reference.
+            features: of the records, see `record.features`.
+            metadata: what is to be written beside the records; JSON-able.
+        """
+        self._shards, self._read, self._features, self._metadata = shards, read, features, metadata
+        super().__init__(data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Videos with whole-body keypoints of one person.",
+            features=self._features,
+            metadata=tfds.core.MetadataDict(self._metadata),
+            disable_shuffling=True,
+        )
+
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[Example]]]]:
+        del dl_manager
+        return {"train": [functools.partial(_examples, self._read, shard) for shard in self._shards]}
+
+
+def build(builder: PoseVideos, shard_lengths: Sequence[int], beam_runner: Any, beam_options: Any) -> None:
+    """Write the dataset; it appears under its name when it is complete."""
+    config = tfds.download.DownloadConfig(beam_runner=beam_runner, beam_options=beam_options)
+    builder.download_and_prepare(download_config=config, file_format="array_record")
+    # On Beam, TFDS sorts the shards' lengths by their numbers as text: 10 comes before 2.
+    split = builder.info.splits["train"].replace(shard_lengths=list(shard_lengths))
+    builder.info.set_splits(tfds.core.splits.SplitDict([split]))
+    builder.info.write_to_directory(builder.data_path)
+
+
+def _examples(read: ReadExample, references: Sequence[str]) -> Iterator[Example]:
+    for number, reference in enumerate(references):
+        yield number, dict(read(reference))

@@ -1,0 +1,91 @@
+"""Outputs of the frozen networks for every frame of a record: computed once, instead of in every epoch."""
+
+import dataclasses
+import hashlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from flax import nnx
+from jaxtyping import Float16
+
+from mimicmotion_jax import checkpoint, stages
+from mimicmotion_jax.data.clips import Crop
+from mimicmotion_jax.data.dataset import EncodingInfo
+from mimicmotion_jax.data.record import PoseVideo
+from mimicmotion_jax.directories import absolute_path
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.build import abstract_network
+from mimicmotion_jax.models.clip import CLIPImageEncoder
+from mimicmotion_jax.models.vae import VAE
+
+
+class Encodings(NamedTuple):
+    """Of all frames of a record."""
+
+    latents: Float16[np.ndarray, "frames h w c"]
+    embeddings: Float16[np.ndarray, "frames d"]
+
+
+def describe_encodings(directory: epath.PathLike, width: int, height: int) -> EncodingInfo:
+    """What the encodings of a checkpoint at this size (pixels) will be.
+
+    Raises:
+        InputError: no checkpoint there, or a size that its networks cannot take.
+    """
+    config = checkpoint.read_config(directory)
+    downscale, multiple = config.vae.downscale, config.size_multiple
+    if width % multiple or height % multiple:
+        raise InputError(f"size={width},{height} does not work with {directory}; use multiples of {multiple}.")
+    return EncodingInfo(
+        width=width,
+        height=height,
+        latent_shape=(height // downscale, width // downscale, config.vae.latent_channels),
+        embedding_size=config.image_encoder.projection_dim,
+        checkpoint=hashlib.sha256((absolute_path(directory) / "manifest.json").read_bytes()).hexdigest(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """The frozen networks of a checkpoint."""
+
+    vae: VAE
+    image_encoder: CLIPImageEncoder
+    batch_size: int
+
+    @classmethod
+    def load(cls, directory: epath.PathLike, batch_size: int) -> "Encoder":
+        """Load the VAE and the image encoder, in float32: they run once, and what they give is kept.
+
+        Raises:
+            InputError: no checkpoint there, or a damaged one.
+        """
+        config = checkpoint.read_config(directory)
+
+        def load(name: str) -> nnx.Module:
+            graph, abstract = nnx.split(abstract_network(name, config))
+            return nnx.merge(graph, checkpoint.load_params(directory, name, abstract, np.float32, progress=False))
+
+        return cls(load("vae"), load("image_encoder"), batch_size)
+
+    def __call__(self, record: PoseVideo, width: int, height: int) -> Encodings:
+        """Encode all frames as stored, resized and cropped in their middle to a size in pixels.
+
+        Raises:
+            InputError: a damaged record.
+        """
+        crop = Crop.plan((record.keypoints.height, record.keypoints.width), (height, width))
+        latents, embeddings = [], []
+        for start in range(0, record.num_frames, self.batch_size):
+            numbers = range(start, min(start + self.batch_size, record.num_frames))
+            pixels = crop.pixels(record.frames(numbers))
+            # A last, smaller batch would compile anew.
+            padded = np.pad(pixels, ((0, self.batch_size - len(pixels)), (0, 0), (0, 0), (0, 0)))
+            with jax.default_matmul_precision("highest"):
+                latent = stages.encode_image(self.vae, padded, np.zeros(padded.shape, np.float32))
+                embedding = stages.embed_image(self.image_encoder, padded)
+            latents.append(np.asarray(latent, np.float16)[: len(pixels)])
+            embeddings.append(np.asarray(embedding, np.float16)[: len(pixels)])
+        return Encodings(np.concatenate(latents), np.concatenate(embeddings))

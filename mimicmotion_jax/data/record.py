@@ -1,0 +1,129 @@
+"""`PoseVideo`: one record of the dataset, a video with the keypoints of one person and, if wanted, its encodings."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float16, UInt8
+
+from mimicmotion_jax.data.codec import decode_frames
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
+from mimicmotion_jax.video.decode import exact_rate
+
+NAME = "pose_videos"
+VERSION = "1.0.0"
+"""Of the records' format, as TFDS counts: another first number cannot be read by this version."""
+
+ENCODINGS = ("latents", "embeddings")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PoseVideo:
+    """A video as it is stored."""
+
+    name: str
+    """File and, of a video that was cut up, the range of frames."""
+    source: str
+    """sha256 of the file that it came from."""
+    video: bytes
+    """H.264 in MP4, see `codec`."""
+    keypoints: Keypoints
+    """Of one person; also the picture's size and the frame rate."""
+    latents: Float16[np.ndarray, "frames h w c"] | None = None
+    """The VAE's mean of every frame, not multiplied by the scaling factor."""
+    embeddings: Float16[np.ndarray, "frames d"] | None = None
+    """CLIP's of every frame."""
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames there are."""
+        return self.keypoints.num_frames
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second, exactly."""
+        return exact_rate(self.keypoints.fps)
+
+    def frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "frames height width 3"]:
+        """Decode these frames only.
+
+        Raises:
+            InputError: a damaged record.
+        """
+        return decode_frames(self.video, indices, self.rate)
+
+    def poses(self, indices: Sequence[int]) -> Keypoints:
+        """The keypoints of these frames."""
+        chosen = {name: getattr(self.keypoints, name)[list(indices)] for name in ARRAYS}
+        return dataclasses.replace(self.keypoints, **chosen)
+
+    def to_example(self) -> dict[str, Any]:
+        """As `features` lists it."""
+        example = {
+            "name": self.name,
+            "source": self.source,
+            "video": np.frombuffer(self.video, np.uint8),
+            "fps": self.keypoints.fps,
+            "num_frames": self.num_frames,
+            "width": self.keypoints.width,
+            "height": self.keypoints.height,
+            **{name: getattr(self.keypoints, name)[:, 0] for name in ARRAYS},
+        }
+        return example | {name: getattr(self, name) for name in ENCODINGS if getattr(self, name) is not None}
+
+    @classmethod
+    def from_example(cls, example: Mapping[str, Any]) -> Self:
+        """From what TFDS read, or from an .npz of the same arrays.
+
+        Raises:
+            InputError: a damaged record.
+        """
+        try:
+            keypoints = Keypoints(
+                **{name: np.expand_dims(example[name], 1) for name in ARRAYS},
+                width=int(example["width"]),
+                height=int(example["height"]),
+                fps=float(example["fps"]),
+            )
+            if keypoints.num_frames != example["num_frames"]:
+                raise InputError("a record is damaged; prepare the data again.")
+            return cls(
+                name=_text(example["name"]),
+                source=_text(example["source"]),
+                video=example["video"].tobytes(),
+                keypoints=keypoints,
+                **{name: example[name] for name in ENCODINGS if name in example},
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"a record is damaged ({error}); prepare the data again.") from None
+
+
+def features(latent_shape: Sequence[int] | None = None, embedding_size: int | None = None) -> Any:
+    """TFDS's description of a record; with encodings where their sizes per frame are given."""
+    import tensorflow_datasets as tfds
+
+    def array(dtype: type, *shape: int) -> tfds.features.Tensor:
+        # As bytes: TFDS would widen small types, and lists of numbers take long to parse.
+        return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, encoding="bytes")
+
+    specification = {
+        "name": tfds.features.Text(),
+        "source": tfds.features.Text(),
+        "video": array(np.uint8),
+        "fps": np.float64,
+        "num_frames": np.int32,
+        "width": np.int32,
+        "height": np.int32,
+    }
+    for name, points in GROUPS.items():
+        specification |= {name: array(np.float32, *points, 2), f"{name}_score": array(np.float32, *points)}
+    if latent_shape is not None and embedding_size is not None:
+        specification |= {"latents": array(np.float16, *latent_shape), "embeddings": array(np.float16, embedding_size)}
+    return tfds.features.FeaturesDict(specification)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
