@@ -44,6 +44,14 @@ class RunCheckpoints:
         """Number of the newest checkpoint that is complete."""
         return self._manager.latest_step()
 
+    def check_room(self, state: TrainState) -> None:
+        """See that a checkpoint fits on the disk, before hours are spent.
+
+        Raises:
+            InputError: it does not.
+        """
+        check_space(self.directory / "next", sum(x.nbytes for x in jax.tree.leaves(state)))
+
     def save(self, state: TrainState, data: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Start writing; returns when the state has been copied off the devices.
 
@@ -61,7 +69,7 @@ class RunCheckpoints:
         try:
             # The one before must be through: its failure is told, and the room it took is known.
             self._manager.wait_until_finished()
-            check_space(self.directory / str(step), sum(x.nbytes for x in jax.tree.leaves(state)))
+            self.check_room(state)
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(dict(data)), run=ocp.args.JsonSave(dict(run))
             )

@@ -63,6 +63,8 @@ class TrainConfig:
     sampling: SamplingConfig = SamplingConfig()
 
     def __post_init__(self) -> None:
+        if self.data.num_frames < 2:
+            raise ValueError(f"data.num_frames must be at least 2, not {self.data.num_frames}: a video has to move")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation})")
         if self.data.encodings and self.objective.noise_aug_strength > 0:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -43,15 +43,16 @@ class Run:
     Args:
         config: of the run.
         progress: show bars and log.
+        devices: None takes those of all processes.
 
     Raises:
         InputError: whatever is wrong with configuration, data, checkpoint or devices.
     """
 
-    def __init__(self, config: TrainConfig, progress: bool = True):
+    def __init__(self, config: TrainConfig, progress: bool = True, devices: Sequence[jax.Device] | None = None):
         self.config, self.progress = config, progress and jax.process_index() == 0
         self.directory = absolute_path(config.output)
-        self.mesh = sharding.training_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frames)
+        self.mesh = sharding.training_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frames, devices)
         self.model = model_config(config)
         check_shapes(config, self.model, self.mesh)
         share, num_shares = sharding.local_rows(self.mesh, config.batch_size)
@@ -62,6 +63,7 @@ class Run:
         self.trained, self.fixed = split_trainable(list(self.template.shapes), config.trainable)
         self.checkpoints = RunCheckpoints(self.directory / "checkpoints", config.keep, config.keep_every)
         self.state, self.frozen = self._start()
+        self.checkpoints.check_room(self.state)
         self.encoders = load_frozen(config, self.model, self.mesh, config.dtype, self.progress)
         self.sampler = Sampler(config, self.model, self.template) if config.sample_every else None
         self.step_function = make_train_step(config, self.template, self.mesh)
@@ -130,8 +132,7 @@ class Run:
 
     def _steps(self, log: MetricLog, interruption: Interruption, first: int) -> None:
         config, watch = self.config, Stopwatch()
-        flops = forward_flops(config, self.model) * 3 * config.batch_size
-        peak = peak_flops(jax.devices()[0].device_kind)
+        flops = 3 * forward_flops(config, self.model) * config.batch_size
         pending: tuple[int, Metrics] | None = None
         bar = tqdm(total=config.steps, initial=first, desc="training", unit="step", disable=not self.progress)
         with bar:
@@ -142,17 +143,13 @@ class Run:
                 if pending is not None:
                     self._finish_step(*pending, bar)
                 pending = step, metrics
-                if step == first + 1:
-                    self._finish_step(*pending, bar)
-                    pending = None
-                    watch.restart(step)  # the first step compiled
-                elif step % config.log_every == 0 or step == config.steps:
+                if step == first + 1 or step % config.log_every == 0 or step == config.steps:
                     values = self._finish_step(*pending, bar)
                     pending = None
-                    rate = watch.rate(step)
-                    values |= {"steps_per_second": rate, "samples_per_second": rate * config.batch_size}
-                    if peak is not None:
-                        values["model_flops_utilisation"] = rate * flops / (peak * self.mesh.size)
+                    if step == first + 1:  # it compiled: its speed says nothing
+                        watch.restart(step)
+                    else:
+                        values |= self._speed(watch.rate(step), flops)
                     log.write(step, values)
                 stop = interruption.reached(step)
                 if step % config.save_every == 0 or stop:
@@ -204,6 +201,14 @@ class Run:
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         bar.update(step - bar.n)
         return values
+
+    def _speed(self, steps_per_second: float, flops: float) -> dict[str, float]:
+        """Steps and samples per second, and what part of the devices' peak that is where the peak is known."""
+        speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
+        peak = peak_flops(self.mesh.devices.flat[0].device_kind)
+        if peak is not None:
+            speed["model_flops_utilisation"] = steps_per_second * flops / (peak * self.mesh.size)
+        return speed
 
     def _say(self, message: str, *args: Any) -> None:
         if jax.process_index() == 0:
