@@ -104,6 +104,23 @@ def shard_parameters(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: shard_parameter(mesh, leaf.shape), tree)
 
 
+def gather_parameters(mesh: Mesh, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Whole copies for use in a layer, inside jit; their gradients are summed over the samples and cut up again.
+
+    Said explicitly, because a partitioner that is free to choose moves activations to the parameters instead.
+    """
+
+    @jax.custom_vjp
+    def gather(x: jax.Array) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+    def scatter(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+        return (jax.lax.with_sharding_constraint(gradient, shard_parameter(mesh, gradient.shape)),)
+
+    gather.defvjp(lambda x: (gather(x), None), scatter)
+    return {key: gather(value) for key, value in params.items()}
+
+
 def shard_samples(mesh: Mesh) -> NamedSharding:
     """The leading axis (samples) over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(_SAMPLES))

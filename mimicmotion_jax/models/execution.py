@@ -16,7 +16,9 @@ class Execution:
     """Handed down through a network by whoever knows the devices; the default is one device and no recomputation.
 
     A video that is split over devices lies by frames [B, F / D, ...] where layers work within a frame, and by positions
-    [B, F, P / D, C] where they work along the frames, with an all-to-all between.
+    [B, F, P / D, C] where they work along the frames, with an all-to-all between. What works along the frames has its
+    input and its output laid out by position: left to choose the output's layout, XLA's partitioner (jax 0.10) summed
+    the gradient of a temporal convolution over only some of the devices.
 
     Attributes:
         by_frame: lays an array [B, F, ...] out by its frames.

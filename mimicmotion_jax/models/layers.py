@@ -218,7 +218,8 @@ class SpatioTemporalResBlock(nnx.Module):
         per_frame = None if embedding is None else jnp.repeat(embedding, frames, axis=0)
         spatial = self.spatial_res_block(einops.rearrange(x, "b f h w c -> (b f) h w c"), per_frame)
         spatial = execution.by_frame(einops.rearrange(spatial, "(b f) h w c -> b f (h w) c", b=batch))
-        temporal = execution.by_frame(self.temporal_res_block(execution.by_position(spatial), embedding))
+        temporal = self.temporal_res_block(execution.by_position(spatial), embedding)
+        temporal = execution.by_frame(execution.by_position(temporal))
         return einops.rearrange(self.time_mixer(spatial, temporal), "b f (h w) c -> b f h w c", h=height)
 
 

@@ -166,7 +166,7 @@ class SpatioTemporalTransformer(nnx.Module):
             h = execution.by_position(rearrange(x, "(b f) p c -> b f p c", b=batch))
             h = rearrange(h, "b f p c -> (b p) f c") + conditions.frame_position
             h = temporal(h, temporal_cross, execution)  # [(B H W), F, C]
-            h = execution.by_frame(rearrange(h, "(b p) f c -> b f p c", b=batch))
+            h = execution.by_frame(execution.by_position(rearrange(h, "(b p) f c -> b f p c", b=batch)))
             x = self.time_mixer(x, rearrange(h, "b f p c -> (b f) p c"))
         x = self.proj_out(x)
         return residual + rearrange(x, "(b f) (h w) c -> b f h w c", b=batch, h=height)

@@ -32,7 +32,7 @@ def make_train_step(config: TrainConfig, template: Template, mesh: Mesh) -> Step
     def step(state: TrainState, frozen: Params, batch: Encoded) -> tuple[TrainState, Metrics]:
         loss, sums, grads = _accumulate(loss_and_grads, config.accumulation, state.params, frozen, batch, mesh)
         grads = jax.lax.with_sharding_constraint(grads, sharding.shard_parameters(mesh, grads))
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new = TrainState(state.step + 1, params, opt_state, _average(config, state, params))
@@ -60,7 +60,7 @@ def _loss(
     draws = draw(config.objective, config.seed, batch.index, batch.latents.shape[1:])
     draws = draws._replace(noise=jax.lax.with_sharding_constraint(draws.noise, sharding.shard_frames(mesh)))
     execution = sharding.training_execution(mesh, config.remat)
-    return objective(template.networks(cast), batch, draws, config.objective, execution)
+    return objective(template.networks(sharding.gather_parameters(mesh, cast)), batch, draws, config.objective, execution)
 
 
 def _accumulate(

@@ -1,0 +1,171 @@
+"""Does the trainer learn? One real clip is learned by heart; the loss over fixed noise levels is followed.
+
+    python benchmarks/overfit.py --video VIDEO [--steps 3000]
+
+The clip is 8 frames of the video at 64x112 pixels, the model small and from scratch, its (random, frozen) VAE's latents
+scaled to unit variance as SVD's are. The loss is evaluated on the same 64 draws of noise and noise level each time,
+without drop-out. Writes benchmarks/results/overfit.json and docs/images/overfit.png.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from mimicmotion_jax.compilation import enable_compilation_cache
+from mimicmotion_jax.config import load_config
+from mimicmotion_jax.data.prepare import PrepareConfig, prepare
+from mimicmotion_jax.data.sources import VideoFolder
+from mimicmotion_jax.errors import InputError, run_script
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.training.config import TrainConfig
+from mimicmotion_jax.training.loop import Run
+from mimicmotion_jax.training.objective import Draws, Encoded, draw, objective
+from mimicmotion_jax.video.decode import open_video
+from mimicmotion_jax.video.encode import open_writer
+
+ROOT = Path(__file__).resolve().parents[1]
+NUM_FRAMES, INTERVAL, NUM_DRAWS, BATCH = 8, 2, 64, 4
+LENGTH = (NUM_FRAMES - 1) * INTERVAL + 1  # one clip, and no other, fits into the video
+
+
+def one_clip(video: Path, folder: Path) -> Path:
+    """A dataset of the first `LENGTH` frames of `video`."""
+    reader = open_video(video)
+    frames = np.stack(list(reader.frames(stop=LENGTH)))
+    if len(frames) < LENGTH:
+        raise InputError(f"{video} has {len(frames)} frames, but {LENGTH} are needed.")
+    (folder / "videos").mkdir()
+    with open_writer(
+        folder / "videos" / "clip.mp4", reader.rate, reader.width, reader.height, progress=False
+    ) as writer:
+        writer.write(frames)
+    options = load_config(PrepareConfig, overrides=[f"min_frames={LENGTH}", "resolution=128"])
+    prepare(VideoFolder(folder / "videos"), folder / "data", options)
+    return folder / "data"
+
+
+def make_config(dataset: Path, output: Path, steps: int, scaling_factor: float) -> TrainConfig:
+    """A run on that clip."""
+    options = [
+        *(f"output={output}", f"data.dataset={dataset}", f"steps={steps}", f"batch_size={BATCH}", "dtype=float32"),
+        *(
+            "data.width=64",
+            "data.height=112",
+            f"data.num_frames={NUM_FRAMES}",
+            f"data.interval=[{INTERVAL},{INTERVAL}]",
+        ),
+        *("data.antialias=true", "remat=false", "sample_every=null", f"save_every={steps}"),
+        *("optimizer.learning_rate=2.0e-3", "optimizer.warmup_steps=100", "optimizer.decay=cosine"),
+        *("optimizer.weight_decay=0", "optimizer.ema_decay=null"),
+    ]
+    tiny = ModelConfig.tiny()
+    model = dataclasses.replace(tiny, vae=dataclasses.replace(tiny.vae, scaling_factor=scaling_factor))
+    return dataclasses.replace(load_config(TrainConfig, overrides=options), model=model)
+
+
+def make_evaluation(run: Run, batch: Encoded):
+    """A function from parameters to the mean loss over fixed draws, and to the loss of each draw."""
+    config = dataclasses.replace(run.config.objective, dropout=0.0)
+    index = jnp.arange(10**6, 10**6 + NUM_DRAWS, dtype=jnp.uint32)  # draws that training does not reach
+    draws = draw(config, run.config.seed, index, batch.latents.shape[1:])
+    clip = jax.tree.map(lambda x: x[:BATCH], batch)
+
+    @jax.jit
+    def losses(params):
+        def one(part: tuple[jax.Array, Draws]) -> jax.Array:
+            index, draws = part
+            return objective(run.template.networks(params), clip._replace(index=index), draws, config)[0]
+
+        parts = jax.tree.map(lambda x: x.reshape(-1, BATCH, *x.shape[1:]), (index, draws))
+        return jax.lax.map(one, parts)
+
+    return lambda params: float(losses(params | run.frozen).mean())
+
+
+def train(config: TrainConfig, every: int) -> dict:
+    """Losses on the way."""
+    run = Run(config)
+    evaluate = make_evaluation(run, run.next_batch())
+    curve, start = [(0, evaluate(run.state.params))], time.perf_counter()
+    for step in tqdm(range(1, config.steps + 1), desc="training", unit="step"):
+        run.state, metrics = run.step_function(run.state, run.frozen, run.next_batch())
+        if step % every == 0 or step == config.steps:
+            curve.append((step, evaluate(run.state.params)))
+            if not np.isfinite(float(metrics["loss"])):
+                raise InputError(f"the loss is not finite at step {step}.")
+    run.loader.close()
+    run.checkpoints.close()
+    return {"curve": curve, "seconds": round(time.perf_counter() - start, 1)}
+
+
+def latent_scale(config: TrainConfig) -> float:
+    """One over the standard deviation of the random VAE's latents of the clip."""
+    run = Run(config)
+    latents = np.asarray(run.next_batch().latents) / run.model.vae.scaling_factor
+    run.loader.close()
+    run.checkpoints.close()
+    return float(1 / latents.std())
+
+
+def draw_curve(curve: list[tuple[int, float]], path: Path) -> None:
+    """The loss over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steps, losses = zip(*curve, strict=True)
+    figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
+    axes.semilogy(steps, losses, color="#2a6f97", linewidth=2)
+    axes.axhline(losses[0] / 10, color="#999999", linestyle=":", label="a tenth of the start")
+    axes.set(
+        xlabel="step",
+        ylabel="loss over 64 fixed draws",
+        title=f"One clip: {losses[0] / losses[-1]:.0f} times below the start",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Prepare, train, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--video", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    args = parser.parse_args()
+    enable_compilation_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = one_clip(args.video, Path(folder))
+        scale = latent_scale(make_config(dataset, Path(folder) / "scale", args.steps, 1.0))
+        config = make_config(dataset, Path(folder) / "run", args.steps, scale)
+        result = train(config, every=max(args.steps // 60, 1))
+    first, last = result["curve"][0][1], result["curve"][-1][1]
+    record = {
+        "command": f"python benchmarks/overfit.py --video {args.video.name} --steps {args.steps}",
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{jax.devices()[0].device_kind}, {platform.machine()}",
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "loss_at_start": first,
+        "loss_at_end": last,
+        "ratio": first / last,
+        **result,
+    }
+    (ROOT / "benchmarks" / "results" / "overfit.json").write_text(json.dumps(record) + "\n")
+    draw_curve(result["curve"], ROOT / "docs" / "images" / "overfit.png")
+    print(f"loss {first:.3f} -> {last:.4f}: {first / last:.1f} times lower", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_script(main)()

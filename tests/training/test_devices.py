@@ -1,0 +1,38 @@
+"""However a batch is spread over devices, and into however many parts it is cut, the same losses come out."""
+
+import jax
+import numpy as np
+import pytest
+
+from mimicmotion_jax.training.loop import Run
+
+
+def losses(config, num_devices: int) -> np.ndarray:
+    run = Run(config, progress=False, devices=jax.devices()[:num_devices])
+    values = []
+    for _ in range(config.steps):
+        run.state, metrics = run.step_function(run.state, run.frozen, run.next_batch())
+        values.append([metrics["loss"], metrics["loss_hands"], metrics["loss_elsewhere"], metrics["grad_norm"]])
+    run.loader.close()
+    run.checkpoints.close()
+    return np.array(values)
+
+
+@pytest.fixture(scope="module")
+def on_one(make_config, tmp_path_factory):
+    return losses(make_config(tmp_path_factory.mktemp("one")), 1)
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "options"),
+    [
+        pytest.param(4, ["mesh.data=4", "mesh.fsdp=1"], id="data-parallel"),
+        pytest.param(8, ["mesh.data=2", "mesh.fsdp=2", "mesh.frames=2"], id="data x fsdp x frames"),
+        pytest.param(1, ["accumulation=4"], id="accumulation"),
+        pytest.param(4, ["accumulation=2", "mesh.fsdp=2", "mesh.frames=2", "remat=false"], id="all together"),
+    ],
+)
+def test_same_losses(on_one, make_config, tmp_path, num_devices, options):
+    found = losses(make_config(tmp_path, *options), num_devices)
+    assert on_one[:, 0].std() > 0.01  # five different losses
+    np.testing.assert_allclose(found, on_one, rtol=1e-5)

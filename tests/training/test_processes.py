@@ -1,0 +1,75 @@
+"""Two processes, joined by gloo, train as one does; a SIGTERM to one of them stops and saves both."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import yaml
+
+from mimicmotion_jax.config import to_dict
+from mimicmotion_jax.training.loop import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(config: Path, cache: Path) -> list[subprocess.Popen]:
+    """train.py on two processes of two devices each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    command = [sys.executable, "train.py", "--config", str(config), "--coordinator", f"localhost:{port}"]
+    return [
+        subprocess.Popen(
+            [*command, "--num-processes", "2", "--process-id", str(i)],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+def read_losses(folder: Path) -> dict[int, float]:
+    return {
+        (line := json.loads(text))["step"]: line["loss"] for text in (folder / "metrics.jsonl").read_text().splitlines()
+    }
+
+
+def test_two_processes_equal_one(make_config, tmp_path, compiled_programs):
+    one = make_config(tmp_path / "one", "mesh.fsdp=4", "save_every=1")
+    run = Run(one, progress=False, devices=jax.devices()[:4])
+    assert run.train() is None
+    run.checkpoints.close()
+
+    two = make_config(tmp_path / "two", "mesh.fsdp=4", "save_every=1")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(json.loads(json.dumps(to_dict(two)))))
+
+    processes = start(config, compiled_programs)
+    while all(p.poll() is None for p in processes) and not (tmp_path / "two" / "checkpoints" / "2").exists():
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, errors
+    assert not (tmp_path / "two" / "model").exists()
+
+    processes = start(config, compiled_programs)
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert "going on from step" in errors[0]
+    expected, found = read_losses(tmp_path / "one"), read_losses(tmp_path / "two")
+    assert expected.keys() == found.keys() == set(range(1, 6))
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
+    assert (tmp_path / "two" / "model" / "manifest.json").exists()
