@@ -81,6 +81,6 @@ def velocity(
     """What the network should predict for latents + sigma noise: (noise - sigma latents) / sqrt(sigma^2 + 1).
 
     It is the F for which D = latents. With the loss weight lambda = (1 + sigma^2) / sigma^2 on the denoised latents,
-    lambda |D - latents|^2 = |F - velocity|^2, because lambda c_out^2 = 1; this form has no differences of large numbers.
+    lambda |D - latents|^2 = |F - velocity|^2, because lambda c_out^2 = 1; this form subtracts no large numbers.
     """
     return (noise - sigma * latents) * precondition(sigma).c_in

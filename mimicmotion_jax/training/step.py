@@ -60,7 +60,8 @@ def _loss(
     draws = draw(config.objective, config.seed, batch.index, batch.latents.shape[1:])
     draws = draws._replace(noise=jax.lax.with_sharding_constraint(draws.noise, sharding.shard_frames(mesh)))
     execution = sharding.training_execution(mesh, config.remat)
-    return objective(template.networks(sharding.gather_parameters(mesh, cast)), batch, draws, config.objective, execution)
+    networks = template.networks(sharding.gather_parameters(mesh, cast))
+    return objective(networks, batch, draws, config.objective, execution)
 
 
 def _accumulate(

@@ -26,7 +26,7 @@ def start(config: Path, cache: Path) -> list[subprocess.Popen]:
         port = free.getsockname()[1]
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",  # the last one counts
     }
     command = [sys.executable, "train.py", "--config", str(config), "--coordinator", f"localhost:{port}"]
     return [

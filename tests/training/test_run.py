@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from flax import nnx
 
-from mimicmotion_jax import MimicMotionPipeline, checkpoint, sharding
+from mimicmotion_jax import MimicMotionPipeline, checkpoint, sharding, stages
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
@@ -26,11 +27,23 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
 
 
-def run_to_end(config: TrainConfig) -> dict[str, np.ndarray]:
-    run = Run(config, progress=False, devices=jax.devices()[:1])
-    assert run.train() is None
-    run.checkpoints.close()
-    return {key: np.asarray(value) for key, value in run.state.params.items()}
+def start(config: TrainConfig, cache: Path) -> subprocess.Popen:
+    """`python train.py` on one device; single steps of a run can be compared only between runs of the same kind."""
+    path = Path(f"{config.output}.yaml")
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(to_dict(config)))))
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    command = [sys.executable, "train.py", "--config", str(path)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(config: TrainConfig, cache: Path) -> str:
+    process = start(config, cache)
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+    return error
 
 
 def weights(config: TrainConfig) -> dict[str, np.ndarray]:
@@ -47,56 +60,45 @@ def assert_same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None
 
 
 @pytest.fixture(scope="module")
-def whole(make_config, tmp_path_factory):
-    """A run without interruption, and its parameters."""
+def whole(make_config, tmp_path_factory, compiled_programs) -> TrainConfig:
+    """A run without interruption."""
     config = make_config(
-        tmp_path_factory.mktemp("whole"),
-        *(f"steps={STEPS}", "save_every=2", "keep=9", "sample_every=6", "num_samples=1"),
+        tmp_path_factory.mktemp("runs") / "whole",
+        *(f"steps={STEPS}", "save_every=1", "keep=9", f"sample_every={STEPS}", "num_samples=1"),
         "sampling.num_inference_steps=2",
     )
-    return config, run_to_end(config)
+    finish(config, compiled_programs)
+    return config
 
 
 def test_metrics_are_written_for_every_step(whole):
-    config, _ = whole
-    lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (Path(whole.output) / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert {"loss", "loss_hands", "loss_elsewhere", "grad_norm", "learning_rate", "samples_per_second"} <= lines[
         1
     ].keys()
     assert all(np.isfinite(value) for line in lines for value in line.values())
-    assert list((Path(config.output) / "tensorboard").iterdir())
+    assert list((Path(whole.output) / "tensorboard").iterdir())
 
 
 def test_sample_video(whole):
-    config, _ = whole
-    (video,) = (Path(config.output) / "samples").iterdir()
+    (video,) = (Path(whole.output) / "samples").iterdir()
     assert video.name == f"step_{STEPS:07d}_0.mp4"
     assert video.stat().st_size > 1000
 
 
 def test_exported_model_holds_the_averages(whole):
-    config, params = whole
-    run = Run(config, progress=False, devices=jax.devices()[:1])
-    exported = checkpoint.flat_params(
-        checkpoint.load_params(Path(config.output) / "model", "pose_net", _abstract("pose_net", run), progress=False)
-    )
-    for key, value in exported.items():
+    run = Run(whole, progress=False, devices=jax.devices()[:1])
+    pipeline = MimicMotionPipeline.from_pretrained(Path(whole.output) / "model", mesh=sharding.sampling_mesh(1))
+    assert int(run.state.step) == STEPS
+    for key, value in checkpoint.flat_params(nnx.state(pipeline.pose_net)).items():
         np.testing.assert_array_equal(value, run.state.ema[f"pose_net.{key}"])
-    assert not np.array_equal(exported["scale"], params["pose_net.scale"])
-
-
-def _abstract(name, run):
-    from flax import nnx
-
-    from mimicmotion_jax.models.build import abstract_network
-
-    return nnx.state(abstract_network(name, run.model))
+    assert not np.array_equal(pipeline.pose_net.scale[...], run.state.params["pose_net.scale"])
 
 
 def test_forward_equals_the_pipelines(whole, make_config, tmp_path):
     """A run that starts from a checkpoint predicts what the pipeline predicts: one Euler step to sigma 0 gives D."""
-    model = Path(whole[0].output) / "model"
+    model = Path(whole.output) / "model"
     run = Run(make_config(tmp_path, f"checkpoint={model}"), progress=False, devices=jax.devices()[:1])
     pipeline = MimicMotionPipeline.from_pretrained(model, mesh=sharding.sampling_mesh(1))
     random = np.random.default_rng(0)
@@ -108,8 +110,6 @@ def test_forward_equals_the_pipelines(whole, make_config, tmp_path):
 
     sigma = 700.0
     noisy = noise[None] * np.float32(np.sqrt(sigma**2 + 1))
-    from mimicmotion_jax import stages
-
     with jax.default_matmul_precision("highest"):
         v = jax.jit(predict)(
             run.template.networks(run.state.params | run.frozen),
@@ -125,50 +125,23 @@ def test_forward_equals_the_pipelines(whole, make_config, tmp_path):
     np.testing.assert_allclose(denoised, expected[0], atol=1e-5 * np.abs(expected).max())
 
 
-def test_sigterm_saves_and_resume_gives_the_same_bits(whole, make_config, tmp_path):
-    config = dataclasses.replace(whole[0], output=str(tmp_path), sample_every=None)
-    run = Run(config, progress=False, devices=jax.devices()[:1])
-    encode, steps = run.next_batch, []
-
-    def interrupt_at_third():
-        steps.append(1)
-        if len(steps) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return encode()
-
-    run.next_batch = interrupt_at_third
-    assert run.train() == signal.SIGTERM
-    assert run.checkpoints.latest() == 3
-    assert not (tmp_path / "model").exists()
-    run.checkpoints.close()
-    assert_same_bits(run_to_end(config), whole[1])
-
-
-def write_yaml(config: TrainConfig, path: Path) -> Path:
-    path.write_text(yaml.safe_dump(json.loads(json.dumps(to_dict(config)))))
-    return path
-
-
-def test_kill_at_any_moment(whole, tmp_path, compiled_programs):
-    """kill -9, again and again, at moments that have nothing to do with the run's; then to the end."""
-    config = dataclasses.replace(whole[0], output=str(tmp_path / "run"), sample_every=None, save_every=1, steps=STEPS)
-    command = [sys.executable, "train.py", "--config", str(write_yaml(config, tmp_path / "config.yaml"))]
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(compiled_programs),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    }
+def test_killed_and_interrupted(whole, tmp_path, compiled_programs):
+    """kill -9 while a checkpoint is being written or soon after, SIGTERM, kill -9 again; then to the end: same bits."""
+    config = dataclasses.replace(whole, output=str(tmp_path / "run"), sample_every=None)
     checkpoints = tmp_path / "run" / "checkpoints"
-    for after in (1, 3, 5):
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-        # Kill while the checkpoint after this one is being written, or soon after it was.
+    for after, number in ((1, signal.SIGKILL), (3, signal.SIGTERM), (5, signal.SIGKILL)):
+        process = start(config, compiled_programs)
         while process.poll() is None and not (checkpoints / str(after)).exists():
             time.sleep(0.01)
-        process.kill()
-        process.wait()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "going on from step" in done.stderr
-    assert_same_bits(weights(config), weights(whole[0]))
+        process.send_signal(number)
+        error = process.communicate()[1]
+        if number == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM
+            saved = max(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal())
+            assert f"stopped and saved at step {saved}" in error
+            assert not (tmp_path / "run" / "model").exists()
+    assert "going on from step" in finish(config, compiled_programs)
+    assert_same_bits(weights(config), weights(whole))
 
 
 def test_not_a_number_stops_the_run(make_config, tmp_path):
