@@ -50,7 +50,7 @@ def main() -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("jax", "absl", "orbax", "etils", "grain"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told in our words
     config = load_config(TrainConfig, args.config, args.options)
     if args.topology and not args.compile_only:
         raise InputError("--topology goes with --compile-only: there is nothing to train on.")

@@ -37,12 +37,12 @@ def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     """Give every parameter a value that shows, the ones initialised to constants included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in module.parameters():
+        for name, parameter in module.named_parameters():
             value = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim > 1:
                 parameter.copy_(value / parameter[0].numel() ** 0.5)
-            else:  # norm scales and biases, and the mixing factors of SVD
-                parameter.copy_(0.2 * value + (parameter if parameter.numel() > 1 else 0))
+            else:  # norms multiply by about one; biases and SVD's mixing factors are about zero
+                parameter.copy_(0.2 * value + float(name.endswith(".weight")))
     return module.eval()
 
 

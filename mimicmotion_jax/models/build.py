@@ -63,4 +63,7 @@ def init_network(
     if place is not None:
         leaves = [(path, v.replace(place(".".join(map(str, path))))) for path, v in nnx.to_flat_state(abstract)]
         shardings = nnx.from_flat_state(leaves)
-    return nnx.merge(graph, jax.jit(init, out_shardings=shardings)())
+    # It runs once: on CPU, where compilers take longest over random numbers, it is compiled without optimisation.
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    on_cpu = jax.default_backend() == "cpu"
+    return nnx.merge(graph, jax.jit(init, out_shardings=shardings, compiler_options=options if on_cpu else None)())

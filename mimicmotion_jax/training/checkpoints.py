@@ -31,7 +31,9 @@ class RunCheckpoints:
         if keep_every:
             policies.append(preservation_policy.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(policies), save_interval_steps=1
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            save_interval_steps=1,
+            cleanup_tmp_directories=True,
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -119,7 +121,8 @@ class RunCheckpoints:
             ) from error
 
     def _failed(self, what: str, error: Exception) -> InputError:
-        steps = [step for step in self._manager.all_steps(read=True)]
+        self._manager.reload()  # what is on the disk counts, not what was meant to be
+        steps = self._manager.all_steps()
         kept = f"the newest complete one is of step {max(steps)}" if steps else "there is no earlier one"
         return InputError(
             f"{what} could not be written to {self.directory} ({_reason(error)}); {kept}; make room and run the same "
@@ -128,5 +131,7 @@ class RunCheckpoints:
 
 
 def _reason(error: Exception) -> str:
+    if "No space left" in str(error):
+        return "no space left on the device"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__

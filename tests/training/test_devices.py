@@ -29,7 +29,7 @@ def on_one(make_config, tmp_path_factory):
         pytest.param(4, ["mesh.data=4", "mesh.fsdp=1"], id="data-parallel"),
         pytest.param(8, ["mesh.data=2", "mesh.fsdp=2", "mesh.frames=2"], id="data x fsdp x frames"),
         pytest.param(1, ["accumulation=4"], id="accumulation"),
-        pytest.param(4, ["accumulation=2", "mesh.fsdp=2", "mesh.frames=2", "remat=false"], id="all together"),
+        pytest.param(4, ["accumulation=2", "mesh.fsdp=2", "mesh.frames=2"], id="all together", marks=pytest.mark.slow),
     ],
 )
 def test_same_losses(on_one, make_config, tmp_path, num_devices, options):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 import yaml
 
 from mimicmotion_jax.config import to_dict
@@ -47,6 +48,7 @@ def read_losses(folder: Path) -> dict[int, float]:
     }
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(make_config, tmp_path, compiled_programs):
     one = make_config(tmp_path / "one", "mesh.fsdp=4", "save_every=1")
     run = Run(one, progress=False, devices=jax.devices()[:4])

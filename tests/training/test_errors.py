@@ -1,0 +1,118 @@
+"""Wrong input ends in one sentence before anything long starts, and loses nothing."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from etils import epath
+
+from mimicmotion_jax.config import load_config
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.training.checkpoints import RunCheckpoints
+from mimicmotion_jax.training.config import TrainConfig
+from mimicmotion_jax.training.loop import Run
+from mimicmotion_jax.training.state import split_trainable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["data.dataset=nowhere"], "nowhere"),
+        (["data.num_frames=40"], "40 frames"),
+        (["data.width=68"], "multiples of"),
+        (["batch_size=6"], "batch_size=6 .* cannot be spread evenly over data x fsdp = 4 devices"),
+        (["mesh.data=3"], "needs .* devices, but there are 4"),
+        (["mesh.frames=4", "batch_size=2"], r"raise accumulation"),
+        (["mesh.frames=3", "mesh.fsdp=1", "mesh.data=1"], "needs 3 devices, but there are 4"),
+        (["checkpoint=nowhere"], "holds no checkpoint"),
+        (["trainable=[nothing]"], "no parameter matches 'nothing'"),
+        (["trainable=['(']"], "no regular expression"),
+        (["data.encodings=true", "objective.noise_aug_strength=0"], "encodings"),
+    ],
+)
+def test_one_sentence_before_the_start(make_config, tmp_path, options, message):
+    with pytest.raises(InputError, match=message) as error:
+        Run(make_config(tmp_path / "run", *options), progress=False, devices=jax.devices()[:4])
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "run").rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["optimiser.learning_rate=1"], "unknown key 'optimiser"),
+        (["data.frames=3"], "unknown key 'data.frames'"),
+        (["batch_size=5", "accumulation=2"], "must be a multiple of accumulation"),
+        (["data.num_frames=1"], "at least 2"),
+        (["objective.dropout=0.9"], "objective.dropout"),
+        (["data.encodings=true"], "noise augmentation acts on pixels"),
+    ],
+)
+def test_wrong_configuration(options, message):
+    with pytest.raises(InputError, match=message):
+        load_config(TrainConfig, overrides=options)
+
+
+def test_run_of_another_model_is_not_continued(make_config, tmp_path):
+    config = make_config(tmp_path)
+    run = Run(config, progress=False, devices=jax.devices()[:1])
+    run.save()
+    run.checkpoints.finish()
+    run.checkpoints.close()
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    other = dataclasses.replace(config, checkpoint=None, model=ModelConfig.tiny())
+    with pytest.raises(InputError, match="a run of another model"):
+        Run(other, progress=False, devices=jax.devices()[:1])
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_damaged_checkpoint(make_config, tmp_path):
+    config = make_config(tmp_path)
+    run = Run(config, progress=False, devices=jax.devices()[:1])
+    run.save()
+    run.checkpoints.finish()
+    run.checkpoints.close()
+    for path in (tmp_path / "checkpoints" / "0" / "state").rglob("*"):
+        if path.is_file() and path.stat().st_size > 10_000:
+            path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cannot be restored") as error:
+        Run(config, progress=False, devices=jax.devices()[:1])
+    assert "\n" not in str(error.value)
+
+
+def test_full_disk_is_noticed_before_the_start(make_config, tmp_path, monkeypatch):
+    """The room on the disk is the system's word; here it is a small one."""
+    usage = type("Usage", (), {"free": 1_000_000})
+    monkeypatch.setattr("mimicmotion_jax.directories.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match=r"there is room for 0\.0 GB"):
+        Run(make_config(tmp_path), progress=False, devices=jax.devices()[:1])
+
+
+def test_output_that_is_a_file(make_config, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="cannot write to"):
+        RunCheckpoints(epath.Path(tmp_path / "file" / "checkpoints"), 1)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_command_line_ends_in_one_line(tmp_path):
+    command = [sys.executable, "train.py", "--config", "configs/train_tiny.yaml", f"output={tmp_path}", "batch=3"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*unknown key 'batch' .*\n", done.stderr)
+
+
+def test_what_is_trained():
+    keys = ["unet.a.norm2.scale", "unet.t.transformer_blocks.0.norm2.scale", "unet.b.kernel", "pose_net.scale"]
+    assert split_trainable(keys, ["^unet"]) == (
+        ["unet.a.norm2.scale", "unet.b.kernel"],
+        ["unet.t.transformer_blocks.0.norm2.scale", "pose_net.scale"],
+    )
