@@ -139,9 +139,11 @@ def num_sample_shards(mesh: Mesh) -> int:
 def training_execution(mesh: Mesh, remat: bool) -> Execution:
     """How the UNet runs on a training mesh."""
     by_frame, by_position = shard_frames(mesh), NamedSharding(mesh, PartitionSpec(_SAMPLES, None, FRAMES))
+    by_sequence = NamedSharding(mesh, PartitionSpec((*_SAMPLES, FRAMES)))
     return Execution(
         by_frame=lambda x: jax.lax.with_sharding_constraint(x, by_frame),
         by_position=lambda x: jax.lax.with_sharding_constraint(x, by_position),
+        by_sequence=lambda x: jax.lax.with_sharding_constraint(x, by_sequence),
         num_devices=mesh.size,
         remat=remat,
     )

@@ -23,12 +23,15 @@ class Execution:
     Attributes:
         by_frame: lays an array [B, F, ...] out by its frames.
         by_position: lays an array [B, F, P, C] out by its positions.
+        by_sequence: lays an array [N, tokens, ...] out by its sequences: frames or positions of all samples. Without
+            it the partitioner splits tokens and gathers keys and values.
         num_devices: over how many devices a batch of frames is spread; attention divides its memory bound by it.
         remat: recompute the inside of each residual block and each transformer in the backward pass.
     """
 
     by_frame: Callable[[jax.Array], jax.Array] = _leave
     by_position: Callable[[jax.Array], jax.Array] = _leave
+    by_sequence: Callable[[jax.Array], jax.Array] = _leave
     num_devices: int = 1
     remat: bool = False
 

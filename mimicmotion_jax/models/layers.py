@@ -255,5 +255,9 @@ class SelfAttention(nnx.Module):
         self.to_out = Linear(channels, channels, **make)
 
     def __call__(self, x: Float[Array, "n tokens c"], execution: Execution = DEFAULT) -> Float[Array, "n tokens c"]:
-        q, k, v = (split_heads(project(x), self.heads) for project in (self.to_q, self.to_k, self.to_v))
-        return self.to_out(merge_heads(dot_product_attention(q, k, v, execution.num_devices)))
+        x = execution.by_sequence(x)
+        q, k, v = (
+            execution.by_sequence(split_heads(project(x), self.heads)) for project in (self.to_q, self.to_k, self.to_v)
+        )
+        attended = execution.by_sequence(dot_product_attention(q, k, v, execution.num_devices))
+        return self.to_out(merge_heads(attended))

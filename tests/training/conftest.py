@@ -24,6 +24,7 @@ from mimicmotion_jax.video.encode import open_writer
 SIZE = 64
 
 
+@pytest.fixture(scope="session")
 def smallest_model() -> ModelConfig:
     tiny = ModelConfig.tiny()
     unet = dataclasses.replace(
@@ -53,9 +54,9 @@ def clips(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> Path:
+def weights(smallest_model, tmp_path_factory) -> Path:
     """A checkpoint with random weights: drawing them anew in every run would take longer than the run."""
-    pipeline = MimicMotionPipeline.random(smallest_model(), dtype="float32", mesh=sharding.sampling_mesh(1))
+    pipeline = MimicMotionPipeline.random(smallest_model, dtype="float32", mesh=sharding.sampling_mesh(1))
     directory = tmp_path_factory.mktemp("checkpoints") / "random"
     states = {name: nnx.state(getattr(pipeline, name)) for name in NETWORKS}
     save_checkpoint(directory, pipeline.config, states, progress=False)

@@ -1,0 +1,33 @@
+"""The training step compiles for TPUs that are not here, and no chip does work twice."""
+
+import dataclasses
+import json
+
+import pytest
+
+from mimicmotion_jax.config import load_config
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.training.config import TrainConfig
+from mimicmotion_jax.training.program import compile_only
+
+
+@pytest.mark.slow
+def test_compiles_for_a_tpu_slice(smallest_model):
+    options = ["data.width=64", "data.height=64", "data.num_frames=4", "batch_size=2", "mesh.frames=2"]
+    config = dataclasses.replace(load_config(TrainConfig, overrides=options), model=smallest_model)
+    report = json.loads(json.dumps(compile_only(config, "v5e:2x2")))
+    assert report["mesh"] == {"data": 1, "fsdp": 2, "frames": 2}
+    step = report["train_step"]
+    assert step["chips"] == 4
+    assert step["fits"] is True
+    assert step["memory"]["resident"] > 0
+    assert step["collectives"].keys() >= {"all-gather", "all-to-all"}
+    # Forward, backward (twice the forward) and the forward again, because blocks are recomputed.
+    expected = 4 / 3 * report["model_flops_per_sample"] * config.batch_size / 4
+    assert step["flops_per_chip"] == pytest.approx(expected, rel=0.1)
+    assert report["encoding"]["fits"] is True
+
+
+def test_unknown_topology():
+    with pytest.raises(InputError, match="v9z"):
+        compile_only(TrainConfig(), "v9z:2x2")
