@@ -1,6 +1,6 @@
 """Does the trainer learn? One real clip is learned by heart; the loss over fixed noise levels is followed.
 
-    python benchmarks/overfit.py --video VIDEO [--steps 3000]
+    python benchmarks/overfit.py --video VIDEO [--steps 1500]
 
 The clip is 8 frames of the video at 64x112 pixels, the model small and from scratch, its (random, frozen) VAE's latents
 scaled to unit variance as SVD's are. The loss is evaluated on the same 64 draws of noise and noise level each time,
@@ -143,7 +143,7 @@ def main() -> None:
     """Prepare, train, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     args = parser.parse_args()
     enable_compilation_cache()
     with tempfile.TemporaryDirectory() as folder:
