@@ -145,7 +145,7 @@ def test_killed_and_interrupted(whole, tmp_path, compiled_programs):
 
 
 def test_not_a_number_stops_the_run(make_config, tmp_path):
-    config = make_config(tmp_path, "save_every=1", "optimizer.learning_rate=1", "optimizer.warmup_steps=0", "steps=9")
+    config = make_config(tmp_path, "save_every=1")
     run = Run(config, progress=False, devices=jax.devices()[:1])
     draw = run.next_batch
     count = []
