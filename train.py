@@ -61,8 +61,10 @@ def main() -> int:
         return 0
 
     distributed.initialize(args.distributed, args.coordinator, args.num_processes, args.process_id)
+    from mimicmotion_jax.compilation import enable_compilation_cache
     from mimicmotion_jax.training.loop import Run
 
+    enable_compilation_cache()
     stopped_by = Run(config).train()
     return 0 if stopped_by is None else 128 + signal.Signals(stopped_by)
 

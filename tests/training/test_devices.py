@@ -26,9 +26,9 @@ def on_one(make_config, tmp_path_factory):
 @pytest.mark.parametrize(
     ("num_devices", "options"),
     [
-        pytest.param(4, ["mesh.data=4", "mesh.fsdp=1"], id="data-parallel"),
+        pytest.param(4, ["mesh.data=4", "mesh.fsdp=1"], id="data-parallel", marks=pytest.mark.slow),
         pytest.param(8, ["mesh.data=2", "mesh.fsdp=2", "mesh.frames=2"], id="data x fsdp x frames"),
-        pytest.param(1, ["accumulation=4"], id="accumulation"),
+        pytest.param(1, ["accumulation=4"], id="accumulation", marks=pytest.mark.slow),
         pytest.param(4, ["accumulation=2", "mesh.fsdp=2", "mesh.frames=2"], id="all together", marks=pytest.mark.slow),
     ],
 )
