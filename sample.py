@@ -101,6 +101,7 @@ def _compile_only(args: argparse.Namespace, config) -> int:
 def _run_jobs(args: argparse.Namespace, config) -> int:
     import jax
 
+    from mimicmotion_jax import distributed
     from mimicmotion_jax.errors import InputError
     from mimicmotion_jax.generate import load_pipeline
     from mimicmotion_jax.jobs import read_jobs, run_jobs
@@ -109,13 +110,7 @@ def _run_jobs(args: argparse.Namespace, config) -> int:
         raise InputError("say where the jobs' videos go with --output-dir DIR.")
     jobs = read_jobs(args.jobs, args.output_dir)
     if args.distributed:
-        try:
-            jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"--distributed found no cluster ({reason}); use --process-id and --num-processes."
-            ) from None
+        distributed.initialize(distributed=True)
         process_id, num_processes = jax.process_index(), jax.process_count()
     else:
         process_id, num_processes = args.process_id or 0, args.num_processes or 1

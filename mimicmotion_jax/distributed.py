@@ -36,5 +36,6 @@ def initialize(
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"the processes could not be joined ({reason}); give --coordinator, --num-processes and --process-id."
+            f"the processes could not be joined ({reason}): no cluster was recognised, or another process cannot be "
+            "reached; see --help for how to say where they are."
         ) from None
