@@ -27,6 +27,9 @@ _KERNELS = ("tpu_custom_call", "mosaic_gpu", "triton", "__cublas", "__cudnn", "_
 _CALLED = re.compile(r"(?:calls|to_apply|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)")
 _BRANCHES = re.compile(r"(?:branch_computations=\{|true_computation=|false_computation=)((?:%[\w.\-]+(?:, )?)+)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
+# A collective that the TPU compiler moves along beside other work is written out in each of the fusions that it runs
+# beside: a chain, which one of them starts.
+_CHAIN, _CHAIN_START = "chain_id=", "AsyncCollectiveStart"
 
 KernelFlops = Callable[[list[tuple[int, ...]]], float]  # FLOPs of one run, from the shapes of the operands
 
@@ -107,7 +110,8 @@ class _Walk:
         elif opcode == "convolution":
             total.flops += convolution_flops(instruction, types)
         elif opcode in COLLECTIVES:
-            total.add_collective(opcode, 1, collective_bytes(instruction, types))
+            if _CHAIN not in instruction.attributes or _starts_chain(caller):
+                total.add_collective(opcode, 1, collective_bytes(instruction, types))
         elif opcode == "while":
             turns = trip_count(instruction, caller, self._computations)
             total.unknown_loops += turns is None
@@ -132,6 +136,13 @@ class _Walk:
             total.uncounted_calls[name] = total.uncounted_calls.get(name, 0) + 1
         else:
             total.flops += flops([shape_of(types[operand]) for operand in instruction.operands])
+
+
+def _starts_chain(computation: Computation) -> bool:
+    return any(
+        instruction.opcode == "custom-call" and _TARGET.search(instruction.attributes)[1] == _CHAIN_START
+        for instruction in computation.instructions
+    )
 
 
 def _names(pattern: re.Pattern[str], attributes: str) -> list[str]:

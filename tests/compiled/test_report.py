@@ -221,6 +221,46 @@ ENTRY %main (a: f32[2,4]) -> f32[8,4] {
     }
 
 
+def test_a_gather_moved_beside_other_work_counts_once():
+    text = """HloModule m
+
+%first (p: f32[2,4]) -> (f32[2,4], f32[8,4], u32[]) {
+  %p = f32[2,4]{1,0} parameter(0)
+  %ag.1 = f32[8,4]{1,0} all-gather(%p), channel_id=5, dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %start = (f32[2,4]{1,0}, f32[8,4]{1,0}, u32[]) custom-call(%ag.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%middle (p: f32[2,4], w: f32[4,4]) -> (f32[8,4], f32[2,4]) {
+  %p = f32[2,4]{1,0} parameter(0)
+  %w = f32[4,4]{1,0} parameter(1)
+  %ag.2 = f32[8,4]{1,0} all-gather(%p), channel_id=5, dimensions={0}, frontend_attributes={chain_id="0"}
+  %d = f32[2,4]{1,0} dot(%p, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %t = (f32[8,4]{1,0}, f32[2,4]{1,0}) tuple(%ag.2, %d)
+}
+
+%last (p: f32[2,4], b: f32[8,4]) -> f32[8,4] {
+  %p = f32[2,4]{1,0} parameter(0)
+  %b = f32[8,4]{1,0} parameter(1)
+  %ag.3 = f32[8,4]{1,0} all-gather(%p), channel_id=5, dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %done = f32[8,4]{1,0} custom-call(%b, %ag.3), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (a: f32[2,4], w: f32[4,4]) -> f32[8,4] {
+  %a = f32[2,4]{1,0} parameter(0)
+  %w = f32[4,4]{1,0} parameter(1)
+  %s = (f32[2,4]{1,0}, f32[8,4]{1,0}, u32[]) fusion(%a), kind=kLoop, calls=%first
+  %m = (f32[8,4]{1,0}, f32[2,4]{1,0}) fusion(%a, %w), kind=kOutput, calls=%middle
+  %b = f32[8,4]{1,0} get-tuple-element(%m), index=0
+  ROOT %e = f32[8,4]{1,0} fusion(%a, %b), kind=kLoop, calls=%last
+}
+"""
+    costs = program_costs(text)
+    assert costs.flops == 2 * 2 * 4 * 4
+    assert {kind: (traffic.count, traffic.bytes) for kind, traffic in costs.collectives.items()} == {
+        "all-gather": (1, 8 * 4 * 4)
+    }
+
+
 def test_chips():
     assert [len(topology_devices(name)) for name in ("v5e:1x1", "v5p:2x2x2", "v6e:4x4")] == [1, 8, 16]
     kinds = [topology_devices(name)[0].device_kind for name in ("v5e:2x2", "v5p:2x2x1", "v6e:2x2")]
