@@ -27,6 +27,7 @@ from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.sources import Footage, Item
+from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,9 +139,7 @@ def main() -> None:
     text = json.dumps(result, indent=2)
     print(text)
     path = ROOT / "benchmarks" / "results" / "data.json"
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(text + "\n")
-    unfinished.replace(path)
+    write_file(path, f"{text}\n".encode())
 
 
 if __name__ == "__main__":

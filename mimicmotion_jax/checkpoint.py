@@ -9,9 +9,10 @@ A network is cut into groups so that neither writing nor reading ever holds more
 """
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -26,6 +27,8 @@ from mimicmotion_jax.directories import absolute_path, atomic_directory, check_s
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import ModelConfig
 
+Key = TypeVar("Key")
+
 FORMAT = 1
 GROUP_BYTES = 2**26
 CHUNK_BYTES = 2**22  # read and written in parallel; small buffers leave small holes in the heap
@@ -39,9 +42,9 @@ def flat_params(state: nnx.State) -> dict[str, Any]:
     return {".".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
 
-def plan_groups(sizes: Mapping[str, int], limit: int = GROUP_BYTES) -> list[list[str]]:
-    """Cut tensors of `sizes` bytes, in order, into groups of at most `limit` bytes (a larger tensor stands alone)."""
-    groups: list[list[str]] = []
+def plan_groups(sizes: Mapping[Key, int], limit: int = GROUP_BYTES) -> list[list[Key]]:
+    """Cut what has these `sizes` in bytes, in order, into groups of at most `limit` (anything larger stands alone)."""
+    groups: list[list[Key]] = []
     room = 0
     for key, size in sizes.items():
         if not groups or size > room:
@@ -147,6 +150,16 @@ def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         raise InputError(f"{root} has checkpoint format {manifest.get('format')!r}, but this version reads {FORMAT}.")
     return manifest
+
+
+def manifest_sha256(directory: epath.PathLike) -> str:
+    """The hash of the manifest, which tells checkpoints from other sources apart.
+
+    Raises:
+        InputError: as `read_manifest`.
+    """
+    read_manifest(directory)
+    return hashlib.sha256((absolute_path(directory) / _MANIFEST).read_bytes()).hexdigest()
 
 
 def read_config(directory: epath.PathLike) -> ModelConfig:

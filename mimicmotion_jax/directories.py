@@ -1,6 +1,7 @@
-"""Folders of output, local or gs://, that appear whole or not at all."""
+"""Files and folders of output, local or gs://, that appear whole or not at all."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 
@@ -17,6 +18,21 @@ def absolute_path(directory: epath.PathLike) -> epath.Path:
     """`directory` as orbax wants it; a remote path is one already."""
     path = epath.Path(directory).expanduser()
     return path if "://" in str(path) else path.resolve()
+
+
+def write_file(path: epath.PathLike, content: bytes) -> None:
+    """Write a file, or replace it, in one step; where that fails, an earlier one is untouched.
+
+    Raises:
+        OSError: no such folder, no permission, no room.
+    """
+    path = epath.Path(path)
+    unfinished = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Our checkpoints: exact, strict, atomic, cast and sharded while loading, and clear about damage."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from mimicmotion_jax.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
-from mimicmotion_jax.directories import absolute_path, atomic_directory, check_space
+from mimicmotion_jax.directories import absolute_path, atomic_directory, check_space, write_file
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, UNetConfig, VAEConfig
@@ -228,3 +229,16 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with atomic_directory(tmp_path / "a", marker="m", overwrite=True) as temporary:
         (temporary / "m").write_text("2")
     assert [(path.name, (path / "m").read_text()) for path in tmp_path.iterdir()] == [("a", "2")]
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    write_file(tmp_path / "a", b"first")
+    write_file(tmp_path / "a", b"second")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # fails in the middle, as a full disk does
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_file(tmp_path / "a", bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"second")]

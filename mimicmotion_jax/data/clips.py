@@ -5,12 +5,10 @@ the same sample.
 """
 
 import dataclasses
-import math
 from typing import Annotated, Literal
 
 import numpy as np
-from beartype import beartype
-from jaxtyping import Int, UInt8, jaxtyped
+from jaxtyping import Int
 from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
@@ -18,7 +16,7 @@ from mimicmotion_jax.data.record import PoseVideo
 from mimicmotion_jax.pose.hands import PADDING, THRESHOLD, hand_mask
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
 from mimicmotion_jax.pose.render import DrawStyle, draw_poses
-from mimicmotion_jax.video.image import resize
+from mimicmotion_jax.video.image import Crop
 
 
 @config_dataclass
@@ -95,39 +93,11 @@ def plan_clip(config: DataConfig, num_frames: int, seed: int, sample: int) -> Cl
     return ClipPlan((reference, *frames) if config.reference_slot else frames, reference, flip, crop)
 
 
-@dataclasses.dataclass(frozen=True)
-class Crop:
-    """Resize a picture so that it covers the target, then cut the target out of it (see `video.image.crop_resize`)."""
-
-    resized: tuple[int, int]
-    """Rows and columns before cutting."""
-    offset: tuple[int, int]
-    """Rows and columns cut away at the top and on the left."""
-    target: tuple[int, int]
-
-    @classmethod
-    def plan(cls, source: tuple[int, int], target: tuple[int, int], place: tuple[float, float] = (0.5, 0.5)) -> "Crop":
-        """For sizes (height, width) in pixels; `place` as in `ClipPlan.crop`."""
-        ratio = source[0] / source[1]
-        if ratio < target[0] / target[1]:
-            resized = (target[0], math.ceil(target[0] / ratio))
-        else:
-            resized = (math.ceil(target[1] * ratio), target[1])
-        offset = tuple(round((have - want) * at) for have, want, at in zip(resized, target, place[::-1], strict=True))
-        return cls(resized, offset, target)
-
-    @jaxtyped(typechecker=beartype)
-    def pixels(self, frames: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n height width 3"]:
-        """Crop frames."""
-        (top, left), (height, width) = self.offset, self.target
-        cut = [resize(frame, *self.resized)[top : top + height, left : left + width] for frame in frames]
-        return np.stack(cut)
-
-    def keypoints(self, keypoints: Keypoints) -> Keypoints:
-        """Let keypoints follow."""
-        resized, offset, target = (np.float32(pair[::-1]) for pair in (self.resized, self.offset, self.target))
-        moved = {name: (getattr(keypoints, name) * resized - offset) / target for name in GROUPS}
-        return dataclasses.replace(keypoints, **moved, width=self.target[1], height=self.target[0])
+def crop_keypoints(keypoints: Keypoints, crop: Crop) -> Keypoints:
+    """Keypoints in the cropped picture."""
+    resized, offset, target = (np.float32(pair[::-1]) for pair in (crop.resized, crop.offset, crop.target))
+    moved = {name: (getattr(keypoints, name) * resized - offset) / target for name in GROUPS}
+    return dataclasses.replace(keypoints, **moved, width=crop.target[1], height=crop.target[0])
 
 
 def make_sample(
@@ -141,7 +111,7 @@ def make_sample(
     plan = plan_clip(config, record.num_frames, seed, sample)
     target = (config.height, config.width)
     crop = Crop.plan((record.keypoints.height, record.keypoints.width), target, plan.crop)
-    keypoints = crop.keypoints(record.poses(plan.frames))
+    keypoints = crop_keypoints(record.poses(plan.frames), crop)
     if plan.flip:
         keypoints = keypoints.mirrored()
     cells = (config.height // downscale, config.width // downscale)

@@ -1,19 +1,19 @@
 """H.264 in memory, made for random access: a keyframe every `KEYFRAME_INTERVAL` frames, any frame decoded from it."""
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import av
 import av.error
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from beartype import beartype
 from jaxtyping import UInt8, jaxtyped
 
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.video.ffmpeg import SWSCALE_QUALITY, upright_rgb
+from mimicmotion_jax.video.ffmpeg import upright_rgb
+from mimicmotion_jax.video.h264 import H264Stream
 
 KEYFRAME_INTERVAL = 12
 
@@ -26,30 +26,18 @@ def encode_video(frames: Iterable[UInt8[np.ndarray, "height width 3"]], rate: Fr
         rate: frames per second.
         crf: quality, 0 (lossless in size and look) to 51.
     """
+    # Keyframes at fixed places, also across cuts, so that what has to be decoded is bounded.
+    interval = str(KEYFRAME_INTERVAL)
+    options = {"crf": str(crf), "g": interval, "keyint_min": interval, "sc_threshold": "0"}
+    coming = iter(frames)
+    first = next(coming)
+    height, width = first.shape[:2]
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = None
-        for index, pixels in enumerate(frames):
-            if stream is None:
-                # Keyframes at fixed places, also across cuts, so that what has to be decoded is bounded.
-                interval = str(KEYFRAME_INTERVAL)
-                options = {"crf": str(crf), "g": interval, "keyint_min": interval, "sc_threshold": "0"}
-                stream = container.add_stream("libx264", rate=rate, options=options)
-                stream.height, stream.width = pixels.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.codec_context.color_range = ColorRange.MPEG
-                stream.codec_context.colorspace = Colorspace.ITU709
-                stream.codec_context.color_primaries = ColorPrimaries.BT709
-                stream.codec_context.color_trc = ColorTrc.BT709
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=SWSCALE_QUALITY,
-            )
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        stream = H264Stream(container, rate, width, height, options)
+        for pixels in itertools.chain([first], coming):
+            stream.write(pixels)
+        stream.finish()
     return file.getvalue()
 
 

@@ -1,7 +1,6 @@
 """Outputs of the frozen networks for every frame of a record: computed once, instead of in every epoch."""
 
 import dataclasses
-import hashlib
 from typing import NamedTuple
 
 import jax
@@ -11,14 +10,13 @@ from flax import nnx
 from jaxtyping import Float16
 
 from mimicmotion_jax import checkpoint, stages
-from mimicmotion_jax.data.clips import Crop
 from mimicmotion_jax.data.dataset import EncodingInfo
 from mimicmotion_jax.data.record import PoseVideo
-from mimicmotion_jax.directories import absolute_path
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.video.image import Crop
 
 
 class Encodings(NamedTuple):
@@ -43,7 +41,7 @@ def describe_encodings(directory: epath.PathLike, width: int, height: int) -> En
         height=height,
         latent_shape=(height // downscale, width // downscale, config.vae.latent_channels),
         embedding_size=config.image_encoder.projection_dim,
-        checkpoint=hashlib.sha256((absolute_path(directory) / "manifest.json").read_bytes()).hexdigest(),
+        checkpoint=checkpoint.manifest_sha256(directory),
     )
 
 

@@ -13,7 +13,6 @@ import functools
 import io
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +23,7 @@ from mimicmotion_jax.data.codec import encode_video
 from mimicmotion_jax.data.recipe import Encoding, Part, Recipe, detector
 from mimicmotion_jax.data.record import ENCODINGS, PoseVideo
 from mimicmotion_jax.data.sources import Footage, Item, Source
+from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.detect import detect_video
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
@@ -69,13 +69,13 @@ class Workshop:
                 raise InputError(str(error)) from None
             except InputError as error:
                 content = {"skipped": str(error)}
-            _write(listing, json.dumps(content).encode())
+            write_file(listing, json.dumps(content).encode())
         if self.encoding is not None:
             for number, part in enumerate(json.loads(listing.read_text()).get("parts", [])):
                 path = self._encodings_path(item, number)
                 if not path.exists():
-                    _write(path, _npz(self._encode(str(root / part["path"]))))
-            _write(self._marker(item), b"{}")
+                    write_file(path, _npz(self._encode(str(root / part["path"]))))
+            write_file(self._marker(item), b"{}")
 
     def result(self, item: Item) -> list[Part] | str:
         """The parts of a prepared item, or why it was skipped."""
@@ -110,7 +110,7 @@ class Workshop:
             video = encode_video(frames, exact_rate(fps), recipe.crf)
             stretch = dataclasses.replace(keypoints[start:stop], width=width, height=height)
             path = root / f"{key}-{number:04d}.npz"
-            _write(path, _npz(PoseVideo("", item.sha256, video, stretch).to_example()))
+            write_file(path, _npz(PoseVideo("", item.sha256, video, stretch).to_example()))
             name = f"[{start}:{stop}]" if count > 1 else ""
             yield Part(name, stop - start, width, height, fps, path.stat().length, path.name)
 
@@ -175,12 +175,3 @@ def _npz(arrays: dict[str, Any]) -> bytes:
 def _load(path: str) -> dict[str, Any]:
     with np.load(io.BytesIO(epath.Path(path).read_bytes()), allow_pickle=False) as file:
         return {name: array if array.ndim else array.item() for name, array in file.items()}
-
-
-def _write(path: epath.Path, content: bytes) -> None:
-    unfinished = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

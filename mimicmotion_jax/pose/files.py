@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import os
 import zipfile
 import zlib
 
@@ -10,6 +9,7 @@ import numpy as np
 import pydantic
 from etils import epath
 
+from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
 
@@ -36,12 +36,7 @@ def save_keypoints(keypoints: Keypoints, path: epath.PathLike) -> None:
         content = _to_json(keypoints)
     else:
         raise InputError(f"keypoints are written to a .npz or a .json file, not to {path}.")
-    unfinished = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_file(path, content)
 
 
 def load_keypoints(

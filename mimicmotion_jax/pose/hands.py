@@ -2,7 +2,7 @@
 
 import numpy as np
 from beartype import beartype
-from jaxtyping import Bool, Float, Float32, jaxtyped
+from jaxtyping import Bool, Float32, jaxtyped
 
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import Keypoints
@@ -58,9 +58,3 @@ def hand_mask(
     in_column = (columns < right * width) & (columns + 1 > left * width)
     in_row &= valid[..., None]
     return (in_row[..., :, None] & in_column[..., None, :]).any(axis=(1, 2))
-
-
-@jaxtyped(typechecker=beartype)
-def weight_map(mask: Bool[np.ndarray, "*cells"], weight: float | int) -> Float[np.ndarray, "*cells"]:
-    """Loss weights, float32: `weight` inside the mask (10 in the paper) and 1 elsewhere."""
-    return (1 + (weight - 1) * mask).astype(np.float32)

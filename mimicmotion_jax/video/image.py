@@ -1,8 +1,9 @@
 """Still pictures: read any of them as RGB, choose the model's size for one, and crop and resize to it."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from beartype import beartype
@@ -67,15 +68,50 @@ def is_still(path: str | Path) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Crop:
+    """Resize a picture so that it covers the target, then cut the target out of it; sizes are (height, width), pixels.
+
+    The sides round up and the offset rounds half to even, as in the official release (torchvision `resize` and
+    `center_crop`).
+    """
+
+    resized: tuple[int, int]
+    """Before cutting."""
+    offset: tuple[int, int]
+    """Rows and columns that are cut away at the top and on the left."""
+    target: tuple[int, int]
+
+    @classmethod
+    def plan(cls, source: tuple[int, int], target: tuple[int, int], place: tuple[float, float] = (0.5, 0.5)) -> Self:
+        """For a picture of the size `source`; `place` in what sticks out is (x, y) in [0, 1], by default the middle."""
+        ratio = source[0] / source[1]
+        too_flat = ratio < target[0] / target[1]
+        resized = (target[0], math.ceil(target[0] / ratio)) if too_flat else (math.ceil(target[1] * ratio), target[1])
+        offset = tuple(round((have - want) * at) for have, want, at in zip(resized, target, place[::-1], strict=True))
+        return cls(resized, offset, target)
+
+    @jaxtyped(typechecker=beartype)
+    def pixels(
+        self, pixels: UInt8[np.ndarray, "*frames h w 3"]
+    ) -> UInt8[np.ndarray, "*frames {self.target[0]} {self.target[1]} 3"]:
+        """Crop one picture, or frames."""
+        (top, left), (height, width) = self.offset, self.target
+        frames = pixels.reshape(-1, *pixels.shape[-3:])
+        output = np.empty((len(frames), height, width, 3), np.uint8)
+        for frame, into in zip(frames, output, strict=True):
+            into[...] = resize(frame, *self.resized)[top : top + height, left : left + width]
+        return output.reshape(*pixels.shape[:-3], height, width, 3)
+
+
 @jaxtyped(typechecker=beartype)
 def crop_resize(
     pixels: UInt8[np.ndarray, "*frames h w 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "*frames {height} {width} 3"]:
     """Resize so that the picture covers `height` x `width`, then crop the centre: the official preprocessing.
 
-    The sides round up and the crop offset rounds half to even, as in the official release (torchvision `resize` and
-    `center_crop`). Pillow's bilinear filter widens with the reduction, which is torchvision's `antialias=True`; the two
-    differ by at most one level.
+    Pillow's bilinear filter widens with the reduction, which is torchvision's `antialias=True`; the two differ by at
+    most one level.
 
     Args:
         pixels: one picture `[h, w, 3]` or frames `[n, h, w, 3]`.
@@ -88,17 +124,7 @@ def crop_resize(
     h, w = pixels.shape[-3:-1]
     if min(h, w, height, width) < 1:
         raise InputError(f"cannot make a {width}x{height} picture out of a {w}x{h} one; sizes must be positive.")
-    ratio = h / w
-    too_flat = ratio < height / width
-    resized = (height, math.ceil(height / ratio)) if too_flat else (math.ceil(width * ratio), width)
-    top, left = (round((have - want) / 2) for have, want in zip(resized, (height, width), strict=True))
-
-    frames = pixels.reshape(-1, h, w, 3)
-    output = np.empty((len(frames), height, width, 3), np.uint8)
-    for frame, into in zip(frames, output, strict=True):
-        whole = resize(frame, *resized)
-        into[...] = whole[top : top + height, left : left + width]
-    return output.reshape(*pixels.shape[:-3], height, width, 3)
+    return Crop.plan((h, w), (height, width)).pixels(pixels)
 
 
 @jaxtyped(typechecker=beartype)

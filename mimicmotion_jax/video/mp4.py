@@ -7,12 +7,11 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from jaxtyping import UInt8
 
 from mimicmotion_jax.video.audio import AudioTrack, has_sound
-from mimicmotion_jax.video.ffmpeg import SWSCALE_QUALITY, open_container
+from mimicmotion_jax.video.ffmpeg import open_container
+from mimicmotion_jax.video.h264 import H264Stream
 
 
 class Mp4Sink:
@@ -34,21 +33,12 @@ class Mp4Sink:
         audio_start: float = 0.0,
     ):
         """Create the file; see `encode.open_writer` for the settings."""
-        self._rate = rate
-        self._num_frames = 0
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
         if comment is not None:
             self._container.metadata["comment"] = comment
-        self._stream = stream = self._container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
-        stream.width, stream.height = width + width % 2, height + height % 2
-        stream.pix_fmt = "yuv420p"
-        # Untagged, the same file is shown with BT.601 by some players and BT.709 by others.
-        stream.codec_context.color_range = ColorRange.MPEG
-        stream.codec_context.colorspace = Colorspace.ITU709
-        stream.codec_context.color_primaries = ColorPrimaries.BT709
-        stream.codec_context.color_trc = ColorTrc.BT709
-
+        even = width + width % 2, height + height % 2
+        self._pictures = H264Stream(self._container, rate, *even, {"crf": str(crf)})
         self._audio_source = self._audio = None
         if audio_from is not None:
             source = open_container(audio_from)
@@ -59,21 +49,13 @@ class Mp4Sink:
 
     def write(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         """Encode the next frame, and the sound up to its end."""
-        picture = VideoFrame.from_ndarray(np.pad(frame, self._padding, mode="edge"), format="rgb24").reformat(
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=SWSCALE_QUALITY,
-        )
-        picture.pts, picture.time_base = self._num_frames, 1 / self._rate
-        self._num_frames += 1
-        self._container.mux(self._stream.encode(picture))
+        self._pictures.write(np.pad(frame, self._padding, mode="edge"))
         if self._audio is not None:
-            self._audio.write_until(self._num_frames / self._rate)
+            self._audio.write_until(self._pictures.seconds)
 
     def finish(self) -> None:
         """Encode what the encoder holds back and complete the file."""
-        self._container.mux(self._stream.encode(None))
+        self._pictures.finish()
         self._container.close()
 
     def close(self) -> None:

@@ -7,9 +7,9 @@ import pytest
 from counted import counted_keypoints
 
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.data.clips import Crop, DataConfig, plan_clip
+from mimicmotion_jax.data.clips import DataConfig, crop_keypoints, plan_clip
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.video.image import crop_resize
+from mimicmotion_jax.video.image import Crop, crop_resize
 
 
 def plans(count: int, length: int, **options):
@@ -61,7 +61,7 @@ def test_the_crop_is_that_of_generation_and_keypoints_follow(source, target):
     scale = max(target[0] / source[0], target[1] / source[1])
     keypoints = counted_keypoints(1)
     keypoints.body[0, 0, :2] = [[0.5, 0.5], [0.5 - target[1] / scale / source[1] / 2, 0.5]]
-    moved = crop.keypoints(keypoints)
+    moved = crop_keypoints(keypoints, crop)
     assert (moved.width, moved.height) == target[::-1]
     # Sides round up and offsets to whole pixels.
     np.testing.assert_allclose(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.pose.hands import hand_boxes, hand_mask, weight_map
+from mimicmotion_jax.pose.hands import hand_boxes, hand_mask
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
 
 WIDTH, HEIGHT = 320, 160
@@ -67,13 +67,6 @@ def test_boxes_are_clipped_and_hands_outside_do_not_count():
     assert boxes[0, 0, 0, 3] == 1
     assert boxes.min() >= 0
     assert boxes.max() <= 1
-
-
-def test_weights():
-    mask = np.array([[[True, False]]])
-    weights = weight_map(mask, 10)
-    assert weights.dtype == np.float32
-    assert weights.tolist() == [[[10, 1]]]
 
 
 def test_numbers_out_of_range():

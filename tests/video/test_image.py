@@ -10,7 +10,7 @@ from PIL import Image
 from video_clips import MEDIA
 
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.video.image import crop_resize, read_image, target_size
+from mimicmotion_jax.video.image import Crop, crop_resize, read_image, target_size
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (40, 60, 3), np.uint8)
@@ -174,6 +174,22 @@ def test_crop_keeps_the_centre_and_the_proportions():
     assert abs(len(columns) - 51.2) < 1.5
     assert abs(rows.mean() - 63.5) <= 0.5
     assert abs(columns.mean() - 31.5) <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "place", "resized", "offset"),
+    [
+        ((100, 200), (64, 64), (0.0, 0.3), (64, 128), (0, 0)),
+        ((100, 200), (64, 64), (1.0, 0.3), (64, 128), (0, 64)),
+        ((97, 61), (64, 64), (0.2, 1.0), (102, 64), (38, 0)),  # 97 * 64 / 61 = 101.8
+        ((97, 61), (64, 64), (0.5, 0.5), (102, 64), (19, 0)),
+    ],
+)
+def test_a_crop_may_lie_anywhere(source, target, place, resized, offset):
+    pixels = RNG.integers(0, 256, (*source, 3), np.uint8)
+    whole = np.asarray(Image.fromarray(pixels).resize(resized[::-1], Image.Resampling.BILINEAR))
+    expected = whole[offset[0] : offset[0] + target[0], offset[1] : offset[1] + target[1]]
+    np.testing.assert_array_equal(Crop.plan(source, target, place).pixels(pixels), expected)
 
 
 def test_crop_resize_rejects_nonsense():

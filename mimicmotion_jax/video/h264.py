@@ -1,0 +1,57 @@
+"""H.264 in an open file: RGB pictures in, colours tagged so that every player shows the same ones."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from jaxtyping import UInt8
+
+from mimicmotion_jax.video.ffmpeg import SWSCALE_QUALITY
+
+
+class H264Stream:
+    """A stream of 4:2:0 pictures in BT.709.
+
+    Args:
+        container: open for writing.
+        rate: frames per second.
+        width: of the pictures, even, pixels.
+        height: likewise.
+        options: for the encoder (x264), such as `crf`.
+    """
+
+    def __init__(self, container: OutputContainer, rate: Fraction, width: int, height: int, options: Mapping[str, str]):
+        self._container, self._rate = container, rate
+        self._stream = stream = container.add_stream("libx264", rate=rate, options=dict(options))
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv420p"
+        # Untagged, the same file is shown with BT.601 by some players and BT.709 by others.
+        stream.codec_context.color_range = ColorRange.MPEG
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_primaries = ColorPrimaries.BT709
+        stream.codec_context.color_trc = ColorTrc.BT709
+        self.num_frames = 0
+
+    @property
+    def seconds(self) -> Fraction:
+        """How long the frames so far are shown."""
+        return self.num_frames / self._rate
+
+    def write(self, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Encode the next frame."""
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=SWSCALE_QUALITY,
+        )
+        frame.pts, frame.time_base = self.num_frames, 1 / self._rate
+        self.num_frames += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Write what the encoder holds back; nothing may follow."""
+        self._container.mux(self._stream.encode(None))
