@@ -2,12 +2,10 @@
 
 import contextlib
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.compiled.hardware import peak_flops
@@ -18,9 +16,7 @@ from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.encode import BY_FRAME, encode_pixels, take_encodings
-from mimicmotion_jax.training.interrupt import Interruption
-from mimicmotion_jax.training.metrics import MetricLog, Stopwatch
-from mimicmotion_jax.training.networks import check_shapes, load_frozen, model_config
+from mimicmotion_jax.training.networks import check_encodings, check_shapes, load_frozen, model_config
 from mimicmotion_jax.training.objective import Encoded
 from mimicmotion_jax.training.outputs import Sampler, best_params, export_model
 from mimicmotion_jax.training.program import forward_flops
@@ -33,6 +29,7 @@ from mimicmotion_jax.training.state import (
     split_trainable,
 )
 from mimicmotion_jax.training.step import Metrics, make_train_step
+from mimicmotion_jax.training.stepping import Plan, run_steps
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +56,7 @@ class Run:
         self.loader = ClipLoader(
             config.data, config.batch_size, config.seed, share, num_shares, downscale=self.model.vae.downscale
         )
+        check_encodings(config)
         self.template = Template(self.model)
         self.trained, self.fixed = split_trainable(list(self.template.shapes), config.trainable)
         self.checkpoints = RunCheckpoints(self.directory / "checkpoints", config.keep, config.keep_every)
@@ -117,52 +115,24 @@ class Run:
         Raises:
             InputError: a loss or gradient that is not finite, or a checkpoint that cannot be written.
         """
-        config, first = self.config, int(self.state.step)
-        log = MetricLog(self.directory if jax.process_index() == 0 else None, first)
-        with contextlib.closing(log), contextlib.closing(self.loader), Interruption() as interruption:
-            self._steps(log, interruption, first)
-            self.save()
-            self.checkpoints.finish()
-            if interruption.signal is None or int(self.state.step) == config.steps:
-                export_model(config, self.model, self.template, best_params(self.state, self.frozen), self.mesh)
-                self._say("wrote %s", self.directory / "model")
-                return None
-        self._say("stopped and saved at step %d; the same command goes on from there", int(self.state.step))
-        return interruption.signal
+        config = self.config
+        plan = Plan(
+            first=int(self.state.step),
+            steps=config.steps,
+            batch_size=config.batch_size,
+            log_every=config.log_every,
+            save_every=config.save_every,
+            sample_every=config.sample_every,
+            peak_speed=self._peak_speed(),
+        )
+        with contextlib.closing(self.loader):
+            return run_steps(self, plan, self.directory, self.progress)
 
-    def _steps(self, log: MetricLog, interruption: Interruption, first: int) -> None:
-        config, watch = self.config, Stopwatch()
-        flops = 3 * forward_flops(config, self.model) * config.batch_size
-        pending: tuple[int, Metrics] | None = None
-        bar = tqdm(total=config.steps, initial=first, desc="training", unit="step", disable=not self.progress)
-        with bar:
-            for step in range(first + 1, config.steps + 1):
-                batch = self.next_batch()
-                self.state, metrics = self.step_function(self.state, self.frozen, batch)
-                # The host waits for the step before, while the device works on this one.
-                if pending is not None:
-                    self._finish_step(*pending, bar)
-                pending = step, metrics
-                if step == first + 1 or step % config.log_every == 0 or step == config.steps:
-                    values = self._finish_step(*pending, bar)
-                    pending = None
-                    if step == first + 1:  # it compiled: its speed says nothing
-                        watch.restart(step)
-                    else:
-                        values |= self._speed(watch.rate(step), flops)
-                    log.write(step, values)
-                stop = interruption.reached(step)
-                if step % config.save_every == 0 or stop:
-                    if pending is not None:
-                        self._finish_step(*pending, bar)
-                        pending = None
-                    with _timed(watch):
-                        self.save()
-                if stop:
-                    return
-                if config.sample_every and step % config.sample_every == 0:
-                    with _timed(watch):
-                        self.sample(step)
+    def advance(self) -> Metrics:
+        """Start the next step; its metrics, before they are there."""
+        batch = self.next_batch()
+        self.state, metrics = self.step_function(self.state, self.frozen, batch)
+        return metrics
 
     def next_batch(self) -> Encoded:
         """The next batch on the devices, encoded."""
@@ -182,45 +152,21 @@ class Run:
         """Make the sample videos."""
         self.sampler(step, best_params(self.state, self.frozen), self.encoders, self.directory / "samples")
 
-    def _finish_step(self, step: int, metrics: Metrics, bar: tqdm) -> dict[str, float]:
-        """Wait for a step; its metrics as numbers.
+    def export(self) -> None:
+        """Write the trained model as a checkpoint for `sample.py`."""
+        export_model(self.config, self.model, self.template, best_params(self.state, self.frozen), self.mesh)
+        self._say("wrote %s", self.directory / "model")
 
-        Raises:
-            InputError: loss or gradient is not finite.
-        """
-        values = {name: float(value) for name, value in metrics.items()}
-        if not values.pop("finite"):
-            self.checkpoints.finish()
-            latest = self.checkpoints.latest()
-            kept = f"the checkpoint of step {latest} is good" if latest is not None else "nothing was saved before it"
-            samples = f"{(step - 1) * self.config.batch_size} to {step * self.config.batch_size - 1}"
-            raise InputError(
-                f"loss or gradient is not finite at step {step} (loss {values['loss']}, samples {samples}); {kept}: "
-                "lower optimizer.learning_rate or look at these samples, and run the same command to go on from there."
-            )
-        bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        bar.update(step - bar.n)
-        return values
-
-    def _speed(self, steps_per_second: float, flops: float) -> dict[str, float]:
-        """Steps and samples per second, and what part of the devices' peak that is where the peak is known."""
-        speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
+    def _peak_speed(self) -> float | None:
+        """Steps per second at the devices' peak; None where their peak is unknown."""
         peak = peak_flops(self.mesh.devices.flat[0].device_kind)
-        if peak is not None:
-            speed["model_flops_utilisation"] = steps_per_second * flops / (peak * self.mesh.size)
-        return speed
+        if peak is None:
+            return None
+        return peak * self.mesh.size / (3 * forward_flops(self.config, self.model) * self.config.batch_size)
 
     def _say(self, message: str, *args: Any) -> None:
         if jax.process_index() == 0:
             logger.info(message, *args)
-
-
-@contextlib.contextmanager
-def _timed(watch: Stopwatch) -> Iterator[None]:
-    """Leave the time that the block takes out of the speed."""
-    start = time.perf_counter()
-    yield
-    watch.exclude(time.perf_counter() - start)
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,14 @@
 """Numbers of a run: lines of JSON, TensorBoard, and how fast it goes."""
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from etils import epath
 
+from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.errors import InputError
 
 
@@ -56,7 +58,7 @@ class MetricLog:
 
     def _write_all(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text("".join(line + "\n" for line in self._lines))
+        write_file(self._path, "".join(line + "\n" for line in self._lines).encode())
 
 
 def _read_lines(path: epath.Path) -> list[str]:
@@ -84,6 +86,9 @@ class Stopwatch:
         self._step, self._since = step, now
         return rate
 
-    def exclude(self, seconds: float) -> None:
-        """Leave out time that was not spent on steps."""
-        self._since += seconds
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave out the time that the block takes."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start

@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pydantic
 from flax import nnx
 from jax.sharding import Mesh
 
 from mimicmotion_jax import checkpoint, sharding
+from mimicmotion_jax.data.dataset import read_info
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import NETWORKS, abstract_network, init_network
 from mimicmotion_jax.models.config import ModelConfig
@@ -34,10 +36,9 @@ def model_config(config: TrainConfig) -> ModelConfig:
         found = checkpoint.read_config(config.encoders)
         try:
             model = dataclasses.replace(model, vae=found.vae, image_encoder=found.image_encoder)
-        except ValueError as error:
-            raise InputError(
-                f"the encoders in {config.encoders} do not fit the model: {_first_reason(error)}."
-            ) from None
+        except pydantic.ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InputError(f"the encoders in {config.encoders} do not fit the model: {reason}.") from None
     return dataclasses.replace(model, window_size=config.data.num_frames)
 
 
@@ -73,6 +74,31 @@ def check_shapes(config: TrainConfig, model: ModelConfig, mesh: Mesh) -> None:
         )
 
 
+def check_encodings(config: TrainConfig) -> None:
+    """See that stored encodings, where they are used, are those of this run's encoders.
+
+    With others the networks would learn from latents that the VAE beside them, in samples and in the exported model,
+    does not decode.
+
+    Raises:
+        InputError: they are of another checkpoint, or the encoders would be drawn from the seed.
+    """
+    if not config.data.encodings:
+        return
+    source = config.checkpoint or config.encoders
+    if source is None:
+        raise InputError(
+            f"the encodings in {config.data.dataset} are of a checkpoint, but this run would draw its encoders at "
+            "random; set encoders to that checkpoint, or data.encodings=false."
+        )
+    stored = read_info(config.data.dataset).encodings
+    if stored is None or stored.checkpoint != checkpoint.manifest_sha256(source):
+        raise InputError(
+            f"the encodings in {config.data.dataset} were not made with {source}; prepare the data again with "
+            f"encode={source}, or set data.encodings=false."
+        )
+
+
 def load_frozen(
     config: TrainConfig, model: ModelConfig, mesh: Mesh, dtype: str | None, progress: bool = True
 ) -> dict[str, Any]:
@@ -97,7 +123,3 @@ def load_frozen(
             show = progress and jax.process_index() == 0
             networks[name] = nnx.merge(graph, checkpoint.load_params(source, name, abstract, dtype, place, show))
     return networks
-
-
-def _first_reason(error: ValueError) -> str:
-    return str(error).splitlines()[-1].strip()

@@ -1,8 +1,11 @@
 """Wrong input ends in one sentence before anything long starts, and loses nothing."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
+from mimicmotion_jax.training.networks import check_encodings, model_config
 from mimicmotion_jax.training.state import split_trainable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +63,43 @@ def test_one_sentence_before_the_start(make_config, tmp_path, options, message):
 def test_wrong_configuration(options, message):
     with pytest.raises(InputError, match=message):
         load_config(TrainConfig, overrides=options)
+
+
+@pytest.fixture
+def encoded(clips, weights, tmp_path):
+    """The dataset as if encodings of `weights` lay in it: what is compared before the start is in its metadata."""
+    folder = tmp_path / "encoded"
+    shutil.copytree(clips, folder)
+    (metadata,) = folder.rglob("metadata.json")
+    encodings = {"width": 64, "height": 64, "latent_shape": [8, 8, 4], "embedding_size": 16}
+    sha256 = hashlib.sha256((weights / "manifest.json").read_bytes()).hexdigest()
+    content = json.loads(metadata.read_text()) | {"encodings": encodings | {"checkpoint": sha256}}
+    metadata.write_text(json.dumps(content))
+    return [f"data.dataset={folder}", "data.encodings=true", "objective.noise_aug_strength=0"]
+
+
+def test_encodings_of_other_encoders_are_refused(make_config, encoded, weights, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(weights, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"sources": [{"name": "elsewhere"}]}))
+    for options in ([f"checkpoint={other}"], ["checkpoint=null", "model=tiny", f"encoders={other}"]):
+        with pytest.raises(InputError, match=rf"were not made with {other}; prepare the data again"):
+            Run(make_config(tmp_path / "run", *encoded, *options), progress=False, devices=jax.devices()[:1])
+    with pytest.raises(InputError, match="would draw its encoders at random; set encoders"):
+        Run(
+            make_config(tmp_path / "run", *encoded, "checkpoint=null", "model=tiny"),
+            progress=False,
+            devices=jax.devices()[:1],
+        )
+    for options in ([], ["checkpoint=null", f"encoders={weights}"]):
+        check_encodings(make_config(tmp_path / "run", *encoded, *options))
+
+
+def test_encoders_that_do_not_fit_are_told(make_config, weights, tmp_path):
+    config = make_config(tmp_path, "checkpoint=null", "model=full", f"encoders={weights}")
+    with pytest.raises(InputError, match=r"do not fit the model: the image encoder gives 16 numbers, .* takes 1024\.$"):
+        model_config(config)
 
 
 def test_run_of_another_model_is_not_continued(make_config, tmp_path):
