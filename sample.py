@@ -7,6 +7,19 @@ import logging
 import sys
 from pathlib import Path
 
+import jax
+
+from mimicmotion_jax import distributed
+from mimicmotion_jax.checkpoint import read_config
+from mimicmotion_jax.cli import log_to_stderr, script_parser
+from mimicmotion_jax.config import load_config
+from mimicmotion_jax.demo import run_demo
+from mimicmotion_jax.errors import InputError, run_script
+from mimicmotion_jax.generate import GenerateConfig, Job, Preparer, generate, load_pipeline
+from mimicmotion_jax.jobs import read_jobs, run_jobs
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.program import compile_only
+
 EXAMPLES = """examples:
   python sample.py                                   a small run with random weights, to see that everything works
   python sample.py --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
@@ -21,9 +34,7 @@ a line of jobs.jsonl: {"image": "person.jpg", "motion": "dance.mp4", "output": "
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES, GenerateConfig, meanings="configs/sample.yaml")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="written by convert_weights.py or train.py")
     parser.add_argument("--image", type=Path, help="the reference picture")
     parser.add_argument("--image-pose", type=Path, metavar="FILE", help="its keypoints, instead of detecting them")
@@ -41,26 +52,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--distributed", action="store_true", help="take those two from the cluster (TPU pod, SLURM)")
     parser.add_argument("--compile-only", action="store_true", help="compile, print what it takes as JSON, and stop")
     parser.add_argument("--topology", metavar="NAME", help="compile for TPUs that are not here, e.g. v5e:2x4")
-    parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
-    if "--help" in sys.argv or "-h" in sys.argv:
-        from mimicmotion_jax.config import describe
-        from mimicmotion_jax.generate import GenerateConfig
-
-        parser.epilog += "\noptions and their defaults (meanings: configs/sample.yaml):\n" + describe(GenerateConfig)
     return parser.parse_intermixed_args(argv)
 
 
 def main() -> int:
     """Run one job, many jobs, or the demonstration; 1 if a job failed."""
     args = parse_args()
-
-    from mimicmotion_jax.config import load_config
-    from mimicmotion_jax.errors import InputError
-    from mimicmotion_jax.generate import GenerateConfig, Job, Preparer, generate, load_pipeline
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    for noisy in ("jax", "absl", "orbax", "etils"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log_to_stderr(libraries=logging.WARNING)
     overrides = [f"{name}=true" for name in ("save_pose", "side_by_side") if getattr(args, name)] + args.options
     if args.topology and not args.compile_only:
         raise InputError("--topology goes with --compile-only: there is nothing to run on.")
@@ -68,8 +66,6 @@ def main() -> int:
         return _compile_only(args, load_config(GenerateConfig, args.config, overrides))
     nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
     if nothing_given:
-        from mimicmotion_jax.demo import run_demo
-
         run_demo(args.output or Path("outputs/demo.mp4"), args.config, overrides)
         return 0
 
@@ -88,24 +84,13 @@ def main() -> int:
     return 0
 
 
-def _compile_only(args: argparse.Namespace, config) -> int:
-    from mimicmotion_jax.checkpoint import read_config
-    from mimicmotion_jax.models.config import ModelConfig
-    from mimicmotion_jax.program import compile_only
-
+def _compile_only(args: argparse.Namespace, config: GenerateConfig) -> int:
     model = ModelConfig() if args.checkpoint is None else read_config(args.checkpoint)
     print(json.dumps(compile_only(config, model, args.dtype or "bfloat16", args.topology), indent=2))
     return 0
 
 
-def _run_jobs(args: argparse.Namespace, config) -> int:
-    import jax
-
-    from mimicmotion_jax import distributed
-    from mimicmotion_jax.errors import InputError
-    from mimicmotion_jax.generate import load_pipeline
-    from mimicmotion_jax.jobs import read_jobs, run_jobs
-
+def _run_jobs(args: argparse.Namespace, config: GenerateConfig) -> int:
     if args.output_dir is None:
         raise InputError("say where the jobs' videos go with --output-dir DIR.")
     jobs = read_jobs(args.jobs, args.output_dir)
@@ -124,6 +109,4 @@ def _run_jobs(args: argparse.Namespace, config) -> int:
 
 
 if __name__ == "__main__":
-    from mimicmotion_jax.errors import run_script
-
     run_script(main)()

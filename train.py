@@ -5,8 +5,16 @@ import argparse
 import json
 import logging
 import signal
-import sys
 from pathlib import Path
+
+from mimicmotion_jax import distributed
+from mimicmotion_jax.cli import log_to_stderr, script_parser
+from mimicmotion_jax.compilation import enable_compilation_cache
+from mimicmotion_jax.config import load_config
+from mimicmotion_jax.errors import InputError, run_script
+from mimicmotion_jax.training.config import TrainConfig
+from mimicmotion_jax.training.loop import Run
+from mimicmotion_jax.training.program import compile_only
 
 EXAMPLES = """examples:
   python train.py --config configs/train_tiny.yaml data.dataset=data/dances
@@ -20,9 +28,7 @@ run the same command again to go on where a run stopped. On several hosts start 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES, TrainConfig, meanings="configs/train_paper.yaml")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML; configs/train_*.yaml come with us")
     parser.add_argument("--compile-only", action="store_true", help="compile, print what it takes as JSON, and stop")
     parser.add_argument("--topology", metavar="NAME", help="compile for a TPU slice that is not here, e.g. v5p:2x2x2")
@@ -30,46 +36,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="several hosts, by hand: address of the first")
     parser.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
     parser.add_argument("--process-id", type=int, metavar="I", help="which this one is, from 0")
-    parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
-    if "--help" in sys.argv or "-h" in sys.argv:
-        from mimicmotion_jax.config import describe
-        from mimicmotion_jax.training.config import TrainConfig
-
-        parser.epilog += "\noptions and their defaults (meanings: configs/train_paper.yaml):\n" + describe(TrainConfig)
     return parser.parse_intermixed_args(argv)
 
 
 def main() -> int:
     """Train to the end (0), or to the signal that stopped it (128 + its number)."""
     args = parse_args()
-
-    from mimicmotion_jax import distributed
-    from mimicmotion_jax.config import load_config
-    from mimicmotion_jax.errors import InputError
-    from mimicmotion_jax.training.config import TrainConfig
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    for noisy in ("jax", "absl", "orbax", "etils", "grain"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told in our words
+    log_to_stderr(libraries=logging.CRITICAL)  # what goes wrong is told in our words
     config = load_config(TrainConfig, args.config, args.options)
     if args.topology and not args.compile_only:
         raise InputError("--topology goes with --compile-only: there is nothing to train on.")
     if args.compile_only:
-        from mimicmotion_jax.training.program import compile_only
-
         print(json.dumps(compile_only(config, args.topology), indent=2))
         return 0
 
     distributed.initialize(args.distributed, args.coordinator, args.num_processes, args.process_id)
-    from mimicmotion_jax.compilation import enable_compilation_cache
-    from mimicmotion_jax.training.loop import Run
-
     enable_compilation_cache()
     stopped_by = Run(config).train()
     return 0 if stopped_by is None else 128 + signal.Signals(stopped_by)
 
 
 if __name__ == "__main__":
-    from mimicmotion_jax.errors import run_script
-
     run_script(main)()

@@ -1,0 +1,37 @@
+"""What the scripts share: a command line of switches and `key=value` options, and messages on stderr."""
+
+import argparse
+import logging
+import sys
+
+from mimicmotion_jax.config import describe
+
+_LIBRARIES = ("jax", "absl", "orbax", "etils", "grain")
+
+
+def script_parser(
+    description: str, examples: str, options: type, meanings: str | None = None
+) -> argparse.ArgumentParser:
+    """A parser that collects `key=value` arguments in `options`, to be used with `parse_intermixed_args`.
+
+    Args:
+        description: of the script.
+        examples: shown below the switches in `--help`.
+        options: configuration class whose keys and defaults are listed there too.
+        meanings: file that explains them.
+    """
+    explained = f" (meanings: {meanings})" if meanings else ""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"{examples}\noptions and their defaults{explained}:\n{describe(options)}",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
+    return parser
+
+
+def log_to_stderr(libraries: int) -> None:
+    """Show our messages as they are, and those of libraries from the level `libraries` on."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(libraries)
