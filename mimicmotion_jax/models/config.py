@@ -9,7 +9,7 @@ from mimicmotion_jax.errors import InputError
 
 _CROSS_DOWN, _DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 _CROSS_UP, _UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
-NUM_GROUPS = 32  # of every group norm in SVD
+NUM_GROUPS = 32  # of every group norm in SVD; at 32 channels that leaves one each, which loses its brightness
 
 
 class _Official:
@@ -43,8 +43,18 @@ class _Official:
         )
 
     def to_official(self) -> dict[str, Any]:
-        """The official `config.json` as a dictionary."""
-        return {"_class_name": self.official_class, **dataclasses.asdict(self), **self._fixed}
+        """The official `config.json` as a dictionary.
+
+        Raises:
+            InputError: group norms that the PyTorch class does not have.
+        """
+        values = dataclasses.asdict(self)
+        if values.pop("norm_num_groups", NUM_GROUPS) != NUM_GROUPS:
+            raise InputError(
+                f"the official {self.official_class} has group norms of {NUM_GROUPS} groups, so a model with "
+                f"norm_num_groups={self.norm_num_groups} cannot be written in its layout."
+            )
+        return {"_class_name": self.official_class, **values, **self._fixed}
 
 
 def _per_block(value: int | tuple[int, ...], num_blocks: int) -> tuple[int, ...]:
@@ -67,6 +77,7 @@ class UNetConfig(_Official):
     transformer_layers_per_block: int | tuple[int, ...] = 1
     num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20)
     num_frames: int = 25
+    norm_num_groups: int = NUM_GROUPS
 
     official_class = "UNetSpatioTemporalConditionModel"
     _ignored = frozenset({"sample_size"})
@@ -81,8 +92,10 @@ class UNetConfig(_Official):
             if unknown := set(kinds) - known:
                 raise ValueError(f"block type {sorted(unknown)[0]!r} is not one of {sorted(known)}")
         for channels, heads in zip(self.block_out_channels, self.blocks("num_attention_heads"), strict=True):
-            if channels % NUM_GROUPS or channels % heads:
-                raise ValueError(f"{channels} channels do not divide into {NUM_GROUPS} groups and {heads} heads")
+            if channels % self.norm_num_groups or channels % heads:
+                raise ValueError(
+                    f"{channels} channels do not divide into {self.norm_num_groups} groups and {heads} heads"
+                )
         if self.projection_class_embeddings_input_dim != 3 * self.addition_time_embed_dim:
             raise ValueError("projection_class_embeddings_input_dim must be 3 x addition_time_embed_dim")
         if len(set(self.blocks("cross_attention_dim"))) != 1:
@@ -116,13 +129,14 @@ class VAEConfig(_Official):
     layers_per_block: int = 2
     latent_channels: int = 4
     scaling_factor: float = 0.18215
+    norm_num_groups: int = NUM_GROUPS
 
     official_class = "AutoencoderKLTemporalDecoder"
     _ignored = frozenset({"sample_size", "force_upcast", "down_block_types"})
 
     def __post_init__(self) -> None:
-        if any(channels % NUM_GROUPS for channels in self.block_out_channels):
-            raise ValueError(f"block_out_channels must be multiples of {NUM_GROUPS}")
+        if any(channels % self.norm_num_groups for channels in self.block_out_channels):
+            raise ValueError(f"block_out_channels must be multiples of norm_num_groups ({self.norm_num_groups})")
 
     def to_official(self) -> dict[str, Any]:
         """The official `config.json` as a dictionary."""

@@ -34,9 +34,17 @@ class Linear(nnx.Linear):
 class GroupNorm(nnx.GroupNorm):
     """Group norm over all axes between the first and the last, with PyTorch's two-pass variance."""
 
-    def __init__(self, channels: int, epsilon: float, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+    def __init__(
+        self,
+        channels: int,
+        epsilon: float,
+        *,
+        norm_num_groups: int = NUM_GROUPS,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
+    ):
         super().__init__(
-            channels, NUM_GROUPS, epsilon=epsilon, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs
+            channels, norm_num_groups, epsilon=epsilon, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs
         )
 
 
@@ -123,15 +131,16 @@ class ResnetBlock(nnx.Module):
         embedding_dim: int | None,
         epsilon: float,
         *,
+        norm_num_groups: int = NUM_GROUPS,
         rngs: nnx.Rngs,
         param_dtype: jnp.dtype,
     ):
         make = {"rngs": rngs, "param_dtype": param_dtype}
-        self.norm1 = GroupNorm(in_channels, epsilon, **make)
+        self.norm1 = GroupNorm(in_channels, epsilon, norm_num_groups=norm_num_groups, **make)
         self.conv1 = Conv(in_channels, out_channels, 3, padding=1, **make)
         if embedding_dim is not None:
             self.time_emb_proj = Linear(embedding_dim, out_channels, **make)
-        self.norm2 = GroupNorm(out_channels, epsilon, **make)
+        self.norm2 = GroupNorm(out_channels, epsilon, norm_num_groups=norm_num_groups, **make)
         self.conv2 = Conv(out_channels, out_channels, 3, padding=1, **make)
         self.conv_shortcut = Conv(in_channels, out_channels, 1, **make) if in_channels != out_channels else None
 
@@ -149,14 +158,21 @@ class TemporalResnetBlock(nnx.Module):
     """The residual block along frames; its norms span all frames (diffusers `TemporalResnetBlock`)."""
 
     def __init__(
-        self, channels: int, embedding_dim: int | None, epsilon: float, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+        self,
+        channels: int,
+        embedding_dim: int | None,
+        epsilon: float,
+        *,
+        norm_num_groups: int = NUM_GROUPS,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
     ):
         make = {"rngs": rngs, "param_dtype": param_dtype}
-        self.norm1 = GroupNorm(channels, epsilon, **make)
+        self.norm1 = GroupNorm(channels, epsilon, norm_num_groups=norm_num_groups, **make)
         self.conv1 = TemporalConv(channels, channels, **make)
         if embedding_dim is not None:
             self.time_emb_proj = Linear(embedding_dim, channels, **make)
-        self.norm2 = GroupNorm(channels, epsilon, **make)
+        self.norm2 = GroupNorm(channels, epsilon, norm_num_groups=norm_num_groups, **make)
         self.conv2 = TemporalConv(channels, channels, **make)
 
     def __call__(
@@ -199,10 +215,11 @@ class SpatioTemporalResBlock(nnx.Module):
         epsilon: float,
         temporal_epsilon: float | None = None,
         *,
+        norm_num_groups: int = NUM_GROUPS,
         rngs: nnx.Rngs,
         param_dtype: jnp.dtype,
     ):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+        make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
         in_vae = embedding_dim is None
         self.spatial_res_block = ResnetBlock(in_channels, out_channels, embedding_dim, epsilon, **make)
         self.temporal_res_block = TemporalResnetBlock(out_channels, embedding_dim, temporal_epsilon or epsilon, **make)

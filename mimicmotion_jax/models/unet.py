@@ -13,7 +13,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, jaxtyped
 
-from mimicmotion_jax.models.config import UNetConfig
+from mimicmotion_jax.models.config import NUM_GROUPS, UNetConfig
 from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.layers import (
     AlphaBlender,
@@ -127,10 +127,18 @@ class SpatioTemporalTransformer(nnx.Module):
     """Spatial and temporal transformer blocks in turn, mixed (diffusers `TransformerSpatioTemporalModel`)."""
 
     def __init__(
-        self, channels: int, heads: int, layers: int, context_dim: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+        self,
+        channels: int,
+        heads: int,
+        layers: int,
+        context_dim: int,
+        *,
+        norm_num_groups: int = NUM_GROUPS,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
     ):
         make = {"rngs": rngs, "param_dtype": param_dtype}
-        self.norm = GroupNorm(channels, 1e-6, **make)
+        self.norm = GroupNorm(channels, 1e-6, norm_num_groups=norm_num_groups, **make)
         self.proj_in = Linear(channels, channels, **make)
         self.transformer_blocks = nnx.List(
             [TransformerBlock(channels, heads, context_dim, **make) for _ in range(layers)]
@@ -173,9 +181,17 @@ class SpatioTemporalTransformer(nnx.Module):
 
 
 def _transformers(
-    count: int, channels: int, heads: int, layers: int, context_dim: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+    count: int,
+    channels: int,
+    heads: int,
+    layers: int,
+    context_dim: int,
+    *,
+    norm_num_groups: int,
+    rngs: nnx.Rngs,
+    param_dtype: jnp.dtype,
 ) -> nnx.List:
-    make = {"rngs": rngs, "param_dtype": param_dtype}
+    make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
     return nnx.List([SpatioTemporalTransformer(channels, heads, layers, context_dim, **make) for _ in range(count)])
 
 
@@ -217,10 +233,11 @@ class MidBlock(nnx.Module):
         context_dim: int,
         embedding_dim: int,
         *,
+        norm_num_groups: int,
         rngs: nnx.Rngs,
         param_dtype: jnp.dtype,
     ):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+        make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
         self.attentions = _transformers(1, channels, heads, layers, context_dim, **make)
         self.resnets = nnx.List(
             [SpatioTemporalResBlock(channels, channels, embedding_dim, 1e-5, **make) for _ in range(2)]
@@ -265,10 +282,11 @@ class UNet(nnx.Module):
             config.blocks("transformer_layers_per_block")[-1],
             config.context_dim,
             embedding_dim,
+            norm_num_groups=config.norm_num_groups,
             **make,
         )
         self.up_blocks = nnx.List(_up_stages(config, embedding_dim, **make))
-        self.conv_norm_out = GroupNorm(width, 1e-5, **make)
+        self.conv_norm_out = GroupNorm(width, 1e-5, norm_num_groups=config.norm_num_groups, **make)
         self.conv_out = Conv(width, config.out_channels, 3, padding=1, **make)
 
     @jaxtyped(typechecker=beartype)
@@ -340,6 +358,7 @@ class UNet(nnx.Module):
 
 def _down_stages(config: UNetConfig, embedding_dim: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype) -> list[Stage]:
     make = {"rngs": rngs, "param_dtype": param_dtype}
+    normed = make | {"norm_num_groups": config.norm_num_groups}
     stages = []
     channels = config.block_out_channels[0]
     for i, kind in enumerate(config.down_block_types):
@@ -351,8 +370,8 @@ def _down_stages(config: UNetConfig, embedding_dim: int, *, rngs: nnx.Rngs, para
         widths = [(in_channels if n == 0 else channels, channels) for n in range(count)]
         stages.append(
             Stage(
-                nnx.List([SpatioTemporalResBlock(*pair, embedding_dim, epsilon, **make) for pair in widths]),
-                _transformers(count if attends else 0, channels, *_attention_plan(config, i), **make),
+                nnx.List([SpatioTemporalResBlock(*pair, embedding_dim, epsilon, **normed) for pair in widths]),
+                _transformers(count if attends else 0, channels, *_attention_plan(config, i), **normed),
                 down=None if last else Downsample(channels, (1, 1), **make),
                 up=None,
             )
@@ -362,6 +381,7 @@ def _down_stages(config: UNetConfig, embedding_dim: int, *, rngs: nnx.Rngs, para
 
 def _up_stages(config: UNetConfig, embedding_dim: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype) -> list[Stage]:
     make = {"rngs": rngs, "param_dtype": param_dtype}
+    normed = make | {"norm_num_groups": config.norm_num_groups}
     stages = []
     widths = config.block_out_channels[::-1]
     channels = widths[0]
@@ -376,12 +396,12 @@ def _up_stages(config: UNetConfig, embedding_dim: int, *, rngs: nnx.Rngs, param_
             Stage(
                 nnx.List(
                     [
-                        SpatioTemporalResBlock(a + b, channels, embedding_dim, 1e-6, **make)
+                        SpatioTemporalResBlock(a + b, channels, embedding_dim, 1e-6, **normed)
                         for a, b in zip(flow, skips, strict=True)
                     ]
                 ),
                 _transformers(
-                    count if kind.startswith("CrossAttn") else 0, channels, *_attention_plan(config, level), **make
+                    count if kind.startswith("CrossAttn") else 0, channels, *_attention_plan(config, level), **normed
                 ),
                 down=None,
                 up=None if last else Upsample(channels, **make),

@@ -6,7 +6,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, jaxtyped
 
-from mimicmotion_jax.models.config import VAEConfig
+from mimicmotion_jax.models.config import NUM_GROUPS, VAEConfig
 from mimicmotion_jax.models.layers import (
     Conv,
     Downsample,
@@ -24,9 +24,10 @@ _EPSILON, _TEMPORAL_EPSILON = 1e-6, 1e-5
 class SpatialAttention(SelfAttention):
     """One wide head over all positions of a picture, around a shortcut (diffusers `Attention` in a VAE)."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        super().__init__(channels, 1, qkv_bias=True, rngs=rngs, param_dtype=param_dtype)
-        self.group_norm = GroupNorm(channels, _EPSILON, rngs=rngs, param_dtype=param_dtype)
+    def __init__(self, channels: int, *, norm_num_groups: int = NUM_GROUPS, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        make = {"rngs": rngs, "param_dtype": param_dtype}
+        super().__init__(channels, 1, qkv_bias=True, **make)
+        self.group_norm = GroupNorm(channels, _EPSILON, norm_num_groups=norm_num_groups, **make)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         tokens = rearrange(self.group_norm(x), "n h w c -> n (h w) c")
@@ -37,11 +38,21 @@ class EncoderStage(nnx.Module):
     """Residual blocks of one resolution (diffusers `DownEncoderBlock2D`)."""
 
     def __init__(
-        self, in_channels: int, channels: int, layers: int, last: bool, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+        self,
+        in_channels: int,
+        channels: int,
+        layers: int,
+        last: bool,
+        *,
+        norm_num_groups: int,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
     ):
         make = {"rngs": rngs, "param_dtype": param_dtype}
         widths = [(in_channels if n == 0 else channels, channels) for n in range(layers)]
-        self.resnets = nnx.List([ResnetBlock(*pair, None, _EPSILON, **make) for pair in widths])
+        self.resnets = nnx.List(
+            [ResnetBlock(*pair, None, _EPSILON, norm_num_groups=norm_num_groups, **make) for pair in widths]
+        )
         self.downsamplers = nnx.List([] if last else [Downsample(channels, (0, 1), **make)])
 
     def __call__(self, x: Float[Array, "n h w cin"]) -> Float[Array, "n h2 w2 c"]:
@@ -53,8 +64,8 @@ class EncoderStage(nnx.Module):
 class EncoderMid(nnx.Module):
     """Residual block, attention, residual block (diffusers `UNetMidBlock2D`)."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+    def __init__(self, channels: int, *, norm_num_groups: int, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
         self.resnets = nnx.List([ResnetBlock(channels, channels, None, _EPSILON, **make) for _ in range(2)])
         self.attentions = nnx.List([SpatialAttention(channels, **make)])
 
@@ -67,16 +78,17 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
         make = {"rngs": rngs, "param_dtype": param_dtype}
+        normed = make | {"norm_num_groups": config.norm_num_groups}
         widths = config.block_out_channels
         self.conv_in = Conv(config.in_channels, widths[0], 3, padding=1, **make)
         self.down_blocks = nnx.List(
             [
-                EncoderStage(widths[max(i - 1, 0)], width, config.layers_per_block, i == len(widths) - 1, **make)
+                EncoderStage(widths[max(i - 1, 0)], width, config.layers_per_block, i == len(widths) - 1, **normed)
                 for i, width in enumerate(widths)
             ]
         )
-        self.mid_block = EncoderMid(widths[-1], **make)
-        self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **make)
+        self.mid_block = EncoderMid(widths[-1], **normed)
+        self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **normed)
         self.conv_out = Conv(widths[-1], 2 * config.latent_channels, 3, padding=1, **make)
 
     def __call__(self, x: Float[Array, "n height width 3"]) -> Float[Array, "n h w moments"]:
@@ -90,8 +102,8 @@ class Encoder(nnx.Module):
 class DecoderMid(nnx.Module):
     """Residual blocks around one attention (diffusers `MidBlockTemporalDecoder`)."""
 
-    def __init__(self, channels: int, layers: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+    def __init__(self, channels: int, layers: int, *, norm_num_groups: int, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+        make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
         self.resnets = nnx.List([_temporal_block(channels, channels, **make) for _ in range(layers)])
         self.attentions = nnx.List([SpatialAttention(channels, **make)])
 
@@ -109,11 +121,20 @@ class DecoderStage(nnx.Module):
     """Spatio-temporal residual blocks of one resolution (diffusers `UpBlockTemporalDecoder`)."""
 
     def __init__(
-        self, in_channels: int, channels: int, layers: int, last: bool, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+        self,
+        in_channels: int,
+        channels: int,
+        layers: int,
+        last: bool,
+        *,
+        norm_num_groups: int,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
     ):
         make = {"rngs": rngs, "param_dtype": param_dtype}
+        normed = make | {"norm_num_groups": norm_num_groups}
         self.resnets = nnx.List(
-            [_temporal_block(in_channels if n == 0 else channels, channels, **make) for n in range(layers)]
+            [_temporal_block(in_channels if n == 0 else channels, channels, **normed) for n in range(layers)]
         )
         self.upsamplers = nnx.List([] if last else [Upsample(channels, **make)])
 
@@ -124,11 +145,10 @@ class DecoderStage(nnx.Module):
 
 
 def _temporal_block(
-    in_channels: int, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype
+    in_channels: int, channels: int, *, norm_num_groups: int, rngs: nnx.Rngs, param_dtype: jnp.dtype
 ) -> SpatioTemporalResBlock:
-    return SpatioTemporalResBlock(
-        in_channels, channels, None, _EPSILON, _TEMPORAL_EPSILON, rngs=rngs, param_dtype=param_dtype
-    )
+    make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
+    return SpatioTemporalResBlock(in_channels, channels, None, _EPSILON, _TEMPORAL_EPSILON, **make)
 
 
 class TemporalDecoder(nnx.Module):
@@ -136,17 +156,18 @@ class TemporalDecoder(nnx.Module):
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
         make = {"rngs": rngs, "param_dtype": param_dtype}
+        normed = make | {"norm_num_groups": config.norm_num_groups}
         widths = config.block_out_channels[::-1]
         layers = config.layers_per_block
         self.conv_in = Conv(config.latent_channels, widths[0], 3, padding=1, **make)
-        self.mid_block = DecoderMid(widths[0], layers, **make)
+        self.mid_block = DecoderMid(widths[0], layers, **normed)
         self.up_blocks = nnx.List(
             [
-                DecoderStage(widths[max(i - 1, 0)], width, layers + 1, i == len(widths) - 1, **make)
+                DecoderStage(widths[max(i - 1, 0)], width, layers + 1, i == len(widths) - 1, **normed)
                 for i, width in enumerate(widths)
             ]
         )
-        self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **make)
+        self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **normed)
         self.conv_out = Conv(widths[-1], config.out_channels, 3, padding=1, **make)
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, **make)
 
