@@ -12,14 +12,16 @@ from typing import Annotated, Any, Literal
 from etils import epath
 from pydantic import Field
 
+from mimicmotion_jax.checkpoint import plan_groups
 from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.data import record
 from mimicmotion_jax.data.beam import Beam, choose_runner, prepare_items
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_info, records_path
 from mimicmotion_jax.data.recipe import DetectorChoice, Encoding, Part, Recipe, detector
 from mimicmotion_jax.data.sources import Item, Source
+from mimicmotion_jax.data.synthetic.config import WorldConfig
 from mimicmotion_jax.data.work import Workshop, read_part
-from mimicmotion_jax.directories import absolute_path
+from mimicmotion_jax.directories import absolute_path, write_file
 from mimicmotion_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class PrepareConfig:
     encode: str | None = None  # checkpoint whose VAE and CLIP outputs are stored for every frame
     size: tuple[int, int] = (1024, 576)  # width, height at which they see the frames
     batch_size: Annotated[int, Field(ge=1)] = 8  # frames that are encoded together
+    world: WorldConfig = WorldConfig()  # with --synthetic
 
     @property
     def recipe(self) -> Recipe:
@@ -188,7 +191,8 @@ def _write_dataset(output: epath.Path, parts: Sequence[Part], info: DatasetInfo,
         leftover.rmtree(missing_ok=True)
     encodings = info.encodings
     features = record.features(*((encodings.latent_shape, encodings.embedding_size) if encodings else ()))
-    shards = _shards(parts)
+    groups = plan_groups({number: part.num_bytes for number, part in enumerate(parts)}, SHARD_BYTES)
+    shards = [[parts[number] for number in group] for group in groups]
     builder = PoseVideos(
         data_dir=str(new), shards=shards, read=read_part, features=features, metadata=info.model_dump(mode="json")
     )
@@ -203,21 +207,5 @@ def _write_dataset(output: epath.Path, parts: Sequence[Part], info: DatasetInfo,
         leftover.rmtree(missing_ok=True)
 
 
-def _shards(parts: Sequence[Part], limit: int | None = None) -> list[list[Part]]:
-    """Cut into rows of at most `limit` bytes (a larger part stands alone)."""
-    limit = SHARD_BYTES if limit is None else limit
-    shards: list[list[Part]] = []
-    room = 0
-    for part in parts:
-        if not shards or part.num_bytes > room:
-            shards.append([])
-            room = limit
-        shards[-1].append(part)
-        room -= part.num_bytes
-    return shards
-
-
 def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
+    write_file(path, (json.dumps(content, indent=2) + "\n").encode())
