@@ -1,0 +1,45 @@
+"""Options of `evaluate.py`: how videos are generated. How they are scored is the protocol's business."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from mimicmotion_jax.config import config_dataclass, to_dict
+from mimicmotion_jax.generate import GenerateConfig
+from mimicmotion_jax.pipeline import SamplingConfig
+
+# What changes speed, not results; and what has a hash of its own.
+_NOT_RESULTS = ("batch_size", "withhold_poses", "detector", "person_model", "pose_model")
+
+
+@config_dataclass
+class EvaluateConfig(SamplingConfig):
+    """Everything that `evaluate.py` lets you choose, beside the files and the protocol."""
+
+    size: tuple[int, int] | None = None  # width, height of the generated videos; None: as the protocol says
+    max_frames: Annotated[int, Field(ge=1)] | None = None  # per sequence, without the reference
+    detector: Literal["auto", "dwpose", "mediapipe"] = "auto"  # for sequences without NAME.npz
+    person_model: str | None = None
+    pose_model: str | None = None
+    person: Literal["largest", "central"] | Annotated[int, Field(ge=0)] = "largest"
+    gaps: Literal["interpolate", "dark"] = "interpolate"
+    confidence: Literal["brightness", "threshold"] = "brightness"
+    antialias: bool = False
+    withhold_poses: bool = False  # generate everything a second time with black pose pictures, as a baseline
+    batch_size: Annotated[int, Field(ge=1)] = 1  # sequences of equal shape that are generated together
+
+    @property
+    def detection(self) -> dict[str, Any]:
+        """What detected poses depend on."""
+        return {name: getattr(self, name) for name in ("detector", "person_model", "pose_model")}
+
+    @property
+    def result_options(self) -> dict[str, Any]:
+        """The options on which generated videos depend, given their poses."""
+        return {name: value for name, value in to_dict(self).items() if name not in _NOT_RESULTS}
+
+    def generation(self) -> GenerateConfig:
+        """What `generate.generate` needs to know."""
+        sampling = {field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingConfig)}
+        return GenerateConfig(**sampling, confidence=self.confidence, antialias=self.antialias, audio=False)

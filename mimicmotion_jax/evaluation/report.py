@@ -1,0 +1,201 @@
+"""The results as one HTML page that needs no other file."""
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mimicmotion_jax.evaluation.comparison import GENERATED, LABELS, TRUE, Comparison
+from mimicmotion_jax.evaluation.figures import (
+    curves_element,
+    panel_labels,
+    slice_element,
+    video_element,
+    write_panels,
+)
+from mimicmotion_jax.evaluation.records import write_text
+from mimicmotion_jax.evaluation.results import METRICS
+from mimicmotion_jax.evaluation.style import CSS
+from mimicmotion_jax.pose.render import DrawStyle
+
+MOST_SHOWN = 12
+"""Sequences whose videos are on the page, which would otherwise grow beyond what browsers like; numbers are of all."""
+
+_ARROWS = {"lower": "↓", "higher": "↑"}
+
+
+def write_page(
+    output: Path, results: Mapping[str, Any], comparisons: Sequence[Comparison], style: DrawStyle, progress: bool = True
+) -> None:
+    """Write OUTPUT/index.html, and OUTPUT/page/NAME.mp4 with the videos that it holds.
+
+    Args:
+        output: the folder of the run.
+        results: as in `results.json`.
+        comparisons: of the same sequences, in the same order.
+        style: how poses are drawn.
+        progress: show a bar.
+    """
+    shown = list(zip(results["sequences"], comparisons, strict=True))[:MOST_SHOWN]
+    bar = tqdm(shown, "page", unit="sequence", disable=not progress)
+    cards = [_sequence_card(output, row, comparison, style) for row, comparison in bar]
+    write_text(output / "index.html", page(results, cards))
+
+
+def page(results: Mapping[str, Any], cards: Sequence[str]) -> str:
+    """The page, from results and one piece of HTML per sequence that is shown."""
+    name, total = results["protocol"]["name"], len(results["sequences"])
+    seams = any(row["seams"] for row in results["sequences"])
+    marks = "Orange marks are frames at which the windows of the generated video change." if seams else ""
+    left_out = f" Shown are the first {len(cards)}; the numbers are of all {total}." if len(cards) < total else ""
+    raw = json.dumps(results, indent=1, allow_nan=False)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Evaluation: {html.escape(name)}</title>
+<style>{CSS}</style>
+</head>
+<body>
+<main>
+<h1>Protocol “{html.escape(name)}”</h1>
+<p class="soft">{total} sequences · {html.escape(results["date"])} · protocol {results["protocol"]["sha256"][:12]}.
+Numbers of other protocols do not compare with these.</p>
+<div class="card">
+{_summary_table(results)}
+<p>PSNR against repeating the reference frame: <b>{results["psnr_above_repeat"]:+.2f} dB</b></p>
+<p class="soft">{_mean_differences(results)}</p>
+</div>
+{_notes(results["notes"])}
+<h2>What was measured</h2>
+<div class="card">{_facts(results)}</div>
+<h2>Sequences</h2>
+<p class="soft">{marks}{left_out}</p>
+{"".join(cards)}
+<h2>Numbers by sequence</h2>
+<div class="card scroll">{_sequence_table(results)}</div>
+<details class="card"><summary>results.json</summary><pre>{html.escape(raw)}</pre></details>
+</main>
+</body>
+</html>
+"""
+
+
+def _sequence_card(output: Path, row: Mapping[str, Any], comparison: Comparison, style: DrawStyle) -> str:
+    generated, true = comparison.frames(GENERATED), comparison.frames(TRUE)
+    path = output / "page" / f"{row['name']}.mp4"
+    write_panels(path, comparison, generated, true, style)
+    labels = "".join(f"<span>{label}</span>" for label in panel_labels(comparison))
+    scores = row["scores"][GENERATED]
+    told = " · ".join(f"{METRICS[key].label} {value:.{METRICS[key].digits}f}" for key, value in scores.items())
+    curves = {name: row["differences"][name] for name in (TRUE, GENERATED)}
+    seams = row["seams"]
+    return f"""<section class="card">
+<h3>{html.escape(row["name"])} <span class="soft">{html.escape(told)}</span></h3>
+{video_element(path)}
+<div class="labels soft">{labels}</div>
+<p class="legend"><b>Difference between consecutive frames</b>, mean of all pixels, 0 to 1:
+<span class="true">true</span>, <span class="generated">generated</span>{_seam_text(row)}</p>
+{curves_element(curves, seams, f"frame differences of {row['name']}") if len(true) > 1 else ""}
+<p class="legend"><b>y-t slices</b> of the middle column, time to the right</p>
+<div class="columns">{slice_element(generated, seams, "generated")}{slice_element(true, seams, "true")}</div>
+</section>
+"""
+
+
+def _summary_table(results: Mapping[str, Any]) -> str:
+    summary = results["summary"]
+    rows = [[LABELS[column], *_cells(summary[column], summary)] for column in summary]
+    return '<div class="scroll">' + _table(["", *_headings(summary)], rows, list(summary)) + "</div>"
+
+
+def _sequence_table(results: Mapping[str, Any]) -> str:
+    shown = results["summary"]
+    rows, classes = [], []
+    for row in results["sequences"]:
+        frames = row["frames"]
+        for column, scores in row["scores"].items():
+            ratio = row["seam_discontinuity"].get(column)
+            rows.append(
+                [
+                    row["name"],
+                    LABELS[column],
+                    f"{frames['compared']} of {frames['true']}",
+                    "×".join(map(str, reversed(row["size"]))),
+                    *_cells(scores, shown, per_sequence=True),
+                    "–" if ratio is None else f"{ratio:.3f}",
+                ]
+            )
+            classes.append(column)
+    headings = ["sequence", "", "frames", "size", *_headings(shown, per_sequence=True), "at seams"]
+    return _table(headings, rows, classes)
+
+
+def _shown_metrics(summary: Mapping[str, Any], per_sequence: bool) -> list[str]:
+    found = [name for name in METRICS if any(name in scores for scores in summary.values())]
+    return [name for name in found if not per_sequence or name not in ("fid_vid", "fvd")]
+
+
+def _headings(summary: Mapping[str, Any], per_sequence: bool = False) -> list[str]:
+    metrics = [METRICS[name] for name in _shown_metrics(summary, per_sequence)]
+    return [f"{metric.label} {_ARROWS[metric.better]}" for metric in metrics]
+
+
+def _cells(scores: Mapping[str, float], summary: Mapping[str, Any], per_sequence: bool = False) -> list[str]:
+    names = _shown_metrics(summary, per_sequence)
+    return [f"{scores[name]:.{METRICS[name].digits}f}" if name in scores else "–" for name in names]
+
+
+def _mean_differences(results: Mapping[str, Any]) -> str:
+    told = [f"{LABELS.get(name, name)} {value:.5f}" for name, value in results["frame_difference"].items()]
+    return "Mean difference between consecutive frames (0 to 1): " + " · ".join(told) if told else ""
+
+
+def _seam_text(row: Mapping[str, Any]) -> str:
+    ratios = {name: ratio for name, ratio in row["seam_discontinuity"].items() if ratio is not None}
+    if not ratios:
+        return ""
+    told = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
+    return f"; at seams, times that elsewhere: {told}"
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return '<div class="notes">' + "".join(f"<p>{html.escape(note)}</p>" for note in notes) + "</div>" if notes else ""
+
+
+def _facts(results: Mapping[str, Any]) -> str:
+    protocol, checkpoint = results["protocol"], results["checkpoint"]
+    facts = {
+        "Protocol": f"{protocol['name']}: {protocol['source']}",
+        "Protocol, SHA-256": protocol["sha256"],
+        "Command": results["command"],
+        "Data": results["data"],
+    }
+    if checkpoint is None:
+        facts["Videos"] = results["generated"]
+    else:
+        facts["Checkpoint"] = checkpoint["path"]
+        facts["Manifest, SHA-256"] = checkpoint["manifest_sha256"]
+        facts["Weights, SHA-256"] = checkpoint["weights_sha256"]
+    facts["Options"] = ", ".join(f"{key}={json.dumps(value)}" for key, value in results["options"].items())
+    facts["Options, SHA-256"] = results["options_sha256"]
+    for network, files in results["networks"].items():
+        for name, sha256 in files.items():
+            facts[f"{network}, SHA-256 of {name}"] = sha256
+    rows = "".join(
+        f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(fact))}</td></tr>" for key, fact in facts.items()
+    )
+    return f'<table class="facts">{rows}</table>'
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]], classes: Iterable[str]) -> str:
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+    body = "".join(
+        f'<tr class="{name}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row, name in zip(rows, classes, strict=True)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,159 @@
+"""Scores of one sequence, per frame and column, and the features that Frechet distances are made from.
+
+    OUTPUT/scores/NAME.json                   see `Scorer.__call__`
+    OUTPUT/features/NETWORK/NAME.COLUMN.npz   `features` [windows, d], and the `key` of what they were made from
+
+Both are kept, and computed again when anything that they depend on has changed.
+"""
+
+import io
+import logging
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from mimicmotion_jax.directories import write_file
+from mimicmotion_jax.evaluation.comparison import GENERATED, TRUE, Comparison
+from mimicmotion_jax.evaluation.protocols import RULES
+from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
+from mimicmotion_jax.metrics import (
+    MetricNetwork,
+    clip_features,
+    foreground,
+    frame_differences,
+    intersection_over_union,
+    lpips,
+    psnr,
+    seam_discontinuity,
+    ssim,
+)
+from mimicmotion_jax.metrics.features import WINDOW
+from mimicmotion_jax.metrics.frames import PSNR_LIMIT
+
+logger = logging.getLogger(__name__)
+
+Networks = Mapping[str, MetricNetwork]
+"""Metric networks that are at hand: any of "i3d", "resnet3d", "lpips"."""
+
+CLIP_NETWORKS = ("resnet3d", "i3d")
+
+
+class Scorer:
+    """Computes what is missing of the scores and features of sequences.
+
+    Args:
+        networks: that are at hand.
+        output: the folder of the run.
+        progress: show bars.
+    """
+
+    def __init__(self, networks: Networks, output: Path, progress: bool = True):
+        self._networks, self._output, self._progress = networks, output, progress
+
+    def __call__(self, comparison: Comparison) -> dict[str, Any]:
+        """The record of a sequence's scores:
+
+            columns      {column: {"psnr", "ssim", …: a value per frame, or null}}
+            differences  {"true" or column: mean absolute difference to the next frame, 0 to 1}
+            seams        frames before which windows change, seam_discontinuity {"true" or "generated": ratio or null}
+
+        Raises:
+            InputError: a video that cannot be read.
+        """
+        path = self._output / "scores" / f"{comparison.sequence.name}.json"
+        key = self._key(comparison)
+        record = read_record(path, key)
+        features = [
+            (network, column)
+            for network in CLIP_NETWORKS
+            if network in self._networks and comparison.num_frames >= WINDOW
+            for column in (TRUE, *comparison.columns)
+            if self._read_features(network, comparison, column) is None
+        ]
+        if record is not None and not features:
+            return record
+        logger.info("scoring %s", comparison.sequence.name)
+        true = comparison.frames(TRUE)
+        background, hands = comparison.background(), comparison.hands()
+        columns, differences = {}, {TRUE: _differences(true)}
+        for column in (TRUE, *comparison.columns):
+            frames = true if column == TRUE else comparison.frames(column)
+            if record is None and column != TRUE:
+                columns[column] = self._score(frames, true, background, hands, comparison.foreground_threshold)
+                differences[column] = _differences(frames)
+            for network in (network for network, missing in features if missing == column):
+                self._write_features(network, comparison, column, frames)
+        if record is not None:
+            return record
+        seams = {name: _seam(differences[name], comparison.seams) for name in (TRUE, GENERATED)}
+        content = {"columns": columns, "differences": differences, "seams": list(comparison.seams)}
+        return write_record(path, key, content | {"seam_discontinuity": seams})
+
+    def features(self, network: str, comparison: Comparison, column: str) -> Float[np.ndarray, "windows d"]:
+        """Features of a column (or the true frames) of a comparison that has been scored; of short videos none."""
+        found = self._read_features(network, comparison, column)
+        return np.zeros((0, 0), np.float32) if found is None else found
+
+    def _score(
+        self,
+        frames: UInt8[np.ndarray, "f h w 3"],
+        true: UInt8[np.ndarray, "f h w 3"],
+        background: UInt8[np.ndarray, "h w 3"] | None,
+        hands: Bool[np.ndarray, "f h w"] | None,
+        threshold: int,
+    ) -> dict[str, list[float | None]]:
+        scores = {"ssim": ssim(frames, true), "psnr": psnr(frames, true)}
+        if "lpips" in self._networks:
+            scores["lpips"] = lpips(self._networks["lpips"], frames, true, progress=self._progress)
+        if background is not None:
+            masks = (foreground(video, background, threshold) for video in (frames, true))
+            scores["foreground_iou"] = intersection_over_union(*masks)
+        if hands is not None:
+            scores["hand_psnr"] = psnr(frames, true, hands)
+        return {name: numbers(np.minimum(v, PSNR_LIMIT) if "psnr" in name else v) for name, v in scores.items()}
+
+    def _key(self, comparison: Comparison) -> str:
+        network = self._networks.get("lpips")
+        made_from = [comparison.identity(column) for column in (TRUE, *comparison.columns)]
+        return sha256_json([RULES, made_from, comparison.known(), dict(network.sha256) if network else None])
+
+    def _features_path(self, network: str, comparison: Comparison, column: str) -> Path:
+        return self._output / "features" / network / f"{comparison.sequence.name}.{column}.npz"
+
+    def _features_key(self, network: str, comparison: Comparison, column: str) -> str:
+        return sha256_json([RULES, dict(self._networks[network].sha256), comparison.identity(column)])
+
+    def _read_features(self, network: str, comparison: Comparison, column: str) -> Float[np.ndarray, "n d"] | None:
+        try:
+            with np.load(self._features_path(network, comparison, column), allow_pickle=False) as file:
+                current = str(file["key"]) == self._features_key(network, comparison, column)
+                return file["features"] if current else None
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            return None
+
+    def _write_features(self, network: str, comparison: Comparison, column: str, frames: np.ndarray) -> None:
+        path = self._features_path(network, comparison, column)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        features = clip_features(self._networks[network], frames, progress=self._progress)
+        content = io.BytesIO()
+        np.savez(content, features=features, key=self._features_key(network, comparison, column))
+        write_file(path, content.getvalue())
+
+
+def numbers(values: Iterable[float]) -> list[float | None]:
+    """For JSON, which knows no NaN and no infinity."""
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _differences(frames: UInt8[np.ndarray, "f h w 3"]) -> list[float | None]:
+    return numbers(frame_differences(frames)) if len(frames) > 1 else []
+
+
+def _seam(differences: list[float | None], seams: tuple[int, ...]) -> float | None:
+    if not seams or len(seams) >= len(differences):
+        return None
+    return numbers([seam_discontinuity(np.array(differences, np.float64), seams)])[0]

@@ -1,0 +1,124 @@
+"""What the model is given for a test sequence: the reference at the model's size, and one person's poses in it."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mimicmotion_jax.data.clips import crop_keypoints
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.evaluation.config import EvaluateConfig
+from mimicmotion_jax.evaluation.protocols import Protocol
+from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
+from mimicmotion_jax.evaluation.regions import Size, central_square
+from mimicmotion_jax.evaluation.sequences import TestSequence
+from mimicmotion_jax.pose.detect import Detector, detect_video, load_detector
+from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
+from mimicmotion_jax.pose.keypoints import ARRAYS, Keypoints
+from mimicmotion_jax.pose.select import fill_gaps, select_person
+from mimicmotion_jax.video.image import Crop, target_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One video to make."""
+
+    sequence: TestSequence
+    video_sha256: str
+    """Of the true frames."""
+    keypoints: Keypoints
+    """Of one person in the model's picture, the reference's pose first."""
+    size: Size
+    """Of the videos to make, pixels."""
+    square: bool
+    """Whether the model is given central squares."""
+
+    @property
+    def name(self) -> str:
+        """Of the sequence."""
+        return self.sequence.name
+
+    @property
+    def num_frames(self) -> int:
+        """True frames in use, the reference included."""
+        return self.keypoints.num_frames
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """True frames as the model sees them, one in memory at a time."""
+        inputs = central_square(self.sequence.size)
+        crop = Crop.plan(inputs.size if self.square else self.sequence.size, self.size)
+        for frame in self.sequence.reader.frames(start=start, stop=self.num_frames if stop is None else stop):
+            yield crop.pixels(inputs.frames([frame])[0] if self.square else frame)
+
+    def withheld(self) -> "Task":
+        """The same with poses that nobody saw, which are drawn as black pictures."""
+        dark = {name: np.zeros_like(getattr(self.keypoints, name)) for name in ARRAYS if name.endswith("_score")}
+        return dataclasses.replace(self, keypoints=dataclasses.replace(self.keypoints, **dark))
+
+    def sha256(self) -> str:
+        """Of all that the model is given."""
+        arrays = {name: getattr(self.keypoints, name).tobytes().hex() for name in ARRAYS}
+        return sha256_json([self.video_sha256, arrays, self.size, self.square, self.num_frames])
+
+
+class TaskMaker:
+    """Turns sequences into tasks; keeps the pose detector, which is loaded when it is first needed.
+
+    Detected keypoints are kept as FOLDER/NAME.npz. `multiple` is what the sides of generated videos are multiples of.
+    """
+
+    def __init__(self, protocol: Protocol, config: EvaluateConfig, multiple: int, folder: Path, progress: bool = True):
+        self._protocol, self._config, self._multiple = protocol, config, multiple
+        self._folder, self._progress = folder, progress
+        self._detector: Detector | None = None
+
+    def __call__(self, sequence: TestSequence, video_sha256: str) -> Task:
+        """Find the poses of a sequence and crop them to the model's size.
+
+        Raises:
+            InputError: unreadable keypoints, nobody in the sequence, a size that does not work.
+        """
+        config, square = self._config, self._protocol.inputs == "square"
+        stop = None if config.max_frames is None else config.max_frames + 1
+        inputs = central_square(sequence.size)
+        source = inputs.size if square else sequence.size
+        try:
+            size = self._size(*source)
+            keypoints = sequence.load_poses() or self._detect(sequence, video_sha256)
+            keypoints = fill_gaps(select_person(keypoints, config.person), config.gaps)[:stop]
+        except InputError as error:
+            raise InputError(f"sequence {sequence.name}: {error}") from None
+        if square:
+            keypoints = inputs.keypoints(keypoints)
+        return Task(sequence, video_sha256, crop_keypoints(keypoints, Crop.plan(source, size)), size, square)
+
+    def _size(self, height: int, width: int) -> Size:
+        resolution, multiple = self._protocol.resolution, self._multiple
+        if self._config.size is None and resolution is not None:
+            return target_size(height, width, resolution, "square" if height == width else "auto")
+        width, height = self._config.size or (width, height)
+        nearest = [max(1, round(side / multiple)) * multiple for side in (width, height)]
+        if nearest != [width, height]:
+            raise InputError(
+                f"videos of {width}x{height} cannot be generated, with this checkpoint both sides must be multiples of "
+                f"{multiple}; say size=[{nearest[0]},{nearest[1]}], for example."
+            )
+        return height, width
+
+    def _detect(self, sequence: TestSequence, video_sha256: str) -> Keypoints:
+        path = self._folder / f"{sequence.name}.npz"
+        record, key = path.with_suffix(".json"), sha256_json([video_sha256, self._config.detection])
+        if path.is_file() and read_record(record, key):
+            return load_keypoints(path)
+        if self._detector is None:
+            models = {"person_model": self._config.person_model, "pose_model": self._config.pose_model}
+            self._detector = load_detector(self._config.detector, **models)
+        reader = sequence.reader
+        found = detect_video(reader.frames(), self._detector, reader.fps, reader.num_frames, self._progress)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+        save_keypoints(found, path)
+        write_record(record, key, {"frames": found.num_frames})
+        return found

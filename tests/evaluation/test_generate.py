@@ -1,0 +1,175 @@
+"""Generation for an evaluation: the pipeline's own frames, baselines, what is kept between runs, seams."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mimicmotion_jax import InputError, stages
+from mimicmotion_jax.checkpoint import save_checkpoint
+from mimicmotion_jax.diffusion.fusion import make_plan
+from mimicmotion_jax.evaluation.config import EvaluateConfig
+from mimicmotion_jax.evaluation.protocols import PROTOCOLS
+from mimicmotion_jax.evaluation.run import Request, evaluate
+from mimicmotion_jax.evaluation.sequences import find_sequences
+from mimicmotion_jax.evaluation.tasks import TaskMaker
+from mimicmotion_jax.evaluation.videos import plan_seams
+from mimicmotion_jax.models.build import NETWORKS
+from mimicmotion_jax.pose.files import load_keypoints
+from mimicmotion_jax.pose.render import draw_poses
+from mimicmotion_jax.pose.select import fill_gaps
+from mimicmotion_jax.video.decode import open_video
+
+OPTIONS = {"num_inference_steps": 1, "guidance_scale": 1.0}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_pipeline, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "checkpoint"
+    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
+    save_checkpoint(path, tiny_pipeline.config, networks, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(data, checkpoint):
+    def evaluate_once(output: Path, **options) -> dict:
+        request = Request(protocol="synthetic", data=data, output=output, checkpoint=checkpoint, num_devices=1)
+        return evaluate(request, EvaluateConfig(**OPTIONS | options), progress=False)
+
+    return evaluate_once
+
+
+@pytest.fixture(scope="module")
+def first(run, tmp_path_factory):
+    """The results of a run with all baselines, and its folder."""
+    output = tmp_path_factory.mktemp("run") / "out"
+    return run(output, withhold_poses=True), output
+
+
+def frames_of(path):
+    return np.stack(list(open_video(path).frames()))
+
+
+def inputs(data, name):
+    frames = frames_of(data / name)
+    poses = draw_poses(fill_gaps(load_keypoints(data / f"{name}.npz")), 64, 48)
+    return frames, poses
+
+
+def test_the_frames_are_the_pipelines(first, data, tiny_pipeline):
+    frames, poses = inputs(data, "b")
+    for folder, pictures in (("videos", poses), ("withheld", 0 * poses)):
+        expected = tiny_pipeline(frames[0], pictures, **OPTIONS).frames
+        made = frames_of(first[1] / folder / "b")
+        assert np.abs(made - 255 * expected).max() < 0.6  # rounding
+    assert (frames_of(first[1] / "videos" / "b") != frames_of(first[1] / "withheld" / "b")).any()
+
+
+def test_the_ceiling_is_the_vae_alone(first, data, tiny_pipeline):
+    frames, _ = inputs(data, "a")
+    silence = jnp.zeros((1, 64, 48, 3))
+    latents = [stages.encode_image(tiny_pipeline.vae, jnp.asarray(frame[None]), silence) for frame in frames[1:]]
+    scaled = np.stack(latents, axis=1) * tiny_pipeline.vae.config.scaling_factor
+    config = EvaluateConfig(**OPTIONS)
+    expected = np.concatenate(list(tiny_pipeline.decode(scaled, config)), axis=1)[0]
+    np.testing.assert_array_equal(frames_of(first[1] / "reconstruction" / "a"), np.round(255 * expected))
+
+
+def test_results_say_what_they_are_of(first, checkpoint):
+    results, output = first
+    assert list(results["summary"]) == ["generated", "repeat", "withheld", "reconstruction"]
+    for row in results["sequences"]:
+        assert row["frames"] == {"true": 10, "generated": 10, "compared": 10}
+        assert len(row["differences"]["generated"]) == 9
+        # Windows of 8 with the slot, overlap 3: moving frames 0 to 6 and 3 to 9.
+        assert row["seams"] == [3, 7]
+        curve = row["differences"]["generated"]
+        expected = (curve[2] + curve[6]) / 2 / np.mean([v for i, v in enumerate(curve) if i not in (2, 6)])
+        assert row["seam_discontinuity"]["generated"] == pytest.approx(expected)
+    assert results["checkpoint"]["manifest_sha256"] in (output / "index.html").read_text()
+    assert results["options"]["num_inference_steps"] == 1
+    assert results["command"] == ""
+    generated, repeat = results["summary"]["generated"], results["summary"]["repeat"]
+    assert results["psnr_above_repeat"] == pytest.approx(generated["psnr"] - repeat["psnr"])
+    assert (output / "index.html").read_text().count('<line x1="3" x2="3"') == 4  # above two slices of two sequences
+
+
+def times(output: Path) -> dict:
+    made = [path for folder in ("videos", "withheld", "reconstruction", "scores", "page") for path in
+            (output / folder).rglob("*") if path.is_file()]  # fmt: skip
+    assert len(made) == 3 * (2 * 10 + 2) + 2 + 2 * 2
+    return {path.relative_to(output): path.stat().st_mtime_ns for path in made}
+
+
+def test_what_is_there_is_not_made_again(first, run, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(first[1], output)
+    before = times(output)
+    results = run(output, withhold_poses=True)
+    assert times(output) == before
+    assert results["summary"] == first[0]["summary"]
+
+    (output / "videos" / "a" / "00004.png").unlink()
+    (output / "reconstruction" / "b.json").unlink()
+    (output / "scores" / "b.json").unlink()
+    results = run(output, withhold_poses=True)
+    after = times(output)
+    changed = {str(path.parent if path.suffix == ".png" else path) for path in after if after[path] != before[path]}
+    assert changed == {"videos/a", "videos/a.json", "reconstruction/b", "reconstruction/b.json", "scores/b.json"}
+    assert results["summary"]["reconstruction"] == first[0]["summary"]["reconstruction"]
+    assert results["summary"]["repeat"] == first[0]["summary"]["repeat"]
+
+
+def test_keys_tell_runs_apart(data, tmp_path):
+    """Other true frames, poses, options or weights are other videos; speed and the detector of given poses are not."""
+    make = TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(), 16, tmp_path, progress=False)
+    one, two = find_sequences(data, PROTOCOLS["synthetic"])
+    task = make(one, "x")
+    assert task.sha256() == make(one, "x").sha256()
+    assert len({task.sha256(), make(one, "y").sha256(), task.withheld().sha256(), make(two, "x").sha256()}) == 3 + (
+        task.keypoints.body.tobytes() != make(two, "x").keypoints.body.tobytes()
+    )
+    base = EvaluateConfig().result_options
+    assert EvaluateConfig(batch_size=4, detector="mediapipe").result_options == base
+    for change in ({"seed": 1}, {"max_frames": 3}, {"fusion": "none"}, {"antialias": True}, {"size": (64, 64)}):
+        assert EvaluateConfig(**change).result_options != base
+
+
+def test_inputs_of_protocols(data, tmp_path):
+    """The model sees pictures, or their central squares, and poses follow."""
+    (sequence, _) = find_sequences(data, PROTOCOLS["synthetic"])
+    task = TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(max_frames=3), 16, tmp_path)(sequence, "x")
+    assert (task.size, task.num_frames) == ((64, 48), 4)
+    np.testing.assert_array_equal(np.stack(list(task.frames())), frames_of(data / "a")[:4])
+    square = TaskMaker(PROTOCOLS["disco"], EvaluateConfig(size=(48, 48)), 16, tmp_path)(sequence, "x")
+    np.testing.assert_array_equal(np.stack(list(square.frames())), frames_of(data / "a")[:, 8:56])
+    rows = (task.keypoints.body[..., 1] * 64 - 8) / 48
+    np.testing.assert_allclose(square.keypoints.body[:4, ..., 1], rows, atol=1e-6)
+    with pytest.raises(InputError, match=r"sequence a: .* multiples of 16; say size=\[48,64\]"):
+        TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(size=(50, 60)), 16, tmp_path)(sequence, "x")
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        # Segments of 3 at 0, 2, 4: frames 2 and 4 are shared.
+        ("progressive", [2, 3, 4, 5]),
+        # Segments of 3 at 0, 3 and 4; frames 4 and 5 belong to the second.
+        ("none", [3, 6]),
+    ],
+)
+def test_seams_by_hand(mode, expected):
+    assert plan_seams(make_plan(8, 4, 1, mode), 8) == expected
+    assert plan_seams(make_plan(8, 8, 3, mode), 8) == []
+    assert plan_seams(make_plan(8, 4, 1, mode), 4) == [seam for seam in expected if seam < 3]
+
+
+def test_records_are_json(first):
+    record = json.loads((first[1] / "videos" / "a.json").read_text())
+    assert record["frames"] == 10
+    assert record["options"]["num_inference_steps"] == 1
