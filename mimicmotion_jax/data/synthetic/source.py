@@ -22,7 +22,7 @@ from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.video.encode import check_writable, open_writer
 
-VERSION = 1
+VERSION = 2
 """To be raised when `world` or `detector` makes something else of the same scene, so that it is prepared again."""
 
 

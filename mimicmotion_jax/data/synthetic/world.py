@@ -96,13 +96,16 @@ def make_scenes(
     if count < 0 or seed < 0:
         raise InputError(f"scenes need a count and a seed of at least 0, not {count} and {seed}.")
     _check_size(width, height, num_frames, fps)
-    random = np.random.default_rng([_TAG, seed, _SPLITS.index(split)])
-    numbers = 2 * random.integers(_NUMBERS, size=(count, 3)) + _SPLITS.index(split)
-    framings = np.where(random.random(count) < 0.5, "full", "half")
-    return [
-        Scene(*map(int, row), str(framing), width, height, num_frames, float(fps))
-        for row, framing in zip(numbers, framings, strict=True)
-    ]
+    return [_draw(number, seed, split, width, height, num_frames, float(fps)) for number in range(count)]
+
+
+def _draw(number: int, seed: int, split: str, width: int, height: int, num_frames: int, fps: float) -> Scene:
+    """Scene `number` of a seed: the same however many there are."""
+    parity = _SPLITS.index(split)
+    random = np.random.default_rng([_TAG, seed, parity, number])
+    character, motion, background = (2 * int(random.integers(_NUMBERS)) + parity for _ in range(3))
+    framing = "full" if random.random() < 0.5 else "half"
+    return Scene(character, motion, background, framing, width, height, num_frames, fps)
 
 
 @beartype

@@ -242,3 +242,8 @@ def test_bad_draws_say_what_is_wrong():
         make_scenes(-1, 0, "train", WIDTH, HEIGHT, FRAMES)
     with pytest.raises(InputError, match="32 pixels"):
         make_scenes(1, 0, "train", 16, HEIGHT, FRAMES)
+
+
+def test_a_scene_is_the_same_in_a_larger_set():
+    size = {"seed": 3, "split": "train", "width": 64, "height": 96, "num_frames": 2}
+    assert make_scenes(40, **size)[:10] == make_scenes(10, **size)
