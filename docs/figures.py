@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from mimicmotion_jax.data.synthetic.source import detect
+from mimicmotion_jax.data.synthetic.world import make_scenes, render
 from mimicmotion_jax.diffusion.fusion import make_plan
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.demo import demo_motion, demo_reference
@@ -56,7 +58,25 @@ def poses() -> None:
     Image.fromarray(side_by_side(panels, labels=labels)[0]).save(IMAGES / "alignment.png", optimize=True)
 
 
+def world() -> None:
+    """People of the synthetic world; below, one of them in motion beside what the simulated detector sees."""
+    width, height, columns = 216, 288, 8
+    people = [render(scene).frames[0] for scene in make_scenes(columns, 5, "test", width, height, 1)]
+    (scene,) = make_scenes(1, 5, "test", width, height, 40)
+    rendered = render(scene)
+    keypoints = detect(scene, rendered.keypoints)
+    moments = range(6, 40, 9)
+    below = [
+        panel
+        for i in moments
+        for panel in (rendered.frames[i], draw_pose(keypoints, i, height, width, DrawStyle(antialias=True)))
+    ]
+    rows = [np.concatenate(panels, axis=1) for panels in (people, below)]
+    Image.fromarray(np.concatenate(rows)).quantize(256).save(IMAGES / "world.png", optimize=True)
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     fusion()
     poses()
+    world()

@@ -53,6 +53,7 @@ class GenerateConfig(SamplingConfig):
     smooth: bool = False  # one-euro filter against jitter
     confidence: Literal["brightness", "threshold"] = "brightness"
     antialias: bool = False
+    stroke_width: Annotated[float, Field(gt=0, le=20)] = 1.0
     # The output.
     audio: bool = True  # carry the driving video's sound over
     save_pose: bool = False  # beside the video: OUTPUT_pose.mp4 and OUTPUT_pose.npz
@@ -64,7 +65,7 @@ class GenerateConfig(SamplingConfig):
     @property
     def draw_style(self) -> DrawStyle:
         """How skeletons are drawn."""
-        return DrawStyle(confidence=self.confidence, antialias=self.antialias)
+        return DrawStyle(confidence=self.confidence, antialias=self.antialias, stroke_width=self.stroke_width)
 
 
 @dataclasses.dataclass(frozen=True)

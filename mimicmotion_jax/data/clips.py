@@ -37,6 +37,7 @@ class DataConfig:
     hand_padding: Annotated[float, Field(ge=0)] = PADDING
     confidence: Literal["brightness", "threshold"] = "brightness"
     antialias: bool = False
+    stroke_width: Annotated[float, Field(gt=0, le=20)] = 1.0  # of drawn poses, times the official release's
     num_workers: Annotated[int, Field(ge=0)] = 0  # processes; 0 reads in threads of this one
     prefetch: Annotated[int, Field(ge=0)] = 2  # batches made ahead, by each worker
 
@@ -61,7 +62,7 @@ class DataConfig:
     @property
     def draw_style(self) -> DrawStyle:
         """How poses are drawn."""
-        return DrawStyle(confidence=self.confidence, antialias=self.antialias)
+        return DrawStyle(confidence=self.confidence, antialias=self.antialias, stroke_width=self.stroke_width)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ class EvaluateConfig(SamplingConfig):
     gaps: Literal["interpolate", "dark"] = "interpolate"
     confidence: Literal["brightness", "threshold"] = "brightness"
     antialias: bool = False
+    stroke_width: Annotated[float, Field(gt=0, le=20)] = 1.0
     withhold_poses: bool = False  # generate everything a second time with black pose pictures, as a baseline
     batch_size: Annotated[int, Field(ge=1)] = 1  # sequences of equal shape that are generated together
 
@@ -42,4 +43,5 @@ class EvaluateConfig(SamplingConfig):
     def generation(self) -> GenerateConfig:
         """What `generate.generate` needs to know."""
         sampling = {field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingConfig)}
-        return GenerateConfig(**sampling, confidence=self.confidence, antialias=self.antialias, audio=False)
+        drawing = {name: getattr(self, name) for name in ("confidence", "antialias", "stroke_width")}
+        return GenerateConfig(**sampling, **drawing, audio=False)

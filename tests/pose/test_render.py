@@ -174,6 +174,18 @@ def test_antialiasing_conserves_light():
     assert small.mean() == pytest.approx(canvas.mean(), rel=0.1)
 
 
+@pytest.mark.parametrize(("height", "width", "stroke_width"), [(3840, 2160, 1), (640, 360, 6), (320, 180, 12)])
+def test_strokes_of_any_width(height, width, stroke_width):
+    """A limb is 4 canvas pixels thick on both sides of its line, on a canvas of 2160 / stroke_width pixels."""
+    k = dance(num_frames=1)
+    arrays = {name: np.zeros_like(getattr(k, name)) for name in ARRAYS}
+    arrays["body"][0, 0, [Body.R_SHOULDER, Body.R_ELBOW]] = [(0.2, 0.5), (0.8, 0.5)]
+    arrays["body_score"][0, 0, [Body.R_SHOULDER, Body.R_ELBOW]] = 1
+    limb = Keypoints(**arrays, width=width, height=height, fps=1)
+    picture = draw_pose(limb, 0, height, width, DrawStyle(stroke_width=stroke_width))
+    assert picture[:, width // 2].any(-1).sum() == 2 * 4 + 1
+
+
 def test_lazy_sequence_draws_what_is_asked_for():
     k = dance(num_frames=4)
     poses, drawn = DrawnPoses(k, 128, 96), draw_poses(k, 128, 96)
@@ -203,3 +215,6 @@ def test_bad_requests():
         draw_poses(k, 64, 0)
     with pytest.raises(InputError, match="'bright'"):
         DrawStyle(confidence="bright")
+    for width in (0, -1, 21, float("nan")):
+        with pytest.raises(InputError, match="stroke_width"):
+            DrawStyle(stroke_width=width)
