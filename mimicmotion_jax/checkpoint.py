@@ -225,7 +225,10 @@ def stored_groups(
     root = absolute_path(directory)
     index = _read_json(root, _INDEX)
     if name not in index:
-        raise InputError(f"{root} holds no {name}, only {', '.join(index)}; convert the weights again.")
+        raise InputError(
+            f"{root} holds no {name}, only {', '.join(index)}; give a complete checkpoint (train_vae.py writes "
+            "encoders alone)."
+        )
     stored = {key: tuple(leaf["shape"]) for group in index[name] for key, leaf in group.items()}
     problems = [f"{key} is missing" for key in shapes if key not in stored]
     problems += [f"{key} is unknown" for key in stored if key not in shapes]
