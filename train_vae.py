@@ -15,7 +15,7 @@ from mimicmotion_jax.training.autoencoder.run import VAERun
 
 EXAMPLES = """examples:
   python train_vae.py --config configs/vae_synthetic.yaml data.dataset=data/world
-  python train.py encoders=outputs/vae_synthetic/model model=tiny data.dataset=data/world
+  python train.py --config configs/train_synthetic.yaml      with these encoders (its head tells how)
 
 run the same command again to go on where a run stopped.
 """
