@@ -69,7 +69,7 @@ class Run:
     def _start(self) -> tuple[TrainState, dict[str, jax.Array]]:
         """Fresh or from the newest checkpoint; sets the loader to where it was."""
         shapes = {key: self.template.shapes[key] for key in self.trained}
-        abstract = abstract_state(shapes, self.config, self.mesh)
+        abstract = abstract_state(shapes, self.config.optimizer, self.config.steps, self.mesh)
         latest = self.checkpoints.latest()
         if latest is not None:
             self._compare(self.checkpoints.read_run())
@@ -79,7 +79,9 @@ class Run:
         frozen = {key: params.pop(key) for key in self.fixed}
         if latest is None:
             shardings = jax.tree.map(lambda x: x.sharding, abstract)
-            make = jax.jit(lambda params: new_state(params, self.config), out_shardings=shardings)
+            make = jax.jit(
+                lambda params: new_state(params, self.config.optimizer, self.config.steps), out_shardings=shardings
+            )
             return make(params), frozen
         state, data = self.checkpoints.restore(abstract)
         self.loader.set_state(data)

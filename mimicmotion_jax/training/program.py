@@ -53,7 +53,7 @@ def lower_train_step(config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
     check_shapes(config, model, mesh)
     template = Template(model)
     trained, fixed = split_trainable(list(template.shapes), config.trainable)
-    state = abstract_state({key: template.shapes[key] for key in trained}, config, mesh)
+    state = abstract_state({key: template.shapes[key] for key in trained}, config.optimizer, config.steps, mesh)
     frozen = {key: _parameter(template.shapes[key], jnp.float32, mesh) for key in fixed}
     batch = abstract_batch(config, model, config.batch_size, mesh)
     return make_train_step(config, template, mesh).lower(state, frozen, batch)

@@ -114,20 +114,22 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
 
 
-def abstract_state(shapes: Mapping[str, tuple[int, ...]], config: TrainConfig, mesh: Mesh) -> TrainState:
+def abstract_state(
+    shapes: Mapping[str, tuple[int, ...]], config: OptimizerConfig, steps: int, mesh: Mesh
+) -> TrainState:
     """Shapes, dtypes and shardings of the state of a run that trains parameters of these shapes."""
     params = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in shapes.items()}
-    state = jax.eval_shape(lambda params: new_state(params, config), params)
+    state = jax.eval_shape(lambda params: new_state(params, config, steps), params)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.shard_parameter(mesh, x.shape)), state
     )
 
 
-def new_state(params: Params, config: TrainConfig) -> TrainState:
+def new_state(params: Params, config: OptimizerConfig, steps: int) -> TrainState:
     """The state at step 0; to be jitted with the shardings of `abstract_state`."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=make_optimizer(config.optimizer, config.steps).init(params),
-        ema=dict(params) if config.optimizer.ema_decay else {},
+        opt_state=make_optimizer(config, steps).init(params),
+        ema=dict(params) if config.ema_decay else {},
     )

@@ -1,11 +1,10 @@
-"""One training step: gradients over the parts of a batch, clipping, AdamW, averages; a bad step changes nothing."""
+"""One training step: gradients over the parts of a batch, then `update`."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -13,39 +12,29 @@ from jaxtyping import Array, Float
 from mimicmotion_jax import sharding
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.objective import Encoded, draw, objective
-from mimicmotion_jax.training.state import Params, Template, TrainState, learning_rate, make_optimizer
+from mimicmotion_jax.training.state import Params, Template, TrainState
+from mimicmotion_jax.training.update import Metrics, make_update
 
-Metrics = dict[str, Float[Array, ""]]
 Step = Callable[[TrainState, Params, Encoded], tuple[TrainState, Metrics]]
 
 
 def make_train_step(config: TrainConfig, template: Template, mesh: Mesh) -> Step:
     """The jitted step (state, frozen parameters, batch) -> (state, metrics); the state's memory is reused.
 
-    Metrics: `loss`, `loss_hands` and `loss_elsewhere` (unweighted mean errors), `grad_norm` (before clipping),
-    `learning_rate`, `finite`. Where loss or gradient is not finite the state comes back as it was.
+    Metrics: those of `make_update`, `loss_hands` and `loss_elsewhere` (unweighted mean errors).
     """
     loss_and_grads = jax.value_and_grad(functools.partial(_loss, config, template, mesh), has_aux=True)
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    schedule = learning_rate(config.optimizer, config.steps)
+    update = make_update(config.optimizer, config.steps)
 
     def step(state: TrainState, frozen: Params, batch: Encoded) -> tuple[TrainState, Metrics]:
         loss, sums, grads = _accumulate(loss_and_grads, config.accumulation, state.params, frozen, batch, mesh)
         grads = jax.lax.with_sharding_constraint(grads, sharding.shard_parameters(mesh, grads))
-        grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        new = TrainState(state.step + 1, params, opt_state, _average(config, state, params))
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        metrics = {
-            "loss": loss,
+        state, metrics = update(state, loss, grads)
+        means = {
             "loss_hands": sums["hand_error"] / jnp.maximum(sums["hand_count"], 1),
             "loss_elsewhere": sums["other_error"] / jnp.maximum(sums["other_count"], 1),
-            "grad_norm": grad_norm,
-            "learning_rate": schedule(state.step),
-            "finite": finite.astype(jnp.float32),
         }
-        return jax.tree.map(functools.partial(jnp.where, finite), new, state), metrics
+        return state, metrics | means
 
     return jax.jit(step, donate_argnums=0)
 
@@ -84,12 +73,3 @@ def _accumulate(
     zeros = jax.lax.with_sharding_constraint(zeros, sharding.shard_parameters(mesh, zeros))
     (loss, sums, grads), _ = jax.lax.scan(add, zeros, cut)
     return loss / parts, sums, jax.tree.map(lambda g: g / parts, grads)
-
-
-def _average(config: TrainConfig, state: TrainState, params: Params) -> Params:
-    """Exponential moving average with the warm-up min(decay, (1 + n) / (10 + n)) after n steps."""
-    if not state.ema:
-        return {}
-    steps = state.step.astype(jnp.float32)
-    decay = jnp.minimum(config.optimizer.ema_decay, (1 + steps) / (10 + steps))
-    return {key: decay * old + (1 - decay) * params[key] for key, old in state.ema.items()}

@@ -51,12 +51,13 @@ class VAERun:
     def _start(self) -> TrainState:
         """Fresh or from the newest checkpoint; sets the loader to where it was."""
         mesh = sharding.training_mesh(devices=jax.local_devices()[:1])
-        abstract = abstract_state(self.template.shapes, self.config, mesh)
+        optimizer, steps = self.config.optimizer, self.config.steps
+        abstract = abstract_state(self.template.shapes, optimizer, steps, mesh)
         latest = self.checkpoints.latest()
         if latest is None:
             params = initial_params(self.model, self.config.seed)
             shardings = jax.tree.map(lambda x: x.sharding, abstract)
-            return jax.jit(lambda params: new_state(params, self.config), out_shardings=shardings)(params)
+            return jax.jit(lambda params: new_state(params, optimizer, steps), out_shardings=shardings)(params)
         self._compare(self.checkpoints.read_run())
         state, data = self.checkpoints.restore(abstract)
         self.loader.set_state(data)

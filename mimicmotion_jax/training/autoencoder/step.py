@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array
 
@@ -14,7 +13,8 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.autoencoder.loss import Metrics, autoencoder_loss, draw_noise
-from mimicmotion_jax.training.state import Params, TrainState, learning_rate, make_optimizer
+from mimicmotion_jax.training.state import Params, TrainState
+from mimicmotion_jax.training.update import make_update
 
 _INITIAL_LOGVAR = -4.0
 
@@ -66,11 +66,9 @@ def _passing(shape: tuple[int, ...], average: bool) -> Array:
 def make_vae_step(config: VAETrainConfig, template: VAETemplate) -> Step:
     """The jitted step (state, batch) -> (state, metrics); the state's memory is reused.
 
-    Metrics: those of `autoencoder_loss`, `loss`, `grad_norm` (before clipping), `learning_rate` and `finite`. Where
-    loss or gradient is not finite the state comes back as it was.
+    Metrics: those of `autoencoder_loss` and of `make_update`.
     """
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    schedule = learning_rate(config.optimizer, config.steps)
+    update = make_update(config.optimizer, config.steps)
 
     def loss_of(params: Params, batch: Mapping[str, Array]) -> tuple[Array, Metrics]:
         hand_mask = batch["hand_mask"]
@@ -80,27 +78,7 @@ def make_vae_step(config: VAETrainConfig, template: VAETemplate) -> Step:
 
     def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
         (loss, parts), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, batch)
-        grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        new = TrainState(state.step + 1, params, opt_state, _average(config, state, params))
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        metrics = {
-            "loss": loss,
-            **parts,
-            "grad_norm": grad_norm,
-            "learning_rate": schedule(state.step),
-            "finite": finite.astype(jnp.float32),
-        }
-        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state), metrics
+        state, metrics = update(state, loss, grads)
+        return state, metrics | parts
 
     return jax.jit(step, donate_argnums=0)
-
-
-def _average(config: VAETrainConfig, state: TrainState, params: Params) -> Params:
-    """As in `training.step`."""
-    if not state.ema:
-        return {}
-    steps = state.step.astype(jnp.float32)
-    decay = jnp.minimum(config.optimizer.ema_decay, (1 + steps) / (10 + steps))
-    return optax.incremental_update(params, state.ema, 1 - decay)
