@@ -12,16 +12,15 @@ import jax
 from mimicmotion_jax import distributed
 from mimicmotion_jax.checkpoint import read_config
 from mimicmotion_jax.cli import log_to_stderr, script_parser
-from mimicmotion_jax.config import load_config
 from mimicmotion_jax.demo import run_demo
 from mimicmotion_jax.errors import InputError, run_script
-from mimicmotion_jax.generate import GenerateConfig, Job, Preparer, generate, load_pipeline
+from mimicmotion_jax.generate import GenerateConfig, Job, Preparer, generate, load_options, load_pipeline
 from mimicmotion_jax.jobs import read_jobs, run_jobs
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.program import compile_only
 
 EXAMPLES = """examples:
-  python sample.py                                   a small run with random weights, to see that everything works
+  python sample.py                                   the small model that comes with the code, on its own inputs
   python sample.py --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
   python sample.py --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
   python sample.py --checkpoint DIR --jobs jobs.jsonl --output-dir videos batch_size=4
@@ -63,13 +62,13 @@ def main() -> int:
     if args.topology and not args.compile_only:
         raise InputError("--topology goes with --compile-only: there is nothing to run on.")
     if args.compile_only:
-        return _compile_only(args, load_config(GenerateConfig, args.config, overrides))
+        return _compile_only(args, load_options(args.checkpoint, args.config, overrides))
     nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
     if nothing_given:
         run_demo(args.output or Path("outputs/demo.mp4"), args.config, overrides)
         return 0
 
-    config = load_config(GenerateConfig, args.config, overrides)
+    config = load_options(args.checkpoint, args.config, overrides)
     if args.checkpoint is None:
         raise InputError("say which weights to use with --checkpoint DIR; convert_weights.py makes one.")
     if args.jobs is not None:
@@ -77,7 +76,8 @@ def main() -> int:
     for name in ("image", "motion", "output"):
         if getattr(args, name) is None:
             raise InputError(f"--{name} is missing; see python sample.py --help.")
-    job, preparer = Job(args.image, args.motion, args.output, args.image_pose), Preparer(config)
+    job = Job(args.image, args.motion, args.output, args.image_pose)
+    preparer = Preparer(config, read_config(args.checkpoint).size_multiple)
     preparer.check(job)
     pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
     generate(pipeline, [preparer(job)], config)

@@ -1,6 +1,7 @@
 """Our checkpoints on disk: config.json, manifest.json and, for each network, a row of orbax checkpoints.
 
     DIR/config.json            sizes of the four networks and the window size (`ModelConfig`)
+    DIR/sampling.json          options that sampling begins with (size, drawing, …), where training has set any
     DIR/manifest.json          where the weights came from: names, sha256, counts, dtype, window size
     DIR/params/index.json      which tensors lie in which group, with shape and dtype
     DIR/params/unet-00000 ...  one orbax checkpoint of a flat {"conv_in.kernel": array} per group
@@ -34,6 +35,7 @@ GROUP_BYTES = 2**26
 CHUNK_BYTES = 2**22  # read and written in parallel; small buffers leave small holes in the heap
 _MANIFEST = "manifest.json"
 _CONFIG = "config.json"
+_SAMPLING = "sampling.json"
 _INDEX = "params/index.json"
 
 
@@ -70,14 +72,18 @@ class CheckpointWriter:
             checkpointer.save(_group_path(self._root, name, len(groups)), dict(arrays), save_args=chunks)
         groups.append({key: {"shape": list(array.shape), "dtype": str(array.dtype)} for key, array in arrays.items()})
 
-    def finish(self, config: ModelConfig, sources: Sequence[Mapping[str, Any]]) -> None:
-        """Write the index, the configuration and, last, the manifest (with `sources`) that makes it a checkpoint."""
+    def finish(
+        self, config: ModelConfig, sources: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write index, configuration, options and, last, the manifest (with `sources`) that makes it a checkpoint."""
         if jax.process_index() != 0:
             return
         networks = {name: _summary(groups) for name, groups in self._index.items()}
         manifest = {"format": FORMAT, "window_size": config.window_size, "networks": networks, "sources": list(sources)}
-        for name, content in ((_INDEX, self._index), (_CONFIG, to_dict(config)), (_MANIFEST, manifest)):
-            (self._root / name).write_text(json.dumps(content, indent=None if name == _INDEX else 2) + "\n")
+        files = {_INDEX: self._index, _CONFIG: to_dict(config), _SAMPLING: sampling, _MANIFEST: manifest}
+        for name, content in files.items():
+            if content:
+                (self._root / name).write_text(json.dumps(content, indent=None if name == _INDEX else 2) + "\n")
 
 
 def _group_path(root: epath.Path, name: str, number: int) -> epath.Path:
@@ -109,6 +115,7 @@ def save_checkpoint(
     *,
     dtype: str | None = None,
     sources: Sequence[Mapping[str, Any]] = (),
+    sampling: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> None:
@@ -120,6 +127,7 @@ def save_checkpoint(
         states: parameters of each network, by its name in `NETWORKS`.
         dtype: cast to this; None keeps every tensor's own.
         sources: entries for the manifest's `sources`.
+        sampling: options that sampling with these weights begins with.
         overwrite: replace an existing checkpoint.
         progress: show a bar.
 
@@ -134,7 +142,7 @@ def save_checkpoint(
             for group in plan_groups({key: array.nbytes for key, array in params.items()}):
                 writer.add_group(name, {key: params[key].astype(dtype or params[key].dtype) for key in group})
                 bar.update(sum(params[key].nbytes for key in group))
-        writer.finish(config, sources)
+        writer.finish(config, sources, sampling)
 
 
 def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
@@ -171,6 +179,17 @@ def read_config(directory: epath.PathLike) -> ModelConfig:
     read_manifest(directory)
     root = absolute_path(directory)
     return build_config(ModelConfig, _read_json(root, _CONFIG), source=str(root / _CONFIG))
+
+
+def read_sampling(directory: epath.PathLike) -> dict[str, Any]:
+    """The options that sampling with this checkpoint begins with; empty where it says nothing.
+
+    Raises:
+        InputError: no checkpoint there, or a damaged one.
+    """
+    read_manifest(directory)
+    root = absolute_path(directory)
+    return _read_json(root, _SAMPLING) if (root / _SAMPLING).exists() else {}
 
 
 def load_params(

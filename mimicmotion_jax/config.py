@@ -30,6 +30,15 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: Sequenc
     Raises:
         InputError: unreadable or malformed YAML, unknown key, wrong type, value out of range.
     """
+    return build_config(cls, read_values(path, overrides), source=str(path) if path else "the configuration")
+
+
+def read_values(path: str | Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a YAML file (optional) and then overrides say, not yet validated.
+
+    Raises:
+        InputError: unreadable or malformed YAML, an override that is no `key=value`.
+    """
     values: dict[str, Any] = {} if path is None else _read_yaml(Path(path))
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -40,7 +49,7 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: Sequenc
         except yaml.YAMLError:
             value = text
         _set(values, key.strip().split("."), value, override)
-    return build_config(cls, values, source=str(path) if path else "the configuration")
+    return values
 
 
 def build_config(cls: type[T], values: dict[str, Any], source: str = "the configuration") -> T:

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import Field
 
+from mimicmotion_jax.checkpoint import read_sampling
 from mimicmotion_jax.compilation import enable_compilation_cache
-from mimicmotion_jax.config import config_dataclass, to_dict
+from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pipeline import DTypeName, MimicMotionPipeline, PoseBatch, SamplingConfig
 from mimicmotion_jax.pose.align import align
@@ -26,7 +27,7 @@ from mimicmotion_jax.sharding import sampling_mesh
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import VideoWriter, check_writable, open_writer
-from mimicmotion_jax.video.image import crop_resize, read_image, target_size
+from mimicmotion_jax.video.image import SIZE_MULTIPLE, crop_resize, read_image, target_size
 from mimicmotion_jax.video.provenance import provenance
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,21 @@ class GenerateConfig(SamplingConfig):
         return DrawStyle(confidence=self.confidence, antialias=self.antialias, stroke_width=self.stroke_width)
 
 
+def load_options(
+    checkpoint: Path | None = None, path: Path | None = None, overrides: Sequence[str] = ()
+) -> GenerateConfig:
+    """Options of the command line before those of a YAML file before those that the checkpoint brings with it.
+
+    Raises:
+        InputError: as `config.load_config`, or a checkpoint that is missing or damaged.
+    """
+    given = read_values(path, overrides)
+    brought = {} if checkpoint is None else read_sampling(checkpoint)
+    if given.keys() & {"resolution", "aspect"}:
+        brought.pop("size", None)  # which would go before them
+    return build_config(GenerateConfig, brought | given, source=str(path) if path else "the configuration")
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One video to make."""
@@ -97,10 +113,15 @@ class Prepared:
 
 
 class Preparer:
-    """Turns jobs into `Prepared`; keeps the pose detector, which is loaded when it is first needed."""
+    """Turns jobs into `Prepared`; keeps the pose detector, which is loaded when it is first needed.
 
-    def __init__(self, config: GenerateConfig):
-        self.config = config
+    Args:
+        config: what to do with pictures and motions.
+        size_multiple: what the sides of pictures must be multiples of (`ModelConfig.size_multiple`).
+    """
+
+    def __init__(self, config: GenerateConfig, size_multiple: int = SIZE_MULTIPLE):
+        self.config, self._size_multiple = config, size_multiple
         self._detector: Detector | None = None
 
     def __call__(self, job: Job, progress: bool = True) -> Prepared:
@@ -112,7 +133,8 @@ class Preparer:
         config = self.config
         check_writable(job.output)
         original = read_image(job.image)
-        height, width = target_size(*original.shape[:2], config.resolution, config.size or config.aspect)
+        aspect = config.size or config.aspect
+        height, width = target_size(*original.shape[:2], config.resolution, aspect, self._size_multiple)
         _warn_of_crop(job.image, original.shape[:2], (height, width))
         reference = self._reference(job, original, height, width)
         motion, sound = self._motion(job.motion, progress)
@@ -264,7 +286,7 @@ def _open(item: Prepared, config: GenerateConfig) -> contextlib.AbstractContextM
     height, width = item.image.shape[:2]
     if config.side_by_side:
         panel = np.zeros((1, height, width, 3), np.uint8)
-        height, width = side_by_side([panel] * 3, labels=_LABELS).shape[1:3]
+        height, width = side_by_side([panel] * 3, max(height, _MIN_PANEL), labels=_LABELS).shape[1:3]
     return open_writer(
         item.output,
         item.keypoints.fps,
@@ -278,6 +300,7 @@ def _open(item: Prepared, config: GenerateConfig) -> contextlib.AbstractContextM
 
 
 _LABELS = ("reference", "motion", "result")
+_MIN_PANEL = 256  # pixels of height: smaller videos are enlarged where they are shown side by side
 
 
 def _compose(
@@ -285,7 +308,8 @@ def _compose(
 ) -> UInt8[np.ndarray, "n h2 w2 3"]:
     if not config.side_by_side:
         return pixels
-    return side_by_side([item.image, poses[start : start + len(pixels)], pixels], labels=_LABELS)
+    panels = [item.image, poses[start : start + len(pixels)], pixels]
+    return side_by_side(panels, max(pixels.shape[1], _MIN_PANEL), labels=_LABELS)
 
 
 def _save_pose(item: Prepared, poses: DrawnPoses) -> None:

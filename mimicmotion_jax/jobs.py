@@ -86,7 +86,8 @@ def run_jobs(
     todo = [job for job in mine if not job.output.exists()]
     logger.info("%d jobs, %d of them done already", len(mine), len(mine) - len(todo))
     failures: list[tuple[Job, str]] = []
-    for batch in _batches(todo, config, failures):
+    preparer = Preparer(config, pipeline.config.size_multiple)
+    for batch in _batches(todo, preparer, failures):
         try:
             generate(pipeline, [prepared for _, prepared in batch], config)
         except (InputError, OSError) as error:
@@ -96,13 +97,12 @@ def run_jobs(
 
 
 def _batches(
-    jobs: Sequence[Job], config: GenerateConfig, failures: list[tuple[Job, str]]
+    jobs: Sequence[Job], preparer: Preparer, failures: list[tuple[Job, str]]
 ) -> Iterator[list[tuple[Job, Prepared]]]:
     """Prepare jobs one by one; yield those of equal shape together as soon as there are enough.
 
     Few jobs wait for company: what is prepared but not yet written would be lost if the run were killed.
     """
-    preparer = Preparer(config)
     waiting: dict[tuple[int, ...], list[tuple[Job, Prepared]]] = defaultdict(list)
     for job in jobs:
         try:
@@ -113,7 +113,7 @@ def _batches(
             continue
         group = waiting[prepared.shape]
         group.append((job, prepared))
-        if len(group) == config.batch_size:
+        if len(group) == preparer.config.batch_size:
             yield waiting.pop(prepared.shape)
         elif sum(map(len, waiting.values())) > _MOST_WAITING:
             yield waiting.pop(next(iter(waiting)))

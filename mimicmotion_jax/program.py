@@ -34,7 +34,7 @@ def compile_only(
     """
     mesh = sharding.sampling_mesh(devices=None if topology is None else topology_devices(topology))
     # A landscape picture stands for one that is not there yet.
-    height, width = target_size(9, 16, config.resolution, config.size or config.aspect)
+    height, width = target_size(9, 16, config.resolution, config.size or config.aspect, model.size_multiple)
     networks = {name: _abstract(name, model, jnp.dtype(dtype), mesh) for name in NETWORKS}
     sizes = {name: sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(net)) for name, net in networks.items()}
     everything = sum(sizes.values())

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.checkpoint import save_checkpoint
+from mimicmotion_jax.generate import GenerateConfig, load_options
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.demo import demo_motion, demo_reference
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
@@ -79,13 +80,31 @@ def test_frames_of_the_file_are_those_of_the_pipeline(folder, tiny_pipeline, tmp
 def test_side_by_side_shows_the_reference_and_the_skeleton(folder, tmp_path, monkeypatch):
     run(monkeypatch, *one_video(folder, tmp_path / "wide", "--side-by-side", "max_frames=2"))
     frame = next(iter(open_video(tmp_path / "wide").frames()))
-    assert frame.shape[1] > 3 * WIDTH
-    left = frame[8 : 8 + HEIGHT, 8 : 8 + WIDTH].astype(int)
+    shown = 256  # so small a video is enlarged
+    assert frame.shape[1] > 3 * shown
+    left = frame[8 : 8 + shown, 8 : 8 + shown].reshape(HEIGHT, shown // HEIGHT, WIDTH, shown // WIDTH, 3).mean((1, 3))
     picture = np.asarray(
         Image.open(folder / "person.png").resize((WIDTH, round(WIDTH * 320 / 192)), Image.Resampling.BILINEAR)
     )
     top = round((picture.shape[0] - HEIGHT) / 2)
     assert np.abs(left - picture[top : top + HEIGHT]).mean() < 2
+
+
+def test_options_of_the_checkpoint_come_first(folder, tiny_pipeline, tmp_path):
+    """Then those of the file, then those of the command line; a resolution of one's own goes before its size."""
+    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
+    brought = {"size": (96, 128), "stroke_width": 6.0, "guidance_scale": 1.5, "num_inference_steps": 4}
+    save_checkpoint(tmp_path / "model", tiny_pipeline.config, networks, sampling=brought, progress=False)
+    (tmp_path / "mine.yaml").write_text("guidance_scale: 3\nnum_inference_steps: 5\n")
+    options = load_options(tmp_path / "model", tmp_path / "mine.yaml", ["num_inference_steps=6"])
+    found = (options.size, options.stroke_width, options.guidance_scale, options.num_inference_steps)
+    assert found == ((96, 128), 6.0, 3.0, 6)
+    assert load_options(tmp_path / "model", overrides=["resolution=64"]).size is None
+    assert load_options(folder / "checkpoint") == GenerateConfig()
+
+    (tmp_path / "model" / "sampling.json").write_text('{"strokes": 3}')
+    with pytest.raises(InputError, match="unknown key 'strokes'"):
+        load_options(tmp_path / "model")
 
 
 def jobs_file(folder: Path, path: Path) -> Path:
@@ -171,7 +190,7 @@ def bad_inputs(folder: Path, tmp: Path) -> dict[str, tuple[list, str]]:
         "truncated keypoints": (["--motion", tmp / "cut.npz"], "cut.npz"),
         "overlap": (["window_overlap=8"], "window_overlap"),
         "no steps": (["num_inference_steps=0"], "num_inference_steps"),
-        "odd size": (["size=[60,64]"], "multiples of 64"),
+        "odd size": (["size=[60,64]"], "multiples of 16"),
         "odd resolution": (["size=null", "resolution=100"], "resolution 100"),
         "option typo": (["sed=3"], "did you mean 'seed'"),
         "config typo": (["--config", tmp / "typo.yaml"], "did you mean 'num_inference_steps'"),
@@ -236,7 +255,7 @@ def test_a_heavy_crop_is_announced(folder, tmp_path, monkeypatch, capsys):
 def test_a_bad_job_file_is_explained(text, message, folder, tmp_path, monkeypatch):
     (tmp_path / "jobs.jsonl").write_text(text)
     with pytest.raises(InputError, match=message):
-        run(monkeypatch, "--checkpoint", folder, "--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path)
+        run(monkeypatch, "--checkpoint", folder / "checkpoint", "--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path)
 
 
 def test_the_shell_sees_one_line_and_an_exit_status(tmp_path):

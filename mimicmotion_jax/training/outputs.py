@@ -22,6 +22,7 @@ from mimicmotion_jax.training.networks import load_frozen
 from mimicmotion_jax.training.state import Params, Template, TrainState
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.encode import open_writer
+from mimicmotion_jax.video.image import target_size
 from mimicmotion_jax.video.provenance import provenance
 
 _FPS = 8
@@ -85,9 +86,24 @@ def export_model(config: TrainConfig, model: ModelConfig, template: Template, pa
         model,
         states,
         sources=sources,
+        sampling=sampling_options(config, model.size_multiple),
         overwrite=True,
         progress=jax.process_index() == 0,
     )
+
+
+def sampling_options(config: TrainConfig, size_multiple: int) -> dict[str, Any]:
+    """Options that sampling with the result begins with: size, drawing and sampling of the training.
+
+    A size that is the official rule's for its short side, such as 1024x576, is left to that rule, which chooses
+    landscape or portrait by the picture.
+    """
+    width, height, resolution = config.data.width, config.data.height, min(config.data.width, config.data.height)
+    official = target_size(height, width, resolution, "auto", size_multiple)
+    size = {"resolution": resolution} if official == (height, width) else {"size": (width, height)}
+    style = {name: getattr(config.data, name) for name in ("confidence", "antialias", "stroke_width")}
+    sampling = {name: value for name, value in to_dict(config.sampling).items() if name != "seed"}
+    return {**size, **style, **sampling}
 
 
 def _on_one_device(tree: Any, dtype: jnp.dtype) -> Any:

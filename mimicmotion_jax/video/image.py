@@ -136,35 +136,40 @@ def resize(pixels: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8
 
 
 def target_size(
-    image_height: int, image_width: int, resolution: int = 576, aspect: Aspect | tuple[int, int] = "auto"
+    image_height: int,
+    image_width: int,
+    resolution: int = 576,
+    aspect: Aspect | tuple[int, int] = "auto",
+    multiple: int = SIZE_MULTIPLE,
 ) -> tuple[int, int]:
     """The size (height, width), in pixels, at which to generate for a reference picture.
 
-    The short side is `resolution`, the long side 16/9 of it rounded down to a multiple of 64 (576x1024 as published).
+    The short side is `resolution`, the long side 16/9 of it rounded down to a `multiple` (576x1024 as published).
     "auto" follows the picture: portrait where it is higher than wide, else landscape, as the official release does.
 
     Args:
         image_height: of the reference picture, pixels.
         image_width: of the reference picture, pixels.
-        resolution: the short side, a multiple of 64.
+        resolution: the short side.
         aspect: "auto", "portrait", "landscape", "square", or an explicit (width, height).
+        multiple: what both sides must be multiples of, pixels (`ModelConfig.size_multiple`).
 
     Raises:
-        InputError: a side that is not a positive multiple of 64 (the nearest valid ones are named), or another word.
+        InputError: a side that is not a positive `multiple` (the nearest valid ones are named), or another word.
     """
     if isinstance(aspect, tuple):
         width, height = aspect
-        nearest = tuple(_nearest_multiple(side) for side in aspect)
+        nearest = tuple(_nearest_multiple(side, multiple) for side in aspect)
         if nearest != aspect:
             raise InputError(
-                f"the size {width}x{height} does not work, both sides must be multiples of {SIZE_MULTIPLE}; "
+                f"the size {width}x{height} does not work, both sides must be multiples of {multiple}; "
                 f"the nearest is {nearest[0]}x{nearest[1]}."
             )
         return height, width
 
-    if (nearest := _nearest_multiple(resolution)) != resolution:
-        raise InputError(f"resolution {resolution} is not a multiple of {SIZE_MULTIPLE}; the nearest is {nearest}.")
-    long_side = resolution * 16 // 9 // SIZE_MULTIPLE * SIZE_MULTIPLE
+    if (nearest := _nearest_multiple(resolution, multiple)) != resolution:
+        raise InputError(f"resolution {resolution} is not a multiple of {multiple}; the nearest is {nearest}.")
+    long_side = resolution * 16 // 9 // multiple * multiple
     if aspect == "auto":
         aspect = "portrait" if image_height > image_width else "landscape"
     sizes = {
@@ -177,8 +182,8 @@ def target_size(
     return sizes[aspect]
 
 
-def _nearest_multiple(side: int) -> int:
-    return max(SIZE_MULTIPLE, (side + SIZE_MULTIPLE // 2) // SIZE_MULTIPLE * SIZE_MULTIPLE)
+def _nearest_multiple(side: int, multiple: int) -> int:
+    return max(multiple, (side + multiple // 2) // multiple * multiple)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

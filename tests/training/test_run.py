@@ -22,6 +22,7 @@ from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 from mimicmotion_jax.training.objective import predict
+from mimicmotion_jax.training.outputs import sampling_options
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
@@ -94,6 +95,23 @@ def test_exported_model_holds_the_averages(whole):
     for key, value in checkpoint.flat_params(nnx.state(pipeline.pose_net)).items():
         np.testing.assert_array_equal(value, run.state.ema[f"pose_net.{key}"])
     assert not np.array_equal(pipeline.pose_net.scale[...], run.state.params["pose_net.scale"])
+
+
+def test_exported_model_knows_how_to_sample(whole):
+    options = checkpoint.read_sampling(Path(whole.output) / "model")
+    assert options["size"] == [64, 64]  # 64x64 is not what the official rule gives for a short side of 64
+    assert (options["num_inference_steps"], options["antialias"]) == (2, whole.data.antialias)
+    assert "seed" not in options
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(1024, 576, {"resolution": 576}), (576, 1024, {"resolution": 576}), (96, 128, {"size": (96, 128)})],
+)
+def test_official_sizes_are_left_to_the_picture(make_config, tmp_path, width, height, expected):
+    config = make_config(tmp_path / "run", f"data.width={width}", f"data.height={height}")
+    options = sampling_options(config, 32)
+    assert {key: options[key] for key in ("size", "resolution") if key in options} == expected
 
 
 def test_forward_equals_the_pipelines(whole, make_config, tmp_path):

@@ -209,6 +209,8 @@ def test_target_size_is_the_official_rule():
     assert target_size(1920, 1080, 576, "landscape") == (576, 1024)
     assert target_size(1080, 1920, 576, "portrait") == (1024, 576)
     assert target_size(1080, 1920, aspect=(448, 832)) == (832, 448)
+    assert target_size(1080, 1920, aspect=(96, 128), multiple=16) == (128, 96)
+    assert target_size(1080, 1920, 96, multiple=16) == (96, 160)  # 170.7 rounded down
 
 
 def test_target_size_names_the_nearest():
