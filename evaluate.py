@@ -7,6 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
+from mimicmotion_jax.cli import log_to_stderr, script_parser
+from mimicmotion_jax.errors import run_script
+from mimicmotion_jax.evaluation.config import EvaluateConfig, load_options
+from mimicmotion_jax.evaluation.run import Request, evaluate
+
 EXAMPLES = """examples:
   python evaluate.py --checkpoint DIR --data data/test --protocol synthetic --output results/mine
   python evaluate.py --checkpoint DIR --data TikTok_dataset --protocol tiktok --output results/tiktok \\
@@ -21,9 +26,7 @@ run the same command again to go on where a run stopped.
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES, EvaluateConfig, meanings="configs/sample.yaml")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="generate with these weights")
     parser.add_argument("--generated", type=Path, metavar="DIR", help="score NAME.mp4 or NAME/*.png instead")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the test sequences")
@@ -35,26 +38,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the options below")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, but float32 on CPU")
     parser.add_argument("--devices", type=int, metavar="N", help="devices to spread windows over; default: all")
-    parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
-    if "--help" in sys.argv or "-h" in sys.argv:
-        from mimicmotion_jax.config import describe
-        from mimicmotion_jax.evaluation.config import EvaluateConfig
-
-        parser.epilog += "\noptions and their defaults:\n" + describe(EvaluateConfig)
     return parser.parse_intermixed_args(argv)
 
 
 def main() -> int:
     """Evaluate, and print the numbers."""
     args = parse_args()
-
-    from mimicmotion_jax.config import load_config
-    from mimicmotion_jax.evaluation.config import EvaluateConfig
-    from mimicmotion_jax.evaluation.run import Request, evaluate
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    for noisy in ("jax", "absl", "orbax", "etils"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log_to_stderr(libraries=logging.WARNING)
     weights = {"resnet3d": args.resnet3d, "i3d": args.i3d}
     given = {name: [path] for name, path in weights.items() if path is not None}
     request = Request(
@@ -68,7 +58,7 @@ def main() -> int:
         num_devices=args.devices,
         command=shlex.join(["python", *sys.argv]),
     )
-    results = evaluate(request, load_config(EvaluateConfig, args.config, args.options))
+    results = evaluate(request, load_options(args.checkpoint, args.config, args.options))
     for column, scores in results["summary"].items():
         print(f"{column:16}" + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     print(f"protocol {args.protocol} ({results['protocol']['sha256'][:12]}); see {args.output / 'index.html'}")
@@ -76,6 +66,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from mimicmotion_jax.errors import run_script
-
     run_script(main)()

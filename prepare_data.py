@@ -4,7 +4,14 @@
 import argparse
 import dataclasses
 import logging
-import sys
+
+from mimicmotion_jax.cli import log_to_stderr, script_parser
+from mimicmotion_jax.config import load_config, to_dict
+from mimicmotion_jax.data.prepare import PrepareConfig, prepare
+from mimicmotion_jax.data.sources import VideoFolder
+from mimicmotion_jax.data.synthetic.config import WorldConfig
+from mimicmotion_jax.data.synthetic.source import SyntheticWorld, draw_scenes, write_test_set
+from mimicmotion_jax.errors import InputError, run_script
 
 EXAMPLES = """examples:
   python prepare_data.py --videos dances --output data/dances
@@ -28,9 +35,7 @@ occur in training; of the options it takes those of the world only.
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = script_parser(__doc__, EXAMPLES, PrepareConfig)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--videos", metavar="DIR", help="videos, also in folders below; local or gs://")
     source.add_argument("--synthetic", type=int, metavar="N", help="N rendered scenes instead, see world.* below")
@@ -39,27 +44,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--test-set", action="store_true", help="of the rendered scenes, instead of a dataset")
     parser.add_argument("--config", metavar="FILE", help="YAML with any of the options below")
     parser.add_argument("--beam-options", default="", metavar="key=value,…", help="for another Apache Beam runner")
-    parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
-    if "--help" in sys.argv or "-h" in sys.argv:
-        from mimicmotion_jax.config import describe
-        from mimicmotion_jax.data.prepare import PrepareConfig
-
-        parser.epilog += "\noptions and their defaults:\n" + describe(PrepareConfig)
     return parser.parse_intermixed_args(argv)
 
 
 def main() -> int:
     """Prepare and say what came of it."""
     args = parse_args()
-
-    from mimicmotion_jax.config import load_config, to_dict
-    from mimicmotion_jax.data.prepare import PrepareConfig, prepare
-    from mimicmotion_jax.data.sources import VideoFolder
-    from mimicmotion_jax.data.synthetic.config import WorldConfig
-    from mimicmotion_jax.errors import InputError
-
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("mimicmotion_jax").setLevel(logging.INFO)
+    log_to_stderr(libraries=logging.ERROR)
     config = load_config(PrepareConfig, args.config, args.options)
     if args.synthetic is None and (args.test_set or config.world != WorldConfig()):
         raise InputError("--test-set and world.* are for rendered scenes; give --synthetic N instead of --videos.")
@@ -71,8 +62,6 @@ def main() -> int:
     if args.synthetic is None:
         source = VideoFolder(args.videos, args.keypoints)
     else:
-        from mimicmotion_jax.data.synthetic.source import SyntheticWorld, draw_scenes, write_test_set
-
         if args.test_set:
             names = write_test_set(draw_scenes(config.world, args.synthetic, "test"), args.output)
             print(f"{args.output} holds {len(names)} test sequences")
@@ -85,6 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from mimicmotion_jax.errors import run_script
-
     run_script(main)()

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import jax
 
 from mimicmotion_jax import checkpoint
+from mimicmotion_jax.cli import log_to_stderr
 from mimicmotion_jax.compilation import enable_compilation_cache
 from mimicmotion_jax.config import build_config, load_config, to_dict
 from mimicmotion_jax.data.dataset import read_info
@@ -344,8 +345,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Make the rows that are missing (0), as far as no signal stops it (128 + its number)."""
     args = parse_args()
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("mimicmotion_jax").setLevel(logging.INFO)
+    log_to_stderr(libraries=logging.ERROR)
     enable_compilation_cache()
     config = read_train_config(args)
     frames = 3 * config.data.num_frames if args.frames is None else args.frames

@@ -6,8 +6,6 @@ import sys
 
 from mimicmotion_jax.config import describe
 
-_LIBRARIES = ("jax", "absl", "orbax", "etils", "grain")
-
 
 def script_parser(
     description: str, examples: str, options: type, meanings: str | None = None
@@ -32,6 +30,5 @@ def script_parser(
 
 def log_to_stderr(libraries: int) -> None:
     """Show our messages as they are, and those of libraries from the level `libraries` on."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(libraries)
+    logging.basicConfig(level=libraries, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("mimicmotion_jax").setLevel(logging.INFO)

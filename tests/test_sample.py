@@ -255,7 +255,15 @@ def test_a_heavy_crop_is_announced(folder, tmp_path, monkeypatch, capsys):
 def test_a_bad_job_file_is_explained(text, message, folder, tmp_path, monkeypatch):
     (tmp_path / "jobs.jsonl").write_text(text)
     with pytest.raises(InputError, match=message):
-        run(monkeypatch, "--checkpoint", folder / "checkpoint", "--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path)
+        run(
+            monkeypatch,
+            "--checkpoint",
+            folder / "checkpoint",
+            "--jobs",
+            tmp_path / "jobs.jsonl",
+            "--output-dir",
+            tmp_path,
+        )
 
 
 def test_the_shell_sees_one_line_and_an_exit_status(tmp_path):

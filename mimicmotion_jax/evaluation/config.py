@@ -1,11 +1,14 @@
 """Options of `evaluate.py`: how videos are generated. How they are scored is the protocol's business."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mimicmotion_jax.config import config_dataclass, to_dict
+from mimicmotion_jax.checkpoint import read_sampling
+from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
 from mimicmotion_jax.generate import GenerateConfig
 from mimicmotion_jax.pipeline import SamplingConfig
 
@@ -45,3 +48,17 @@ class EvaluateConfig(SamplingConfig):
         sampling = {field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingConfig)}
         drawing = {name: getattr(self, name) for name in ("confidence", "antialias", "stroke_width")}
         return GenerateConfig(**sampling, **drawing, audio=False)
+
+
+def load_options(
+    checkpoint: Path | None = None, path: Path | None = None, overrides: Sequence[str] = ()
+) -> EvaluateConfig:
+    """Options of the command line before those of a YAML file before those that the checkpoint brings with it.
+
+    Raises:
+        InputError: as `config.load_config`, or a checkpoint that is missing or damaged.
+    """
+    brought = {} if checkpoint is None else read_sampling(checkpoint)
+    brought.pop("resolution", None)  # the protocol's business
+    source = str(path) if path else "the configuration"
+    return build_config(EvaluateConfig, brought | read_values(path, overrides), source=source)
