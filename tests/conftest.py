@@ -18,42 +18,15 @@ os.environ["XLA_FLAGS"] = " ".join(
 # A TPU compiler that happens to be installed is no reason to look for TPUs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
+from official import from_torch, randomise
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
-from mimicmotion_jax.convert.engine import Expected, match, network_leaves, to_ours
-from mimicmotion_jax.convert.torch_files import Entry
-from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-
-
-def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Give every parameter a value that shows, the ones initialised to constants included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            value = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(value / parameter[0].numel() ** 0.5)
-            else:  # norms multiply by about one; biases and SVD's mixing factors are about zero
-                parameter.copy_(0.2 * value + float(name.endswith(".weight")))
-    return module.eval()
-
-
-def from_torch(name: str, config: ModelConfig, state_dict: dict[str, torch.Tensor]) -> nnx.Module:
-    """Our network `name` with the weights of a torch module, through the converter's tables and checks."""
-    entries = [Entry(k, tuple(v.shape), str(v.dtype).removeprefix("torch."), None) for k, v in state_dict.items()]
-    found = match(name, entries, [Expected(name, "", network_leaves(name, config))])[name]
-    arrays = {path: to_ours(state_dict[entry.key], leaf, "float32") for path, (leaf, entry) in found.items()}
-    graph, state = nnx.split(abstract_network(name, config))
-    leaves = [(path, v.replace(jnp.asarray(arrays[".".join(map(str, path))]))) for path, v in nnx.to_flat_state(state)]
-    return nnx.merge(graph, nnx.from_flat_state(leaves))
 
 
 def relative_error(ours: np.ndarray, expected: np.ndarray | torch.Tensor) -> float:
