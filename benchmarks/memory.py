@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--frames 48 240]
 
-A small random model on demo inputs, 192x320, one denoising step. On CPU the device's memory is the host's, so the pose
+The small model on its own inputs, 192x320, one denoising step. On CPU the device's memory is the host's, so the pose
 features (one array per video) are in the figure; frames, drawn poses and decoded pictures are streamed and are not.
 """
 
@@ -22,7 +22,9 @@ def measure(num_frames: int) -> float:
     from mimicmotion_jax.demo import run_demo
 
     with tempfile.TemporaryDirectory() as folder:
-        run_demo(Path(folder) / "out.mp4", None, [f"max_frames={num_frames}", "num_inference_steps=1"])
+        run_demo(
+            Path(folder) / "out.mp4", None, [f"max_frames={num_frames}", "num_inference_steps=1", "size=[192,320]"]
+        )
     # Unlike getrusage, VmHWM does not begin at the parent's peak.
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

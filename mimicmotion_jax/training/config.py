@@ -61,6 +61,7 @@ class TrainConfig:
     sample_every: Annotated[int, Field(ge=1)] | None = 1000  # null: no sample videos
     num_samples: Annotated[int, Field(ge=1)] = 2
     sampling: SamplingConfig = SamplingConfig()
+    export_dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the result, OUTPUT/model
 
     def __post_init__(self) -> None:
         if self.data.num_frames < 2:

@@ -75,7 +75,7 @@ _LABELS = ("reference", "pose", "generated", "true")
 
 
 def export_model(config: TrainConfig, model: ModelConfig, template: Template, params: Params, mesh: Mesh) -> None:
-    """Write OUTPUT/model, a checkpoint like those of `convert_weights.py`, in float32; the encoders as they came."""
+    """Write OUTPUT/model, a checkpoint like those of `convert_weights.py`, in `export_dtype`."""
     states = {name: nnx.state(network) for name, network in template.networks(params)._asdict().items()}
     states |= {name: nnx.state(network) for name, network in load_frozen(config, model, mesh, None, False).items()}
     sources = []
@@ -85,6 +85,7 @@ def export_model(config: TrainConfig, model: ModelConfig, template: Template, pa
         epath.Path(config.output) / "model",
         model,
         states,
+        dtype=config.export_dtype,
         sources=sources,
         sampling=sampling_options(config, model.size_multiple),
         overwrite=True,

@@ -22,7 +22,7 @@ from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 from mimicmotion_jax.training.objective import predict
-from mimicmotion_jax.training.outputs import sampling_options
+from mimicmotion_jax.training.outputs import best_params, export_model, sampling_options
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
@@ -102,6 +102,14 @@ def test_exported_model_knows_how_to_sample(whole):
     assert options["size"] == [64, 64]  # 64x64 is not what the official rule gives for a short side of 64
     assert (options["num_inference_steps"], options["antialias"]) == (2, whole.data.antialias)
     assert "seed" not in options
+
+
+def test_half_precision_export(whole, tmp_path):
+    config = dataclasses.replace(whole, output=str(tmp_path / "half"), export_dtype="float16")
+    run = Run(whole, progress=False, devices=jax.devices()[:1])
+    export_model(config, run.model, run.template, best_params(run.state, run.frozen), run.mesh)
+    networks = checkpoint.read_manifest(tmp_path / "half" / "model")["networks"]
+    assert {network["dtype"] for network in networks.values()} == {"float16"}
 
 
 @pytest.mark.parametrize(
