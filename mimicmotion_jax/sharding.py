@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.models.execution import Execution
+from mimicmotion_jax.models.execution import Attend, Execution
 
 WINDOWS = "windows"  # the axis over which the windows of a group are laid
 DATA, FSDP, FRAMES = "data", "fsdp", "frames"
@@ -144,9 +144,33 @@ def training_execution(mesh: Mesh, remat: bool) -> Execution:
         by_frame=lambda x: jax.lax.with_sharding_constraint(x, by_frame),
         by_position=lambda x: jax.lax.with_sharding_constraint(x, by_position),
         by_sequence=lambda x: jax.lax.with_sharding_constraint(x, by_sequence),
+        per_device=_per_device(mesh, by_sequence.spec),
+        platform=_platform(mesh),
         num_devices=mesh.size,
         remat=remat,
     )
+
+
+def sampling_execution(mesh: Mesh) -> Execution:
+    """How the UNet runs on a sampling mesh: a group's windows are spread evenly, whole ones on each device."""
+    spec = PartitionSpec(WINDOWS)
+    return Execution(per_device=_per_device(mesh, spec), platform=_platform(mesh), num_devices=mesh.size)
+
+
+def _per_device(mesh: Mesh, spec: PartitionSpec) -> Callable[[Attend], Attend]:
+    def wrap(function: Attend) -> Attend:
+        # Kernels do not say how their outputs vary over the mesh, hence no check of it.
+        return jax.shard_map(function, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
+
+    return wrap
+
+
+def _platform(mesh: Mesh) -> str:
+    """Of the mesh's devices, which need not be there (a TPU topology)."""
+    device = mesh.devices.flat[0]
+    if device.platform == "gpu":
+        return "cuda" if "nvidia" in device.device_kind.lower() else "gpu"
+    return device.platform
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:

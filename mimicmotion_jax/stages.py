@@ -16,7 +16,6 @@ from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.edm import precondition
 from mimicmotion_jax.diffusion.sampler import GroupedPlan, denoise
 from mimicmotion_jax.models.clip import CLIPImageEncoder, preprocess
-from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet, UNetConditions
 from mimicmotion_jax.models.vae import VAE
@@ -95,7 +94,7 @@ def run_denoising(
     group, window_size = plan.indices.shape[1:]
     branches = 2 if guided else 1
     conditions = conditions.tile(group)
-    execution = Execution(num_devices=mesh.size)  # a group's windows are spread evenly
+    execution = sharding.sampling_execution(mesh)
     reference = repeat(image_latents, "b h w c -> b t h w c", t=window_size)
 
     def predict(windows: jax.Array, frames: jax.Array, sigma: jax.Array) -> jax.Array:

@@ -1,13 +1,29 @@
-"""Scaled dot-product attention: the one place that decides how it is computed."""
+"""Scaled dot-product attention: the one place that decides how it is computed.
+
+long sequences on TPU       Pallas flash kernel: scores never leave the chip's fast memory
+long sequences on NVIDIA    cuDNN's flash kernel, in half precision
+everything else             scores in memory, a block of queries at a time where they are many: CPU, float32 on GPU,
+                            the VAE's single wide head, the many short sequences of temporal attention
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from beartype import beartype
 from einops import rearrange
+from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, flash_attention
 from jaxtyping import Array, Float, jaxtyped
+
+from mimicmotion_jax.models.execution import DEFAULT, Execution
 
 # Scores of more elements than this are computed a block of queries at a time (2^26 float32 are 256 MiB).
 _MAX_SCORES = 2**26
+# Fewer tokens than this leave most of a flash kernel's tile empty.
+_LONG = 512
+_TPU_BLOCKS = (1024, 768, 512, 384, 256)  # multiples of the 128 lanes of a vector register
+_TPU_TILE = 2**18  # elements of queries, keys or values in fast memory at a time
+_CUDNN_MAX_DIM = 128
 
 
 @jaxtyped(typechecker=beartype)
@@ -15,18 +31,33 @@ def dot_product_attention(
     query: Float[Array, "batch queries heads dim"],
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],
-    num_devices: int = 1,
+    execution: Execution = DEFAULT,
 ) -> Float[Array, "batch queries heads dim"]:
     """softmax(Q K^T / sqrt(dim)) V, softmax in float32, in memory that stays bounded for any number of queries.
 
-    The backward pass recomputes the scores of a block, so that its memory is bounded as well.
+    The backward pass recomputes the scores, so that its memory is bounded as well.
 
     Args:
         query: heads apart.
         key: likewise.
         value: likewise.
-        num_devices: over how many devices `batch` is spread.
+        execution: for which devices, and how `batch` is spread over them.
     """
+    long = min(query.shape[1], key.shape[1]) >= _LONG
+    if execution.platform == "tpu" and long and (blocks := _tpu_blocks(query.shape, key.shape)):
+        return execution.per_device(functools.partial(_tpu_flash, blocks=blocks))(query, key, value)
+    if execution.platform == "cuda" and long and query.dtype.itemsize == 2 and query.shape[-1] <= _CUDNN_MAX_DIM:
+        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    return _in_blocks(query, key, value, execution.num_devices)
+
+
+def _in_blocks(
+    query: Float[Array, "batch queries heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+    num_devices: int,
+) -> Float[Array, "batch queries heads dim"]:
+    """Plain XLA; blocks of queries so small that one device's scores stay below `_MAX_SCORES`."""
     batch, queries, heads, _ = query.shape
     scores = batch * heads * queries * key.shape[1] // num_devices
     blocks = 1
@@ -41,6 +72,32 @@ def dot_product_attention(
 
     out = jax.lax.map(attend, rearrange(query, "b (n q) h d -> n b q h d", n=blocks))
     return rearrange(out, "n b q h d -> b (n q) h d")
+
+
+def _tpu_blocks(query: tuple[int, ...], key: tuple[int, ...]) -> BlockSizes | None:
+    """The largest blocks that divide queries and keys and fit; None where the kernel takes no such shape."""
+    *_, dim = query
+    largest = [
+        next((size for size in _TPU_BLOCKS if tokens % size == 0 and size * max(dim, 128) <= _TPU_TILE), None)
+        for tokens in (query[1], key[1])
+    ]
+    if None in largest or (dim > 128 and dim % 128):
+        return None
+    q, k = largest
+    forward = {"block_q": q, "block_k_major": k, "block_k": k, "block_b": 1}
+    backward = {"block_q_major_dkv": q, "block_k_major_dkv": k, "block_k_dkv": k, "block_q_dkv": q}
+    return BlockSizes(**forward, **backward, block_k_major_dq=k, block_k_dq=k, block_q_dq=q)
+
+
+def _tpu_flash(
+    query: Float[Array, "batch queries heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+    blocks: BlockSizes,
+) -> Float[Array, "batch queries heads dim"]:
+    q, k, v = (rearrange(x, "b t h d -> b h t d") for x in (query, key, value))
+    attended = flash_attention(q, k, v, sm_scale=query.shape[-1] ** -0.5, block_sizes=blocks)
+    return rearrange(attended, "b h t d -> b t h d")
 
 
 def split_heads(x: Float[Array, "... channels"], heads: int) -> Float[Array, "... heads dim"]:

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-def _leave(x: jax.Array) -> jax.Array:
+
+def _leave(x: Any) -> Any:
     return x
 
 
@@ -25,6 +27,9 @@ class Execution:
         by_position: lays an array [B, F, P, C] out by its positions.
         by_sequence: lays an array [N, tokens, ...] out by its sequences: frames or positions of all samples. Without
             it the partitioner splits tokens and gathers keys and values.
+        per_device: makes of a function of arrays [N, ...], laid out by sequence, one that each device runs on its own
+            part, as the partitioner cannot cut a custom kernel up.
+        platform: "tpu", "cuda" or "cpu": whose kernels may be used; any device runs what "cpu" says.
         num_devices: over how many devices a batch of frames is spread; attention divides its memory bound by it.
         remat: recompute the inside of each residual block and each transformer in the backward pass.
     """
@@ -32,6 +37,8 @@ class Execution:
     by_frame: Callable[[jax.Array], jax.Array] = _leave
     by_position: Callable[[jax.Array], jax.Array] = _leave
     by_sequence: Callable[[jax.Array], jax.Array] = _leave
+    per_device: Callable[[Attend], Attend] = _leave
+    platform: str = "cpu"
     num_devices: int = 1
     remat: bool = False
 

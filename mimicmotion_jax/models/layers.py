@@ -276,5 +276,5 @@ class SelfAttention(nnx.Module):
         q, k, v = (
             execution.by_sequence(split_heads(project(x), self.heads)) for project in (self.to_q, self.to_k, self.to_v)
         )
-        attended = execution.by_sequence(dot_product_attention(q, k, v, execution.num_devices))
+        attended = execution.by_sequence(dot_product_attention(q, k, v, execution))
         return self.to_out(merge_heads(attended))

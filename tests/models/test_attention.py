@@ -1,0 +1,73 @@
+"""Attention equals its formula however it is computed; TPU kernels are interpreted, and compiled for a TPU slice."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+
+from mimicmotion_jax import sharding
+from mimicmotion_jax.compiled.hardware import topology_devices
+from mimicmotion_jax.models.attention import dot_product_attention
+from mimicmotion_jax.models.execution import Execution
+
+TPU = Execution(platform="tpu")
+
+
+def formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """In float64."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    scores = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v)
+
+
+def gradients(attend, q, k, v) -> tuple[jax.Array, ...]:
+    weights = jnp.linspace(-1, 1, q.size).reshape(q.shape)
+    return jax.grad(lambda *qkv: jnp.sum(weights * attend(*qkv)), argnums=(0, 1, 2))(q, k, v)
+
+
+def test_in_query_blocks(monkeypatch):
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 24, 3, 8))
+    np.testing.assert_allclose(dot_product_attention(q, k, v), formula(q, k, v), atol=2e-6)
+    monkeypatch.setattr("mimicmotion_jax.models.attention._MAX_SCORES", 600)  # forces blocks of three queries
+    np.testing.assert_allclose(dot_product_attention(q, k, v), formula(q, k, v), atol=2e-6)
+
+
+@pytest.mark.parametrize(("tokens", "dim"), [(512, 64), (768, 128)])
+def test_tpu_kernel(tokens, dim):
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 1, tokens, 2, dim))
+    attend = functools.partial(dot_product_attention, execution=TPU)
+    with pltpu.force_tpu_interpret_mode(), jax.default_matmul_precision("highest"):
+        assert "pallas_call" in str(jax.make_jaxpr(attend)(q, k, v))
+        np.testing.assert_allclose(attend(q, k, v), formula(q, k, v), atol=5e-6)
+        found = gradients(attend, q, k, v)
+    with jax.default_matmul_precision("highest"):
+        expected = gradients(dot_product_attention, q, k, v)
+    for ours, plain in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
+
+
+@pytest.mark.parametrize("shape", [(4, 16, 2, 64), (1, 576, 2, 64), (1, 512, 1, 96 + 64)])
+def test_shapes_that_no_kernel_takes(shape):
+    """Short sequences, tokens that no block divides, a head of one and a quarter tiles."""
+    q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
+    assert "pallas_call" not in str(jax.make_jaxpr(functools.partial(dot_product_attention, execution=TPU))(q, k, v))
+    np.testing.assert_allclose(dot_product_attention(q, k, v, TPU), formula(q, k, v), atol=5e-6)
+
+
+def test_each_chip_runs_the_kernel_on_its_own_sequences():
+    """For four v5e chips: the kernel is in the program, with a quarter of the batch, and nothing is gathered."""
+    mesh = sharding.sampling_mesh(devices=topology_devices("v5e:2x2"))
+    execution = sharding.sampling_execution(mesh)
+    assert execution.platform == "tpu"
+    x = jax.ShapeDtypeStruct(
+        (8, 1024, 5, 64), jnp.bfloat16, sharding=jax.sharding.NamedSharding(mesh, jax.P(sharding.WINDOWS))
+    )
+    attend = jax.jit(functools.partial(dot_product_attention, execution=execution))
+    text = attend.lower(x, x, x).compile().as_text()
+    assert "tpu_custom_call" in text
+    assert "bf16[2,5,1024,64]" in text
+    assert "all-gather" not in text

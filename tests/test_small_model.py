@@ -1,0 +1,62 @@
+"""The small model that comes with the code: on people, motions and rooms it has never seen it does what it is told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mimicmotion_jax import checkpoint, demo
+from mimicmotion_jax.data.synthetic.config import WorldConfig
+from mimicmotion_jax.data.synthetic.source import draw_scenes, write_test_set
+from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.evaluation.comparison import GENERATED, REPEAT, WITHHELD
+from mimicmotion_jax.evaluation.config import load_options
+from mimicmotion_jax.evaluation.run import Request, evaluate
+from mimicmotion_jax.video.decode import open_video
+
+LARGEST = 20e6  # bytes of weights that the repository may hold
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory) -> dict[str, dict[str, float]]:
+    """Scores on scenes of another seed than those of the recorded evaluation."""
+    folder = tmp_path_factory.mktemp("small")
+    width, height = checkpoint.read_sampling(demo.WEIGHTS)["size"]
+    world = WorldConfig(seed=77, width=width, height=height, num_frames=16)
+    write_test_set(draw_scenes(world, 4, "test"), folder / "data", progress=False)
+    request = Request(
+        protocol="synthetic", data=folder / "data", output=folder / "out", checkpoint=demo.WEIGHTS, command="pytest"
+    )
+    options = load_options(demo.WEIGHTS, overrides=["withhold_poses=true", "batch_size=4"])
+    return evaluate(request, options, progress=False)["summary"]
+
+
+def test_videos_are_closer_to_the_truth_than_the_reference(summary):
+    assert summary[GENERATED]["psnr"] > summary[REPEAT]["psnr"] + 3
+
+
+def test_poses_are_what_makes_them_so(summary):
+    assert summary[GENERATED]["psnr"] > summary[WITHHELD]["psnr"] + 2
+    assert summary[GENERATED]["foreground_iou"] > summary[WITHHELD]["foreground_iou"] + 0.1
+
+
+def test_the_person_is_where_it_should_be(summary):
+    assert summary[GENERATED]["foreground_iou"] > 0.7
+
+
+def test_weights_fit_into_the_repository():
+    assert sum(path.stat().st_size for path in demo.WEIGHTS.rglob("*") if path.is_file()) < LARGEST
+
+
+def test_the_demonstration_is_a_video_of_three_panels(tmp_path):
+    demo.run_demo(tmp_path / "demo.mp4", overrides=["max_frames=5", "num_inference_steps=2"])
+    video = open_video(tmp_path / "demo.mp4")
+    assert video.num_frames == 5
+    reference, skeleton, result = np.array_split(next(iter(video.frames())), 3, axis=1)
+    assert skeleton.mean() < 60 < min(reference.mean(), result.mean())  # skeletons are drawn on black
+
+
+def test_without_the_repository_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "WEIGHTS", Path(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="run from a clone of the repository, or give --checkpoint"):
+        demo.run_demo(tmp_path / "demo.mp4")
