@@ -12,7 +12,6 @@ from mimicmotion_jax.cli import log_to_stderr, script_parser
 from mimicmotion_jax.compilation import enable_compilation_cache
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.errors import InputError, run_script
-from mimicmotion_jax.host_memory import keep_host_memory
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 from mimicmotion_jax.training.program import compile_only
@@ -53,7 +52,6 @@ def main() -> int:
 
     distributed.initialize(args.distributed, args.coordinator, args.num_processes, args.process_id)
     enable_compilation_cache()
-    keep_host_memory()
     stopped_by = Run(config).train()
     return 0 if stopped_by is None else 128 + signal.Signals(stopped_by)
 

@@ -10,7 +10,6 @@ from mimicmotion_jax.cli import log_to_stderr, script_parser
 from mimicmotion_jax.compilation import enable_compilation_cache
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.errors import run_script
-from mimicmotion_jax.host_memory import keep_host_memory
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.autoencoder.run import VAERun
 
@@ -35,7 +34,6 @@ def main() -> int:
     log_to_stderr(libraries=logging.CRITICAL)  # what goes wrong is told in our words
     config = load_config(VAETrainConfig, args.config, args.options)
     enable_compilation_cache()
-    keep_host_memory()
     stopped_by = VAERun(config).train()
     return 0 if stopped_by is None else 128 + signal.Signals(stopped_by)
 

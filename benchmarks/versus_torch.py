@@ -34,7 +34,6 @@ from official import Case, OfficialLoop
 
 from mimicmotion_jax import MimicMotionPipeline
 from mimicmotion_jax.compilation import enable_compilation_cache
-from mimicmotion_jax.host_memory import keep_host_memory
 from mimicmotion_jax.models.execution import Execution
 
 OPTIONS = {"guidance_scale": 2.0, "noise_aug_strength": 0.0, "fps": 7, "motion_bucket_id": 127, "window_overlap": 2}
@@ -235,7 +234,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the results there as well")
     args = parser.parse_args()
     enable_compilation_cache()
-    keep_host_memory()
     sides = Sides(CASES[args.size], args.compile)
     command = " ".join(["python", *sys.argv])
     results = {"command": command, "size": args.size, "torch.compile": args.compile, **machine(), "parts": {}}

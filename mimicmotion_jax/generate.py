@@ -16,7 +16,6 @@ from mimicmotion_jax.checkpoint import read_sampling
 from mimicmotion_jax.compilation import enable_compilation_cache
 from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.host_memory import keep_host_memory
 from mimicmotion_jax.pipeline import DTypeName, MimicMotionPipeline, PoseBatch, SamplingConfig
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.detect import Detector, detect_image, detect_video, load_detector
@@ -246,7 +245,6 @@ def load_pipeline(
         InputError: no or another kind of checkpoint, too many devices, windows that the checkpoint cannot have.
     """
     enable_compilation_cache()
-    keep_host_memory()
     pipeline = MimicMotionPipeline.from_pretrained(checkpoint, dtype, sampling_mesh(num_devices), progress=True)
     config.plan(1, pipeline.config.window_size)
     return pipeline

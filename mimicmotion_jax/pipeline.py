@@ -270,7 +270,7 @@ class MimicMotionPipeline:
     def _pose_features(self, poses: "np.ndarray | PoseBatch", padded: int, progress: bool) -> jax.Array:
         batch, num_frames, height, width, _ = poses.shape
         scale = self.config.vae.downscale
-        shape = (batch, padded, height // scale, width // scale, self.config.pose_net.out_channels)
+        shape = (batch, padded, height // scale, width // scale, self.config.pose_net.channels[-1])
         features = jnp.zeros(shape, self.unet.conv_in.kernel.dtype, device=sharding.replicated(self.mesh))
         chunk = min(_POSE_CHUNK, padded)
         with tqdm(total=num_frames, desc="poses", unit="frame", disable=not progress) as bar:
@@ -328,6 +328,7 @@ class MimicMotionPipeline:
             for start in range(0, config.num_inference_steps, length):
                 latents = stages.run_denoising(
                     self.unet,
+                    self.pose_net,
                     latents,
                     self._put(sigmas[start : start + length + 1]),
                     grouped,

@@ -37,9 +37,8 @@ def compile_only(
     height, width = target_size(9, 16, config.resolution, config.size or config.aspect, model.size_multiple)
     networks = {name: _abstract(name, model, jnp.dtype(dtype), mesh) for name in NETWORKS}
     sizes = {name: sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(net)) for name, net in networks.items()}
-    everything = sum(sizes.values())
     num_frames = config.max_frames or model.window_size
-    denoising = _lower_denoising(config, model, networks["unet"], num_frames, height, width, mesh)
+    denoising = _lower_denoising(config, model, networks, num_frames, height, width, mesh)
     scale = model.vae.downscale
     chunk = (1, config.decode_chunk_size, height // scale, width // scale, model.vae.latent_channels)
     decoding = stages.decode_chunk.lower(networks["vae"], _leaf(chunk, jnp.float32, mesh))
@@ -50,15 +49,22 @@ def compile_only(
         "height": height,
         "width": width,
         "network_bytes": sizes,
-        "denoising": compile_report(denoising, mesh, resident_bytes=everything - sizes["unet"]).to_json(),
-        "decoding": compile_report(decoding, mesh, resident_bytes=everything - sizes["vae"]).to_json(),
+        "denoising": compile_report(denoising, mesh, resident_bytes=sizes["vae"] + sizes["image_encoder"]).to_json(),
+        "decoding": compile_report(decoding, mesh, resident_bytes=sum(sizes.values()) - sizes["vae"]).to_json(),
     }
 
 
 def _lower_denoising(
-    config: GenerateConfig, model: ModelConfig, unet: Any, num_frames: int, height: int, width: int, mesh: Mesh
+    config: GenerateConfig,
+    model: ModelConfig,
+    networks: dict[str, Any],
+    num_frames: int,
+    height: int,
+    width: int,
+    mesh: Mesh,
 ) -> jax.stages.Lowered:
     """The denoising loop as `pipeline` calls it, for a batch of one."""
+    unet = networks["unet"]
     plan = config.plan(num_frames, model.window_size)
     window_size, total = plan.indices.shape[1], int(plan.indices.max()) + 1
     group = min(config.group_size, -(-plan.num_windows // mesh.size)) * mesh.size
@@ -75,12 +81,13 @@ def _lower_denoising(
     )
     return stages.run_denoising.lower(
         unet,
+        networks["pose_net"],
         _leaf((1, total, h, w, channels), jnp.float32, mesh),
         _leaf((config.num_inference_steps + 1,), jnp.float32, mesh),
         grouped,
         jax.tree.map(lambda x: _leaf(x.shape, x.dtype, mesh), conditions),
         _leaf((1, h, w, channels), dtype, mesh),
-        _leaf((1, total, h, w, model.pose_net.out_channels), dtype, mesh),
+        _leaf((1, total, h, w, model.pose_net.channels[-1]), dtype, mesh),
         _leaf((), jnp.float32, mesh),
         guided=guided,
         mesh=mesh,

@@ -51,8 +51,11 @@ def add_pose_features(
     pixels: UInt8[Array, "b n height width 3"],
     start: Int[Array, ""],
 ) -> Float[Array, "b f h w c"]:
-    """Write PoseNet's features of the drawn poses start ... start + n - 1 into the buffer of the whole video."""
-    new = pose_net(to_signed(pixels)).astype(features.dtype)
+    """Write what PoseNet makes of the drawn poses start ... start + n - 1 into the buffer of the whole video.
+
+    `features` are `PoseNet.hidden`'s; the projection is left to `run_denoising`, window by window.
+    """
+    new = pose_net.hidden(to_signed(pixels)).astype(features.dtype)
     return jax.lax.dynamic_update_slice(features, new, (0, start, 0, 0, 0))
 
 
@@ -76,12 +79,13 @@ def make_conditions(
 @jaxtyped(typechecker=beartype)
 def run_denoising(
     unet: UNet,
+    pose_net: PoseNet,
     latents: Float[Array, "b f h w c"],
     sigmas: Float[Array, " levels"],
     plan: GroupedPlan,
     conditions: UNetConditions,
     image_latents: Float[Array, "b h w c"],
-    pose_features: Float[Array, "b f h w c0"],
+    pose_features: Float[Array, "b f h w hidden"],
     guidance_scale: Float[Array, ""],
     *,
     guided: bool,
@@ -99,7 +103,7 @@ def run_denoising(
 
     def predict(windows: jax.Array, frames: jax.Array, sigma: jax.Array) -> jax.Array:
         c = precondition(sigma)
-        poses = jnp.moveaxis(pose_features[:, frames], 1, 0)  # [G, B, T, h, w, C0]
+        poses = pose_net.project(jnp.moveaxis(pose_features[:, frames], 1, 0))  # [G, B, T, h, w, C0]
         sample = jnp.concatenate([c.c_in * windows, jnp.broadcast_to(reference, windows.shape)], axis=-1)
         if guided:
             without = sample.at[..., windows.shape[-1] :].set(0)

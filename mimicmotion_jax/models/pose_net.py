@@ -36,7 +36,15 @@ class PoseNet(nnx.Module):
         Args:
             pixels: the drawn skeleton in [-1, 1].
         """
+        return self.project(self.hidden(pixels))
+
+    def hidden(self, pixels: Float[Array, "*n height width 3"]) -> Float[Array, "*n h w hidden"]:
+        """What is projected to the features: all of the work in two fifths of their size, so this is what is kept."""
         x = pixels.astype(self.scale.dtype)
         for conv in self.conv_layers:
             x = nnx.silu(conv(x))
-        return self.final_proj(x) * self.scale[...]
+        return x
+
+    def project(self, hidden: Float[Array, "*n h w hidden"]) -> Float[Array, "*n h w c"]:
+        """From `hidden` to the features."""
+        return self.final_proj(hidden) * self.scale[...]
