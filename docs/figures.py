@@ -1,21 +1,29 @@
-"""Draw the figures of the documentation: python docs/figures.py (needs the extra `dev`)."""
+"""Draw the figures of the documentation: python docs/figures.py [NAME …] (needs the extra `dev`)."""
 
+import dataclasses
+import json
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.synthetic.source import detect
 from mimicmotion_jax.data.synthetic.world import make_scenes, render
+from mimicmotion_jax.demo import WEIGHTS
 from mimicmotion_jax.diffusion.fusion import make_plan
+from mimicmotion_jax.generate import load_options, load_pipeline
+from mimicmotion_jax.pipeline import SamplingConfig
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.demo import demo_motion, demo_reference
-from mimicmotion_jax.pose.render import DrawStyle, draw_pose
+from mimicmotion_jax.pose.render import DrawnPoses, DrawStyle, draw_pose
 from mimicmotion_jax.video.compose import side_by_side
 
 IMAGES = Path(__file__).parent / "images"
 FRAMES, WINDOW, OVERLAP = 41, 16, 6
+SAMPLING = {field.name for field in dataclasses.fields(SamplingConfig)}
 
 
 def fusion() -> None:
@@ -75,8 +83,48 @@ def world() -> None:
     Image.fromarray(np.concatenate(rows)).quantize(256).save(IMAGES / "world.png", optimize=True)
 
 
+def small_model() -> None:
+    """What the small model makes of people, motions and rooms it has never seen, beside the truth."""
+    config = load_options(WEIGHTS)
+    pipeline = load_pipeline(WEIGHTS, config)
+    width, height = config.size
+    moments = range(7, 32, 8)
+    rows = []
+    for scene in (make_scenes(8, 1234, "test", width, height, 32)[i] for i in (0, 4, 6)):
+        rendered = render(scene)
+        drawn = DrawnPoses(detect(scene, rendered.keypoints), height, width, config.draw_style)
+        sampling = {name: value for name, value in to_dict(config).items() if name in SAMPLING}
+        generated = np.round(pipeline(rendered.frames[0], drawn, **sampling).frames * 255).astype(np.uint8)
+        panels = [x for i in moments for x in (drawn[i : i + 1][0], generated[i - 1], rendered.frames[i])]
+        rows.append(np.concatenate([rendered.frames[0], *panels], axis=1))
+    Image.fromarray(np.concatenate(rows)).save(IMAGES / "small_model.png", optimize=True)
+
+
+def small_training() -> None:
+    """How the small model learned."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
+    vae, unet = (read_lines(WEIGHTS / "training" / name) for name in ("vae_validation.jsonl", "unet_metrics.jsonl"))
+    for name, label in (("psnr", "whole frames"), ("psnr_hands", "hands")):
+        axes[0].plot([line["step"] for line in vae], [line[name] for line in vae], "o-", ms=3.5, label=label)
+    axes[0].set_ylabel("PSNR of reconstructions, dB")
+    for name, label in (("loss_elsewhere", "elsewhere"), ("loss_hands", "hands")):
+        axes[1].plot([line["step"] for line in unet], [line[name] for line in unet], lw=0.9, label=label)
+    axes[1].set(ylabel="squared error of v", yscale="log")
+    for axis, title in zip(axes, ("VAE", "UNet and PoseNet"), strict=True):
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlabel("step")
+        axis.legend(frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(IMAGES / "small_training.png", dpi=110)
+
+
+def read_lines(path: Path) -> list[dict[str, float]]:
+    """Of a file of one JSON object per line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    fusion()
-    poses()
-    world()
+    for draw in (fusion, poses, world, small_training, small_model):
+        if len(sys.argv) == 1 or draw.__name__ in sys.argv:
+            draw()

@@ -12,6 +12,7 @@ from mimicmotion_jax.compiled.hardware import topology_devices
 from mimicmotion_jax.compiled.report import compile_report
 from mimicmotion_jax.diffusion.sampler import group_plan
 from mimicmotion_jax.generate import GenerateConfig
+from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.video.image import target_size
@@ -49,9 +50,13 @@ def compile_only(
         "height": height,
         "width": width,
         "network_bytes": sizes,
-        "denoising": compile_report(denoising, mesh, resident_bytes=sizes["vae"] + sizes["image_encoder"]).to_json(),
-        "decoding": compile_report(decoding, mesh, resident_bytes=sum(sizes.values()) - sizes["vae"]).to_json(),
+        "denoising": _report(denoising, mesh, sizes["vae"] + sizes["image_encoder"]),
+        "decoding": _report(decoding, mesh, sum(sizes.values()) - sizes["vae"]),
     }
+
+
+def _report(lowered: jax.stages.Lowered, mesh: Mesh, resident_bytes: int) -> dict[str, Any]:
+    return compile_report(lowered, mesh, resident_bytes=resident_bytes, kernel_flops=KERNEL_FLOPS).to_json()
 
 
 def _lower_denoising(

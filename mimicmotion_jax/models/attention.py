@@ -7,6 +7,8 @@ everything else             scores in memory, a block of queries at a time where
 """
 
 import functools
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,19 @@ _LONG = 512
 _TPU_BLOCKS = (1024, 768, 512, 384, 256)  # multiples of the 128 lanes of a vector register
 _TPU_TILE = 2**18  # elements of queries, keys or values in fast memory at a time
 _CUDNN_MAX_DIM = 128
+
+
+def _products(count: int) -> Callable[[Sequence[tuple[int, ...]]], float]:
+    """FLOPs of `count` matrix products of queries [b, h, q, d] with keys [b, h, k, d], or of their size."""
+    return lambda shapes: 2.0 * count * math.prod(shapes[0]) * shapes[1][2]
+
+
+KERNEL_FLOPS = {
+    "flash_attention": _products(2),
+    "flash_mha_bwd_dq": _products(3),
+    "flash_mha_bwd_dkv": _products(4),
+}
+"""What the TPU kernels do, for `compiled.compile_report`; the backward ones compute the scores again."""
 
 
 @jaxtyped(typechecker=beartype)

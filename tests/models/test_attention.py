@@ -9,8 +9,9 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from mimicmotion_jax import sharding
+from mimicmotion_jax.compiled import compile_report
 from mimicmotion_jax.compiled.hardware import topology_devices
-from mimicmotion_jax.models.attention import dot_product_attention
+from mimicmotion_jax.models.attention import KERNEL_FLOPS, dot_product_attention
 from mimicmotion_jax.models.execution import Execution
 
 TPU = Execution(platform="tpu")
@@ -66,8 +67,10 @@ def test_each_chip_runs_the_kernel_on_its_own_sequences():
     x = jax.ShapeDtypeStruct(
         (8, 1024, 5, 64), jnp.bfloat16, sharding=jax.sharding.NamedSharding(mesh, jax.P(sharding.WINDOWS))
     )
-    attend = jax.jit(functools.partial(dot_product_attention, execution=execution))
-    text = attend.lower(x, x, x).compile().as_text()
-    assert "tpu_custom_call" in text
-    assert "bf16[2,5,1024,64]" in text
-    assert "all-gather" not in text
+    loss = jax.jit(jax.grad(lambda q, k, v: jnp.sum(dot_product_attention(q, k, v, execution)), argnums=(0, 1, 2)))
+    report = compile_report(loss.lower(x, x, x), mesh, kernel_flops=KERNEL_FLOPS)
+    assert sum(report.custom_calls.values()) == 3  # forward, gradients of queries, gradients of keys and values
+    assert not report.uncounted_calls
+    assert not report.collectives
+    # Two products forward; scores again, their gradient and one more; scores again and three more.
+    assert report.flops_per_chip == (2 + 3 + 4) * 2 * (8 // 4) * 5 * 1024 * 1024 * 64
