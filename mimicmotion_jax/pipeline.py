@@ -319,7 +319,7 @@ class MimicMotionPipeline:
         batch = noise.shape[0]
         ids = np.tile(np.float32([config.fps - 1, config.motion_bucket_id, config.noise_aug_strength]), (batch, 1))
         conditions = stages.make_conditions(self.unet, context, self._put(ids), plan.indices.shape[1], guided)
-        group = min(config.group_size, -(-capacity // self.mesh.size)) * self.mesh.size
+        mesh, group = lay_out_windows(self.mesh, self.config, config, capacity, noise.shape)
         grouped = self._put(group_plan(plan, group, capacity))
         latents = self._put(noise * np.sqrt(sigmas[0] ** 2 + 1))
         # A bar needs the host between steps: the scan is run in equal slices, which share one compiled program.
@@ -337,7 +337,7 @@ class MimicMotionPipeline:
                     features,
                     self._put(np.float32(config.guidance_scale)),
                     guided=guided,
-                    mesh=self.mesh,
+                    mesh=mesh,
                 )
                 if progress:
                     latents.block_until_ready()
@@ -359,6 +359,29 @@ def _dtype(name: DTypeName | None, mesh: Mesh) -> jnp.dtype:
     if name not in ("float32", "bfloat16"):
         raise InputError(f"dtype must be 'float32' or 'bfloat16', not '{name}'.")
     return jnp.dtype(name)
+
+
+def lay_out_windows(
+    mesh: Mesh, model: ModelConfig, config: SamplingConfig, num_windows: int, latents: tuple[int, ...]
+) -> tuple[Mesh, int]:
+    """The mesh of the denoising loop, and how many windows it predicts together.
+
+    Args:
+        mesh: the pipeline's.
+        model: sizes of the networks.
+        config: sampling options.
+        num_windows: of the video.
+        latents: shape of the video's latents, [B, F, h, w, c].
+    """
+    batch, _, height, width, _ = latents
+    # A device that has a part of a window must have nothing else, or merging batch and frames would move data.
+    frames = (config.window_size or model.window_size) if batch == 1 else 1
+    positions = (height // model.unet.downscale) * (width // model.unet.downscale)
+    branches = 2 if config.guidance_scale > 1 else 1
+    windows = sharding.window_mesh(mesh, num_windows, branches, frames, positions)
+    parallel = windows.shape[sharding.WINDOWS]
+    rounds = 1 if windows.shape[sharding.FRAMES] > 1 else min(config.group_size, -(-num_windows // parallel))
+    return windows, rounds * parallel
 
 
 def _padded_frames(num_frames: int, window_size: int) -> int:

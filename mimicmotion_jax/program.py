@@ -15,6 +15,7 @@ from mimicmotion_jax.generate import GenerateConfig
 from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.pipeline import lay_out_windows
 from mimicmotion_jax.video.image import target_size
 
 
@@ -36,10 +37,10 @@ def compile_only(
     mesh = sharding.sampling_mesh(devices=None if topology is None else topology_devices(topology))
     # A landscape picture stands for one that is not there yet.
     height, width = target_size(9, 16, config.resolution, config.size or config.aspect, model.size_multiple)
-    networks = {name: _abstract(name, model, jnp.dtype(dtype), mesh) for name in NETWORKS}
+    networks = abstract_networks(model, jnp.dtype(dtype), mesh)
     sizes = {name: sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(net)) for name, net in networks.items()}
     num_frames = config.max_frames or model.window_size
-    denoising = _lower_denoising(config, model, networks, num_frames, height, width, mesh)
+    denoising = lower_denoising(config, model, networks, num_frames, height, width, mesh)
     scale = model.vae.downscale
     chunk = (1, config.decode_chunk_size, height // scale, width // scale, model.vae.latent_channels)
     decoding = stages.decode_chunk.lower(networks["vae"], _leaf(chunk, jnp.float32, mesh))
@@ -59,7 +60,7 @@ def _report(lowered: jax.stages.Lowered, mesh: Mesh, resident_bytes: int) -> dic
     return compile_report(lowered, mesh, resident_bytes=resident_bytes, kernel_flops=KERNEL_FLOPS).to_json()
 
 
-def _lower_denoising(
+def lower_denoising(
     config: GenerateConfig,
     model: ModelConfig,
     networks: dict[str, Any],
@@ -72,12 +73,12 @@ def _lower_denoising(
     unet = networks["unet"]
     plan = config.plan(num_frames, model.window_size)
     window_size, total = plan.indices.shape[1], int(plan.indices.max()) + 1
-    group = min(config.group_size, -(-plan.num_windows // mesh.size)) * mesh.size
+    h, w, channels = height // model.vae.downscale, width // model.vae.downscale, model.vae.latent_channels
+    windows, group = lay_out_windows(mesh, model, config, plan.num_windows, (1, total, h, w, channels))
     grouped = jax.tree.map(
         lambda x: _leaf(np.shape(x), np.asarray(x).dtype, mesh), group_plan(plan, group, plan.num_windows)
     )
     dtype, guided = unet.conv_in.kernel.dtype, config.guidance_scale > 1
-    h, w, channels = height // model.vae.downscale, width // model.vae.downscale, model.vae.latent_channels
     conditions = jax.eval_shape(
         lambda unet, context, ids: stages.make_conditions(unet, context, ids, window_size, guided),
         unet,
@@ -95,12 +96,14 @@ def _lower_denoising(
         _leaf((1, total, h, w, model.pose_net.channels[-1]), dtype, mesh),
         _leaf((), jnp.float32, mesh),
         guided=guided,
-        mesh=mesh,
+        mesh=windows,
     )
 
 
-def _abstract(name: str, model: ModelConfig, dtype: jnp.dtype, mesh: Mesh) -> Any:
-    return jax.tree.map(lambda x: _leaf(x.shape, dtype, mesh), abstract_network(name, model))
+def abstract_networks(model: ModelConfig, dtype: jnp.dtype, mesh: Mesh) -> dict[str, Any]:
+    """The four networks with shapes in the place of parameters, on every device of `mesh`."""
+    networks = {name: abstract_network(name, model) for name in NETWORKS}
+    return jax.tree.map(lambda x: _leaf(x.shape, dtype, mesh), networks)
 
 
 def _leaf(shape: tuple[int, ...], dtype: jnp.dtype, mesh: Mesh) -> jax.ShapeDtypeStruct:

@@ -1,6 +1,13 @@
 """Meshes and how arrays lie on them: the only file that knows `PartitionSpec`.
 
-Sampling has one axis, over which the windows of a video are laid. Training has three:
+Sampling has one axis, over which the windows of a video are laid; where there are fewer windows than devices, the
+denoising loop sees the same devices as three (`window_mesh`):
+
+    windows   windows of a group apart
+    branches  the two branches of guidance apart
+    frames    one window over several devices, as in training
+
+Training has three as well, and parameters that are not on every device whole:
 
     data     samples apart, parameters repeated
     fsdp     samples apart, parameters cut up
@@ -8,6 +15,7 @@ Sampling has one axis, over which the windows of a video are laid. Training has 
              parameters cut up as well
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -18,7 +26,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.execution import Attend, Execution
 
-WINDOWS = "windows"  # the axis over which the windows of a group are laid
+WINDOWS, BRANCHES = "windows", "branches"
 DATA, FSDP, FRAMES = "data", "fsdp", "frames"
 _SAMPLES = (DATA, FSDP)
 _SMALL = 2**14  # parameters of fewer elements are repeated: cutting them up costs more than it saves
@@ -39,6 +47,25 @@ def sampling_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] 
     if not 1 <= count <= len(devices):
         raise InputError(f"{count} devices were asked for, but there are {len(devices)}.")
     return jax.make_mesh((count,), (WINDOWS,), devices=devices[:count], axis_types=(AxisType.Auto,))
+
+
+def window_mesh(mesh: Mesh, num_windows: int, num_branches: int, num_frames: int, positions: int) -> Mesh:
+    """The devices of a sampling mesh as (windows, branches, frames), so that few windows leave few of them idle.
+
+    Devices that the windows leave over take guidance's branches apart, then the frames of each window.
+
+    Args:
+        mesh: from `sampling_mesh`.
+        num_windows: of the video.
+        num_branches: 2 with guidance, else 1.
+        num_frames: of a window; 1 keeps windows whole.
+        positions: at the UNet's coarsest resolution; they are split where layers work along the frames.
+    """
+    windows = max(n for n in range(1, mesh.size + 1) if mesh.size % n == 0 and n <= num_windows)
+    branches = math.gcd(mesh.size // windows, num_branches)
+    frames = math.gcd(mesh.size // windows // branches, num_frames, positions)
+    shape = (mesh.size // (branches * frames), branches, frames)
+    return Mesh(mesh.devices.reshape(shape), (WINDOWS, BRANCHES, FRAMES), axis_types=(AxisType.Auto,) * 3)
 
 
 def training_mesh(
@@ -138,23 +165,31 @@ def num_sample_shards(mesh: Mesh) -> int:
 
 def training_execution(mesh: Mesh, remat: bool) -> Execution:
     """How the UNet runs on a training mesh."""
-    by_frame, by_position = shard_frames(mesh), NamedSharding(mesh, PartitionSpec(_SAMPLES, None, FRAMES))
-    by_sequence = NamedSharding(mesh, PartitionSpec((*_SAMPLES, FRAMES)))
+    return _execution(mesh, _SAMPLES, remat)
+
+
+def sampling_execution(mesh: Mesh) -> Execution:
+    """How the UNet runs on a `window_mesh`, for a batch of windows with the branches of each side by side."""
+    return _execution(mesh, (WINDOWS, BRANCHES), remat=False)
+
+
+def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
+    """Samples over two axes of the mesh, their frames or positions over `FRAMES`."""
+
+    def lay(*axes: str | tuple[str, ...] | None) -> Callable[[jax.Array], jax.Array]:
+        sharding = NamedSharding(mesh, PartitionSpec(*axes))
+        return lambda x: jax.lax.with_sharding_constraint(x, sharding)
+
+    sequences = (*samples, FRAMES)
     return Execution(
-        by_frame=lambda x: jax.lax.with_sharding_constraint(x, by_frame),
-        by_position=lambda x: jax.lax.with_sharding_constraint(x, by_position),
-        by_sequence=lambda x: jax.lax.with_sharding_constraint(x, by_sequence),
-        per_device=_per_device(mesh, by_sequence.spec),
+        by_frame=lay(samples, FRAMES),
+        by_position=lay(samples, None, FRAMES),
+        by_sequence=lay(sequences),
+        per_device=_per_device(mesh, PartitionSpec(sequences)),
         platform=_platform(mesh),
         num_devices=mesh.size,
         remat=remat,
     )
-
-
-def sampling_execution(mesh: Mesh) -> Execution:
-    """How the UNet runs on a sampling mesh: a group's windows are spread evenly, whole ones on each device."""
-    spec = PartitionSpec(WINDOWS)
-    return Execution(per_device=_per_device(mesh, spec), platform=_platform(mesh), num_devices=mesh.size)
 
 
 def _per_device(mesh: Mesh, spec: PartitionSpec) -> Callable[[Attend], Attend]:

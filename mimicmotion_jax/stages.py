@@ -93,7 +93,8 @@ def run_denoising(
 ) -> Float[Array, "b f h w c"]:
     """The whole denoising loop. Guidance: v = v_uncond + scale (v_cond - v_uncond).
 
-    The unconditional branch has a zero CLIP embedding, a zero reference latent and no pose features.
+    The unconditional branch has a zero CLIP embedding, a zero reference latent and no pose features. `mesh` is a
+    `sharding.window_mesh`.
     """
     group, window_size = plan.indices.shape[1:]
     branches = 2 if guided else 1

@@ -61,7 +61,7 @@ def test_shapes_that_no_kernel_takes(shape):
 
 def test_each_chip_runs_the_kernel_on_its_own_sequences():
     """For four v5e chips: the kernel is in the program, with a quarter of the batch, and nothing is gathered."""
-    mesh = sharding.sampling_mesh(devices=topology_devices("v5e:2x2"))
+    mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("v5e:2x2")), 4, 1, 1, 1)
     execution = sharding.sampling_execution(mesh)
     assert execution.platform == "tpu"
     x = jax.ShapeDtypeStruct(

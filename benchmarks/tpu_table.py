@@ -1,0 +1,105 @@
+"""What the full model takes on TPUs that need not be there: memory, FLOPs and traffic per chip, by the TPU compiler.
+
+    python benchmarks/tpu_table.py                  every row that is missing; minutes to an hour each on two cores
+    python benchmarks/tpu_table.py --rows sample-v5e-1 train-v5p-8
+    python benchmarks/tpu_table.py --list
+
+Each row is a run of `sample.py` or `train.py --compile-only`; its report goes into benchmarks/results/tpu/ROW.json as
+soon as it is there, and the table of all rows into benchmarks/results/tpu.md. FLOPs count loops as often as they turn,
+and custom kernels too, which the compiler's own count does not.
+"""
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mimicmotion_jax.directories import write_file
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+PAPER = ["train.py", "--config", "configs/train_paper.yaml"]
+ROWS = {
+    # A 16-frame window with guidance, the usual 25 steps; and videos of 2, 8 and 32 windows.
+    "sample-v5e-1": ["sample.py", "--topology", "v5e:1x1", "max_frames=16"],
+    "sample-v5p-1": ["sample.py", "--topology", "v5p:1x1x1", "max_frames=16"],
+    "sample-v6e-1": ["sample.py", "--topology", "v6e:1x1", "max_frames=16"],
+    "sample-v5e-8-one-window": ["sample.py", "--topology", "v5e:2x4", "max_frames=16"],
+    "sample-v5e-1-2-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=26"],
+    "sample-v5e-1-32-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=326"],
+    "sample-v5e-1-8-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=86"],
+    "sample-v5e-8-8-windows": ["sample.py", "--topology", "v5e:2x4", "max_frames=86"],
+    # The released 72-frame model.
+    "sample-v5e-8-72-frames": ["sample.py", "--topology", "v5e:2x4", "max_frames=72", "window_size=72"],
+    "sample-v5p-1-72-frames": ["sample.py", "--topology", "v5p:1x1x1", "max_frames=72", "window_size=72"],
+    # The paper's training: clips of 16 frames, one per chip and more.
+    "train-v5e-64": [*PAPER, "--topology", "v5e:8x8", "mesh.fsdp=8", "mesh.frames=8"],
+    "train-v5e-16": [*PAPER, "--topology", "v5e:4x4", "mesh.fsdp=8", "mesh.frames=2"],
+    "train-v6e-8": [*PAPER, "--topology", "v6e:2x4", "mesh.fsdp=8"],
+    "train-v5p-8": [*PAPER, "--topology", "v5p:2x2x2", "mesh.fsdp=8"],
+}
+PROGRAMS = {"denoising": "denoising", "decoding": "decoding", "train_step": "training step", "encoding": "encoding"}
+
+
+def make(name: str) -> dict[str, Any]:
+    """Compile a row; its report with the command and the date."""
+    arguments = ROWS[name]
+    command = [arguments[0], "--compile-only", *arguments[1:]]
+    run = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    date = datetime.date.today().isoformat()
+    return {"command": " ".join(["python", *command]), "date": date, "report": json.loads(run.stdout)}
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """One line per program."""
+    head = ("", "program", "chips", "GB per chip", "of", "fits", "TFLOP per chip", "GB moved per chip", "compiled in")
+    lines = [head, ("---",) * len(head)]
+    for name, row in rows.items():
+        found = [(label, row["report"][key]) for key, label in PROGRAMS.items() if key in row["report"]]
+        lines += [(name, label, *_cells(report)) for label, report in found]
+    commands = [f"- {name}: `{row['command']}` ({row['date']})" for name, row in rows.items()]
+    text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return f"# The full model on TPUs, by their compiler\n\n{text}\n\n" + "\n".join(commands) + "\n"
+
+
+def _cells(report: dict[str, Any]) -> tuple[str | int, ...]:
+    def scaled(value: float | None, unit: float, digits: int) -> str:
+        return "" if value is None else f"{value / unit:.{digits}f}"
+
+    return (
+        report["chips"],
+        scaled(report["memory_needed"], 1e9, 1),
+        scaled(report["memory_limit"], 1e9, 1),
+        "yes" if report["fits"] else "no",
+        scaled(report["flops_per_chip"], 1e12, 1),
+        scaled(report["collective_bytes"], 1e9, 1),
+        f"{report['compile_seconds'] / 60:.0f} min",
+    )
+
+
+def main() -> None:
+    """Make what is missing, and the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", help="these alone, made anew")
+    parser.add_argument("--list", action="store_true", help="show the rows and their commands")
+    args = parser.parse_args()
+    if args.list:
+        for name, arguments in ROWS.items():
+            print(name, " ".join(arguments))
+        return
+    folder = RESULTS / "tpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in args.rows or [name for name in ROWS if not (folder / f"{name}.json").exists()]:
+        print(name, file=sys.stderr, flush=True)
+        write_file(folder / f"{name}.json", (json.dumps(make(name), indent=1) + "\n").encode())
+    rows = {name: json.loads(path.read_text()) for name in ROWS if (path := folder / f"{name}.json").exists()}
+    write_file(RESULTS / "tpu.md", table(rows).encode())
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

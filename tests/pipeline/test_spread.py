@@ -1,0 +1,72 @@
+"""One video on many devices: the same video, an equal share of the work for each device, no copy of the long parts."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mimicmotion_jax import MimicMotionPipeline, sharding
+from mimicmotion_jax.compiled import compile_report
+from mimicmotion_jax.generate import GenerateConfig
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.program import abstract_networks, lower_denoising
+
+TINY = ModelConfig.tiny()  # windows of 8 frames
+
+
+@pytest.mark.parametrize(
+    ("devices", "windows", "branches", "frames", "positions", "expected"),
+    [
+        (8, 20, 2, 16, 144, (8, 1, 1)),
+        (8, 8, 2, 16, 144, (8, 1, 1)),
+        (8, 5, 2, 16, 144, (4, 2, 1)),
+        (8, 3, 2, 16, 144, (2, 2, 2)),
+        (8, 1, 2, 72, 144, (1, 2, 4)),
+        (8, 1, 1, 16, 144, (1, 1, 8)),
+        (8, 1, 2, 1, 144, (4, 2, 1)),  # windows that must stay whole: some devices have nothing to do
+        (8, 1, 2, 9, 144, (4, 2, 1)),  # nine frames do not divide by four
+        (6, 2, 1, 16, 144, (6, 1, 1)),  # two windows leave threes, which do not divide 16 frames
+        (6, 2, 1, 9, 144, (2, 1, 3)),
+        (1, 7, 2, 16, 144, (1, 1, 1)),
+    ],
+)
+def test_layout(devices, windows, branches, frames, positions, expected):
+    mesh = sharding.window_mesh(sharding.sampling_mesh(devices), windows, branches, frames, positions)
+    assert tuple(mesh.devices.shape) == expected
+
+
+@pytest.mark.parametrize("guidance_scale", [2.0, 1.0])
+def test_one_window_on_eight_devices(tiny_pipeline, guidance_scale):
+    random = np.random.default_rng(3)
+    image = random.integers(0, 256, (64, 64, 3), np.uint8)
+    poses = random.integers(0, 256, (8, 64, 64, 3), np.uint8)
+    options = {"num_inference_steps": 2, "guidance_scale": guidance_scale, "output_type": "latent"}
+    expected = tiny_pipeline(image, poses, **options).frames
+    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
+    found = eight(image, poses, **options).frames
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("windows", [8, 1])
+def test_work_per_device(windows):
+    """An eighth of the FLOPs on each of eight devices, for eight windows and for the frames of a single one."""
+    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=3)
+    num_frames = TINY.window_size + (windows - 1) * (TINY.window_size - 2)
+    networks = abstract_networks(TINY, jnp.float32, mesh := sharding.sampling_mesh(1))
+    alone = compile_report(lower_denoising(config, TINY, networks, num_frames, 64, 64, mesh), mesh)
+    networks = abstract_networks(TINY, jnp.float32, mesh := sharding.sampling_mesh(8))
+    shared = compile_report(lower_denoising(config, TINY, networks, num_frames, 64, 64, mesh), mesh)
+    assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)
+
+
+def test_memory_hardly_grows_with_the_length():
+    """What a frame more takes on the device: its latents, and PoseNet's features before their projection."""
+    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=3)
+    mesh = sharding.sampling_mesh(1)
+    networks = abstract_networks(TINY, jnp.float32, mesh)
+    totals = {
+        frames: compile_report(lower_denoising(config, TINY, networks, frames, 64, 64, mesh), mesh).memory.total
+        for frames in (26, 206)
+    }
+    per_frame = (totals[206] - totals[26]) / 180
+    latents, features = 8 * 8 * 4 * 4, 8 * 8 * TINY.pose_net.channels[-1] * 4
+    assert per_frame < features + 4 * latents
