@@ -40,7 +40,7 @@ def compile_only(
     networks = abstract_networks(model, jnp.dtype(dtype), mesh)
     sizes = {name: sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(net)) for name, net in networks.items()}
     num_frames = config.max_frames or model.window_size
-    denoising = lower_denoising(config, model, networks, num_frames, height, width, mesh)
+    denoising, rounds = lower_denoising(config, model, networks, num_frames, height, width, mesh)
     scale = model.vae.downscale
     chunk = (1, config.decode_chunk_size, height // scale, width // scale, model.vae.latent_channels)
     decoding = stages.decode_chunk.lower(networks["vae"], _leaf(chunk, jnp.float32, mesh))
@@ -51,13 +51,14 @@ def compile_only(
         "height": height,
         "width": width,
         "network_bytes": sizes,
-        "denoising": _report(denoising, mesh, sizes["vae"] + sizes["image_encoder"]),
+        "denoising": _report(denoising, mesh, sizes["vae"] + sizes["image_encoder"], rounds),
         "decoding": _report(decoding, mesh, sum(sizes.values()) - sizes["vae"]),
     }
 
 
-def _report(lowered: jax.stages.Lowered, mesh: Mesh, resident_bytes: int) -> dict[str, Any]:
-    return compile_report(lowered, mesh, resident_bytes=resident_bytes, kernel_flops=KERNEL_FLOPS).to_json()
+def _report(lowered: jax.stages.Lowered, mesh: Mesh, resident_bytes: int, unknown_turns: int = 1) -> dict[str, Any]:
+    options = {"kernel_flops": KERNEL_FLOPS, "unknown_turns": unknown_turns}
+    return compile_report(lowered, mesh, resident_bytes=resident_bytes, **options).to_json()
 
 
 def lower_denoising(
@@ -68,16 +69,18 @@ def lower_denoising(
     height: int,
     width: int,
     mesh: Mesh,
-) -> jax.stages.Lowered:
-    """The denoising loop as `pipeline` calls it, for a batch of one."""
+) -> tuple[jax.stages.Lowered, int]:
+    """The denoising loop as `pipeline` calls it, for a batch of one; and how many groups of windows a step predicts.
+
+    The latter is an argument of the program, not part of it.
+    """
     unet = networks["unet"]
     plan = config.plan(num_frames, model.window_size)
     window_size, total = plan.indices.shape[1], int(plan.indices.max()) + 1
     h, w, channels = height // model.vae.downscale, width // model.vae.downscale, model.vae.latent_channels
     windows, group = lay_out_windows(mesh, model, config, plan.num_windows, (1, total, h, w, channels))
-    grouped = jax.tree.map(
-        lambda x: _leaf(np.shape(x), np.asarray(x).dtype, mesh), group_plan(plan, group, plan.num_windows)
-    )
+    groups = group_plan(plan, group, plan.num_windows)
+    grouped = jax.tree.map(lambda x: _leaf(np.shape(x), np.asarray(x).dtype, mesh), groups)
     dtype, guided = unet.conv_in.kernel.dtype, config.guidance_scale > 1
     conditions = jax.eval_shape(
         lambda unet, context, ids: stages.make_conditions(unet, context, ids, window_size, guided),
@@ -85,7 +88,7 @@ def lower_denoising(
         _leaf((1, model.unet.context_dim), dtype, mesh),
         _leaf((1, 3), jnp.float32, mesh),
     )
-    return stages.run_denoising.lower(
+    lowered = stages.run_denoising.lower(
         unet,
         networks["pose_net"],
         _leaf((1, total, h, w, channels), jnp.float32, mesh),
@@ -98,6 +101,7 @@ def lower_denoising(
         guided=guided,
         mesh=windows,
     )
+    return lowered, int(groups.num_groups)
 
 
 def abstract_networks(model: ModelConfig, dtype: jnp.dtype, mesh: Mesh) -> dict[str, Any]:

@@ -69,7 +69,9 @@ class ProgramCosts:
         traffic.bytes += size
 
 
-def program_costs(text: str, kernel_flops: Mapping[str, KernelFlops] | None = None) -> ProgramCosts:
+def program_costs(
+    text: str, kernel_flops: Mapping[str, KernelFlops] | None = None, unknown_turns: int = 1
+) -> ProgramCosts:
     """The costs of one run of the program whose optimised HLO is `text` (`compiled.as_text()`).
 
     FLOPs are 2 per multiply-add of every dot and convolution, inside fusions too; products with padding or with the
@@ -80,17 +82,20 @@ def program_costs(text: str, kernel_flops: Mapping[str, KernelFlops] | None = No
     Args:
         text: of a partitioned program: shapes are one device's.
         kernel_flops: for custom kernels, by the start of the kernel's name: FLOPs from the shapes of its operands.
+        unknown_turns: how often loops turn whose length the program does not tell.
     """
     computations, entry = read_hlo(text.splitlines())
-    return _Walk(computations, kernel_flops or {}).costs(entry)
+    return _Walk(computations, kernel_flops or {}, unknown_turns).costs(entry)
 
 
 class _Walk:
     """The costs of computations, each worked out once however often it is called."""
 
-    def __init__(self, computations: dict[str, Computation], kernel_flops: Mapping[str, KernelFlops]):
+    def __init__(
+        self, computations: dict[str, Computation], kernel_flops: Mapping[str, KernelFlops], unknown_turns: int
+    ):
         self._computations = computations
-        self._kernel_flops = kernel_flops
+        self._kernel_flops, self._unknown_turns = kernel_flops, unknown_turns
         self._done: dict[str, ProgramCosts] = {}
 
     def costs(self, name: str) -> ProgramCosts:
@@ -115,7 +120,7 @@ class _Walk:
         elif opcode == "while":
             turns = trip_count(instruction, caller, self._computations)
             total.unknown_loops += turns is None
-            total.add(self.costs(body_name(instruction)), 1 if turns is None else turns)
+            total.add(self.costs(body_name(instruction)), self._unknown_turns if turns is None else turns)
         elif opcode == "conditional":
             total.add(max(map(self.costs, _names(_BRANCHES, instruction.attributes)), key=lambda costs: costs.flops))
         elif opcode == "custom-call":

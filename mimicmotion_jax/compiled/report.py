@@ -45,7 +45,7 @@ class CompileReport:
     collective_bytes: int | None
     custom_calls: dict[str, int]  # runs of custom kernels, by name
     uncounted_calls: dict[str, int]  # those whose FLOPs are not in flops_per_chip
-    unknown_loops: int  # loops whose length is not known, counted as one turn
+    unknown_loops: int  # loops whose length the program does not tell
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and numbers, ready for `json.dumps`."""
@@ -58,6 +58,7 @@ def compile_report(
     *,
     resident_bytes: int = 0,
     kernel_flops: Mapping[str, KernelFlops] | None = None,
+    unknown_turns: int = 1,
     compiler_options: Mapping[str, Any] | None = None,
 ) -> CompileReport:
     """Compile a program and say what it takes; a program too large for its chips gives a report, not an error.
@@ -67,6 +68,7 @@ def compile_report(
         mesh: all devices that the program runs on, of one kind.
         resident_bytes: per chip, of arrays that live beside the program.
         kernel_flops: for custom kernels, by the start of the kernel's name: FLOPs from the shapes of its operands.
+        unknown_turns: how often loops turn whose length the program does not tell.
         compiler_options: XLA options for this program alone, such as {"optimization_level": 1}.
 
     Raises:
@@ -80,7 +82,8 @@ def compile_report(
             raise
         return _too_large(mesh, time.perf_counter() - start, str(error).splitlines()[0], resident_bytes)
     seconds = time.perf_counter() - start
-    return describe(compiled, mesh, seconds, resident_bytes=resident_bytes, kernel_flops=kernel_flops)
+    options = {"resident_bytes": resident_bytes, "kernel_flops": kernel_flops, "unknown_turns": unknown_turns}
+    return describe(compiled, mesh, seconds, **options)
 
 
 def describe(
@@ -90,11 +93,12 @@ def describe(
     *,
     resident_bytes: int = 0,
     kernel_flops: Mapping[str, KernelFlops] | None = None,
+    unknown_turns: int = 1,
 ) -> CompileReport:
     """The report of a program already compiled; arguments as for `compile_report`."""
     kind, limit = _device_kind(mesh), hardware.memory_bytes(_device_kind(mesh))
     memory = _memory(compiled, resident_bytes)
-    costs = program_costs(compiled.as_text(), kernel_flops)
+    costs = program_costs(compiled.as_text(), kernel_flops, unknown_turns)
     xla = compiled.cost_analysis() or {}
     return CompileReport(
         device_kind=kind,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
-from mimicmotion_jax.compiled import compile_report
+from mimicmotion_jax.compiled import CompileReport, compile_report
 from mimicmotion_jax.generate import GenerateConfig
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.program import abstract_networks, lower_denoising
@@ -46,27 +46,25 @@ def test_one_window_on_eight_devices(tiny_pipeline, guidance_scale):
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+def denoising_report(num_frames: int, devices: int) -> CompileReport:
+    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=3)
+    mesh = sharding.sampling_mesh(devices)
+    networks = abstract_networks(TINY, jnp.float32, mesh)
+    lowered, rounds = lower_denoising(config, TINY, networks, num_frames, 64, 64, mesh)
+    return compile_report(lowered, mesh, unknown_turns=rounds)
+
+
 @pytest.mark.parametrize("windows", [8, 1])
 def test_work_per_device(windows):
     """An eighth of the FLOPs on each of eight devices, for eight windows and for the frames of a single one."""
-    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=3)
-    num_frames = TINY.window_size + (windows - 1) * (TINY.window_size - 2)
-    networks = abstract_networks(TINY, jnp.float32, mesh := sharding.sampling_mesh(1))
-    alone = compile_report(lower_denoising(config, TINY, networks, num_frames, 64, 64, mesh), mesh)
-    networks = abstract_networks(TINY, jnp.float32, mesh := sharding.sampling_mesh(8))
-    shared = compile_report(lower_denoising(config, TINY, networks, num_frames, 64, 64, mesh), mesh)
+    num_frames = TINY.window_size + (windows - 1) * (TINY.window_size - 1 - 2)  # the reference is in every window
+    alone, shared = (denoising_report(num_frames, devices) for devices in (1, 8))
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)
 
 
 def test_memory_hardly_grows_with_the_length():
     """What a frame more takes on the device: its latents, and PoseNet's features before their projection."""
-    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=3)
-    mesh = sharding.sampling_mesh(1)
-    networks = abstract_networks(TINY, jnp.float32, mesh)
-    totals = {
-        frames: compile_report(lower_denoising(config, TINY, networks, frames, 64, 64, mesh), mesh).memory.total
-        for frames in (26, 206)
-    }
+    totals = {frames: denoising_report(frames, 1).memory.total for frames in (26, 206)}
     per_frame = (totals[206] - totals[26]) / 180
     latents, features = 8 * 8 * 4 * 4, 8 * 8 * TINY.pose_net.channels[-1] * 4
     assert per_frame < features + 4 * latents
