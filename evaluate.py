@@ -58,7 +58,8 @@ def main() -> int:
         num_devices=args.devices,
         command=shlex.join(["python", *sys.argv]),
     )
-    results = evaluate(request, load_options(args.checkpoint, args.config, args.options))
+    brings_options = args.checkpoint if args.generated is None else None
+    results = evaluate(request, load_options(brings_options, args.config, args.options))
     for column, scores in results["summary"].items():
         print(f"{column:16}" + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     print(f"protocol {args.protocol} ({results['protocol']['sha256'][:12]}); see {args.output / 'index.html'}")
