@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -31,6 +31,8 @@ from mimicmotion_jax.video.image import SIZE_MULTIPLE, crop_resize, read_image, 
 from mimicmotion_jax.video.provenance import provenance
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=SamplingConfig)
 
 
 @config_dataclass
@@ -70,18 +72,29 @@ class GenerateConfig(SamplingConfig):
 
 
 def load_options(
-    checkpoint: Path | None = None, path: Path | None = None, overrides: Sequence[str] = ()
-) -> GenerateConfig:
+    checkpoint: Path | None = None,
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    cls: type[T] = GenerateConfig,
+    ignored: Collection[str] = (),
+) -> T:
     """Options of the command line before those of a YAML file before those that the checkpoint brings with it.
+
+    Args:
+        checkpoint: None brings nothing.
+        path: of the YAML file.
+        overrides: `key=value`.
+        cls: what the options are for.
+        ignored: keys that a checkpoint may bring in vain.
 
     Raises:
         InputError: as `config.load_config`, or a checkpoint that is missing or damaged.
     """
     given = read_values(path, overrides)
     brought = {} if checkpoint is None else read_sampling(checkpoint)
-    if given.keys() & {"resolution", "aspect"}:
-        brought.pop("size", None)  # which would go before them
-    return build_config(GenerateConfig, brought | given, source=str(path) if path else "the configuration")
+    dropped = {*ignored, "size"} if given.keys() & {"resolution", "aspect"} else ignored  # size would go before them
+    kept = {key: value for key, value in brought.items() if key not in dropped}
+    return build_config(cls, kept | given, source=str(path) if path else "the configuration")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -380,8 +380,8 @@ def lay_out_windows(
     branches = 2 if config.guidance_scale > 1 else 1
     windows = sharding.window_mesh(mesh, num_windows, branches, frames, positions)
     parallel = windows.shape[sharding.WINDOWS]
-    rounds = 1 if windows.shape[sharding.FRAMES] > 1 else min(config.group_size, -(-num_windows // parallel))
-    return windows, rounds * parallel
+    per_device = 1 if windows.shape[sharding.FRAMES] > 1 else min(config.group_size, -(-num_windows // parallel))
+    return windows, per_device * parallel
 
 
 def _padded_frames(num_frames: int, window_size: int) -> int:

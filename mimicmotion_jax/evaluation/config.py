@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mimicmotion_jax.checkpoint import read_sampling
-from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
-from mimicmotion_jax.generate import GenerateConfig
+from mimicmotion_jax import generate
+from mimicmotion_jax.config import config_dataclass, to_dict
 from mimicmotion_jax.pipeline import SamplingConfig
 
 # What changes speed, not results; and what has a hash of its own.
@@ -43,22 +42,16 @@ class EvaluateConfig(SamplingConfig):
         """The options on which generated videos depend, given their poses."""
         return {name: value for name, value in to_dict(self).items() if name not in _NOT_RESULTS}
 
-    def generation(self) -> GenerateConfig:
+    def generation(self) -> generate.GenerateConfig:
         """What `generate.generate` needs to know."""
         sampling = {field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingConfig)}
         drawing = {name: getattr(self, name) for name in ("confidence", "antialias", "stroke_width")}
-        return GenerateConfig(**sampling, **drawing, audio=False)
+        return generate.GenerateConfig(**sampling, **drawing, audio=False)
 
 
 def load_options(
     checkpoint: Path | None = None, path: Path | None = None, overrides: Sequence[str] = ()
 ) -> EvaluateConfig:
-    """Options of the command line before those of a YAML file before those that the checkpoint brings with it.
-
-    Raises:
-        InputError: as `config.load_config`, or a checkpoint that is missing or damaged.
-    """
-    brought = {} if checkpoint is None else read_sampling(checkpoint)
-    brought.pop("resolution", None)  # the protocol's business
-    source = str(path) if path else "the configuration"
-    return build_config(EvaluateConfig, brought | read_values(path, overrides), source=source)
+    """As `generate.load_options`, with the same errors."""
+    # The short side is the protocol's business.
+    return generate.load_options(checkpoint, path, overrides, EvaluateConfig, ignored=("resolution",))

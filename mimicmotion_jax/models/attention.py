@@ -21,7 +21,7 @@ from mimicmotion_jax.models.execution import DEFAULT, Execution
 
 # Scores of more elements than this are computed a block of queries at a time (2^26 float32 are 256 MiB).
 _MAX_SCORES = 2**26
-# Fewer tokens than this leave most of a flash kernel's tile empty.
+# Shorter sequences have few scores and are left to XLA; where the kernels begin to pay has not been measured.
 _LONG = 512
 _TPU_BLOCKS = (1024, 768, 512, 384, 256)  # multiples of the 128 lanes of a vector register
 _TPU_TILE = 2**18  # elements of queries, keys or values in fast memory at a time

@@ -39,7 +39,7 @@ class PoseNet(nnx.Module):
         return self.project(self.hidden(pixels))
 
     def hidden(self, pixels: Float[Array, "*n height width 3"]) -> Float[Array, "*n h w hidden"]:
-        """What is projected to the features: all of the work in two fifths of their size, so this is what is kept."""
+        """What is projected to the features: nearly all of the work, and narrower (128 channels, not 320)."""
         x = pixels.astype(self.scale.dtype)
         for conv in self.conv_layers:
             x = nnx.silu(conv(x))
