@@ -22,7 +22,7 @@ LARGEST = 20e6  # bytes of weights that the repository may hold
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory) -> dict[str, dict[str, float]]:
-    """Scores on scenes of another seed than the recorded evaluation's (docs/small_model.md); the bounds leave room."""
+    """Scores on scenes of another seed than the recorded evaluation's (docs/small_model.md)."""
     folder = tmp_path_factory.mktemp("small")
     width, height = checkpoint.read_sampling(demo.WEIGHTS)["size"]
     world = WorldConfig(seed=77, width=width, height=height, num_frames=24)
@@ -36,16 +36,21 @@ def summary(tmp_path_factory) -> dict[str, dict[str, float]]:
 
 
 def test_videos_are_closer_to_the_truth_than_the_reference(summary):
-    assert summary[GENERATED]["psnr"] > summary[REPEAT]["psnr"] + 1.5
+    assert summary[GENERATED]["psnr"] > summary[REPEAT]["psnr"] + 2
+
+
+@pytest.mark.xfail(strict=True, reason="the aim; 2.15 dB on these videos, mostly for want of a better VAE")
+def test_by_three_decibels(summary):
+    assert summary[GENERATED]["psnr"] > summary[REPEAT]["psnr"] + 3
 
 
 def test_poses_are_what_makes_them_so(summary):
-    assert summary[GENERATED]["psnr"] > summary[WITHHELD]["psnr"] + 1.5
-    assert summary[GENERATED]["foreground_iou"] > summary[WITHHELD]["foreground_iou"] + 0.08
+    assert summary[GENERATED]["psnr"] > summary[WITHHELD]["psnr"] + 2
+    assert summary[GENERATED]["foreground_iou"] > summary[WITHHELD]["foreground_iou"] + 0.1
 
 
 def test_the_person_is_where_it_should_be(summary):
-    assert summary[GENERATED]["foreground_iou"] > 0.65
+    assert summary[GENERATED]["foreground_iou"] > 0.7
 
 
 def test_weights_fit_into_the_repository():
