@@ -2,9 +2,10 @@
 
 With d the error of the reconstruction in [-1, 1] and w the weight of a pixel (`hand_weight` in hand regions, else 1):
 
-    loss = mean w |d|  +  gradient_weight * G(d)  +  kl_weight * mean KL( N(mean, variance) || N(0, 1) )
+    loss = mean w |d|  +  squared_weight * mean w d^2  +  gradient_weight * G(d)
+           +  kl_weight * mean KL( N(mean, variance) || N(0, 1) )
 
-G is the mean over a pyramid of halved pictures of mean w |dx d| + mean w |dy d|, differences of neighbouring pixels: an
+The square is for what is rare and far off: a dress of the wrong colour. G is the mean over a pyramid of halved pictures of mean w |dx d| + mean w |dy d|, differences of neighbouring pixels: an
 edge that is blurred costs there at every scale, while a wrong brightness costs nothing.
 """
 
@@ -33,6 +34,7 @@ class AutoencoderLossConfig:
     """Weights of the terms."""
 
     hand_weight: Annotated[float, Field(ge=1)] = 4.0
+    squared_weight: Annotated[float, Field(ge=0)] = 0.0
     gradient_weight: Annotated[float, Field(ge=0)] = 1.0
     kl_weight: Annotated[float, Field(ge=0)] = 1e-6
 
@@ -74,7 +76,8 @@ def autoencoder_loss(
     hands = repeat(hand_mask, "b f h w -> b f (h m) (w n) 1", m=size, n=size)
     weights = jnp.where(hands, config.hand_weight, 1.0)
     gradient, kl = gradient_error(error, weights), kl_divergence(mean, logvar)
-    loss = jnp.mean(weights * jnp.abs(error)) + config.gradient_weight * gradient + config.kl_weight * kl
+    closeness = jnp.mean(weights * (jnp.abs(error) + config.squared_weight * error**2))
+    loss = closeness + config.gradient_weight * gradient + config.kl_weight * kl
     parts = {
         "l1_hands": _mean_where(jnp.abs(error), hands),
         "l1_elsewhere": _mean_where(jnp.abs(error), ~hands),
