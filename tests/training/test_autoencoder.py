@@ -21,6 +21,7 @@ from mimicmotion_jax.data.dataset import Records
 from mimicmotion_jax.data.encodings import Encoder, describe_encodings
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
+from mimicmotion_jax.training.autoencoder.initial import initial_params
 from mimicmotion_jax.training.autoencoder.loss import (
     AutoencoderLossConfig,
     autoencoder_loss,
@@ -28,7 +29,7 @@ from mimicmotion_jax.training.autoencoder.loss import (
     kl_divergence,
 )
 from mimicmotion_jax.training.autoencoder.run import VAERun
-from mimicmotion_jax.training.autoencoder.step import VAETemplate, initial_params
+from mimicmotion_jax.training.autoencoder.step import VAETemplate
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.networks import model_config
 

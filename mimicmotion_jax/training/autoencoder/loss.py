@@ -5,8 +5,9 @@ With d the error of the reconstruction in [-1, 1] and w the weight of a pixel (`
     loss = mean w |d|  +  squared_weight * mean w d^2  +  gradient_weight * G(d)
            +  kl_weight * mean KL( N(mean, variance) || N(0, 1) )
 
-The square is for what is rare and far off: a dress of the wrong colour. G is the mean over a pyramid of halved pictures of mean w |dx d| + mean w |dy d|, differences of neighbouring pixels: an
-edge that is blurred costs there at every scale, while a wrong brightness costs nothing.
+The square is for what is rare and far off: a dress of the wrong colour. G is the mean over a pyramid of halved
+pictures of mean w |dx d| + mean w |dy d|, differences of neighbouring pixels: an edge that is blurred costs there at
+every scale, while a wrong brightness costs nothing.
 """
 
 from typing import Annotated

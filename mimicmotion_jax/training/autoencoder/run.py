@@ -13,9 +13,10 @@ from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.directories import absolute_path
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
+from mimicmotion_jax.training.autoencoder.initial import initial_params
 from mimicmotion_jax.training.autoencoder.loss import Metrics
 from mimicmotion_jax.training.autoencoder.outputs import Validation, export_encoders, measure_scaling_factor
-from mimicmotion_jax.training.autoencoder.step import VAETemplate, initial_params, make_vae_step
+from mimicmotion_jax.training.autoencoder.step import VAETemplate, make_vae_step
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.metrics import MetricLog
 from mimicmotion_jax.training.state import Params, TrainState, abstract_state, new_state

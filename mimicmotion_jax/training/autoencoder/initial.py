@@ -1,0 +1,77 @@
+"""Where the VAE's training begins: parameters with which a blurred picture already passes, in all its colours.
+
+A network drawn at random mixes colours by a chain of random matrices, which together all but lose one of the three
+directions; with few latent channels, training then spends them on outlines, and never learns red from green.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mimicmotion_jax import checkpoint
+from mimicmotion_jax.models.build import init_network
+from mimicmotion_jax.models.config import ModelConfig, VAEConfig
+from mimicmotion_jax.training.state import Params
+
+_INITIAL_LOGVAR = -4.0
+
+# Lightness, red against green, yellow against blue: the rows are orthogonal, and the latter two are longer because
+# pictures vary less in them.
+_COLOURS = np.float32([[1, 1, 1], [3, -3, 0], [1.5, 1.5, -3]]) / np.float32(np.sqrt(3))
+
+
+def initial_params(model: ModelConfig, seed: int) -> Params:
+    """The VAE's parameters as its layers draw them, but for a path that carries the picture's colours.
+
+    The path takes two channels of each layer for a colour, it and its negative: SiLU(x) - SiLU(-x) = x. The residual
+    branches start at zero, the convolutions that halve and double pictures as average and identity, the noise on the
+    latents is small, and the last convolution, over frames, starts as the identity. So the first latents are the mean
+    colours of the pixels that they stand for, and the decoder paints these.
+
+    Args:
+        model: its VAE's sizes; widths below 6 carry as many colours as find room.
+        seed: of everything else.
+    """
+    params = checkpoint.flat_params(nnx.state(init_network("vae", model, seed)))
+    for key, value in params.items():
+        if key == "decoder.time_conv_out.kernel":
+            params[key] = jnp.zeros_like(value).at[1].set(jnp.eye(value.shape[-1]))
+        elif key.endswith("conv2.kernel"):
+            params[key] = jnp.zeros_like(value)
+        elif "samplers" in key and value.ndim == 4:
+            params[key] = _passing(value.shape, average="downsamplers" in key)
+    channels = model.vae.latent_channels
+    params["quant_conv.kernel"] = params["quant_conv.kernel"].at[..., channels:].set(0)
+    params["quant_conv.bias"] = params["quant_conv.bias"].at[channels:].set(_INITIAL_LOGVAR)
+    return params | _colour_path(params, model.vae)
+
+
+def _colour_path(params: Params, config: VAEConfig) -> Params:
+    """The kernels on the path, their channels beside it as they were."""
+    colours = min(len(_COLOURS), config.in_channels, config.latent_channels, min(config.block_out_channels) // 2)
+    both = np.kron(np.eye(colours, dtype=np.float32), np.float32([[1, -1]]))  # colour to its two channels
+    to_colours, from_colours = _COLOURS[:colours].T, np.linalg.pinv(_COLOURS[:colours].T)
+    path = {
+        "encoder.conv_in": to_colours @ both,
+        "encoder.conv_out": both.T,
+        "quant_conv": np.eye(colours, dtype=np.float32),
+        "decoder.conv_in": both,
+        "decoder.conv_out": both.T @ from_colours,
+    }
+    shortcuts = [key.removesuffix(".kernel") for key in params if key.endswith("conv_shortcut.kernel")]
+    path |= dict.fromkeys(shortcuts, np.eye(2 * colours, dtype=np.float32))
+    return {f"{name}.kernel": _with_path(params[f"{name}.kernel"], taps) for name, taps in path.items()}
+
+
+def _with_path(kernel: Float[Array, "k k cin cout"], taps: Float[np.ndarray, "a b"]) -> Float[Array, "k k cin cout"]:
+    """The kernel whose first b outputs are `taps` of its first a inputs at the same pixel, and nothing else."""
+    centre = kernel.shape[0] // 2
+    rows, columns = taps.shape
+    return kernel.at[..., :columns].set(0).at[centre, centre, :rows, :columns].set(taps)
+
+
+def _passing(shape: tuple[int, ...], average: bool) -> Array:
+    """The kernel [3, 3, c, c] of an identity, or of the average over the 2 x 2 pixels that become one."""
+    taps = jnp.zeros((3, 3)).at[:2, :2].set(0.25) if average else jnp.zeros((3, 3)).at[1, 1].set(1)
+    return taps[:, :, None, None] * jnp.eye(shape[2])
