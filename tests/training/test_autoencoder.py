@@ -112,7 +112,7 @@ def test_loss_equals_pytorch(make_vae_config, tmp_path, batch):
     """Of this VAE's own moments and frames; the network itself has its tests elsewhere."""
     model = make_vae_config(tmp_path).model(1.0)
     vae = VAETemplate(model).network(initial_params(model, 0))
-    options = AutoencoderLossConfig(hand_weight=3.0, gradient_weight=0.5, kl_weight=0.1)
+    options = AutoencoderLossConfig(hand_weight=3.0, squared_weight=2.0, gradient_weight=0.5, kl_weight=0.1)
     pixels = np.float32(batch["frames"]) / np.float32(127.5) - 1
 
     @jax.jit
@@ -127,7 +127,8 @@ def test_loss_equals_pytorch(make_vae_config, tmp_path, batch):
     weights = np.where(hands, np.float32(3), np.float32(1))
     kl = 0.5 * np.mean(mean**2 + np.exp(logvar) - 1 - logvar)
     gradient = torch_gradient_error(error, weights)
-    np.testing.assert_allclose(loss, np.mean(weights * np.abs(error)) + 0.5 * gradient + 0.1 * kl, rtol=1e-5)
+    close = np.mean(weights * np.abs(error)) + 2 * np.mean(weights * error**2)
+    np.testing.assert_allclose(loss, close + 0.5 * gradient + 0.1 * kl, rtol=1e-5)
     inside = np.broadcast_to(hands, error.shape)
     expected = {
         "l1_hands": np.abs(error[inside]).mean(),
@@ -151,6 +152,24 @@ def test_start_passes_pictures_through(make_vae_config, tmp_path):
     np.testing.assert_allclose(doubled, x.repeat(2, axis=1).repeat(2, axis=2), atol=1e-6)
     block = vae.decoder.up_blocks[0].resnets[0]
     np.testing.assert_allclose(block(jnp.asarray(x[None])), x[None], atol=1e-6)
+
+
+def test_start_carries_colours(make_vae_config, tmp_path):
+    """Latents are the blocks' mean colours, by three directions at right angles, and these alone are painted."""
+    model = make_vae_config(tmp_path, "vae.block_out_channels=[32, 64, 32]").model(1.0)
+    vae = VAETemplate(model).network(initial_params(model, 0))
+    picture = np.random.default_rng(3).uniform(-1, 1, (1, 32, 32, 3)).astype(np.float32)
+    latents = np.asarray(vae.encode(jnp.asarray(picture))[0])[..., :3].reshape(-1, 3)
+    blocks = picture.reshape(8, 4, 8, 4, 3).mean((1, 3)).reshape(-1, 3)
+    for k, direction in enumerate(np.float32([[1, 1, 1], [1, -1, 0], [1, 1, -2]])):
+        assert np.corrcoef(latents[:, k], blocks @ direction)[0, 1] > 0.99
+    painted = np.asarray(vae.decode(vae.encode(jnp.asarray(picture))[0][:, None]))[0, 0]
+    painted = painted.reshape(8, 4, 8, 4, 3)
+    np.testing.assert_allclose(painted[1:-1, 1:-1], painted[1:-1, :1, 1:-1, :1], atol=1e-5)
+    for pair in ([1, 1, 1], [1, -1, 0], [1, 1, -2]):
+        assert (
+            np.corrcoef(painted[:, 0, :, 0].reshape(-1, 3) @ np.float32(pair), blocks @ np.float32(pair))[0, 1] > 0.95
+        )
 
 
 def test_numbers_and_pictures(run):

@@ -37,7 +37,7 @@ def initial_params(model: ModelConfig, seed: int) -> Params:
     for key, value in params.items():
         if key == "decoder.time_conv_out.kernel":
             params[key] = jnp.zeros_like(value).at[1].set(jnp.eye(value.shape[-1]))
-        elif key.endswith("conv2.kernel"):
+        elif key.endswith(("conv2.kernel", "to_out.kernel")):
             params[key] = jnp.zeros_like(value)
         elif "samplers" in key and value.ndim == 4:
             params[key] = _passing(value.shape, average="downsamplers" in key)
