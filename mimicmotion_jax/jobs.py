@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pydantic
 
+from mimicmotion_jax.ahead import one_ahead
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.generate import GenerateConfig, Job, Prepared, Preparer, generate
 from mimicmotion_jax.pipeline import MimicMotionPipeline
@@ -77,7 +78,7 @@ def run_jobs(
 ) -> list[tuple[Job, str]]:
     """Make this process's share of the videos; jobs whose output exists are skipped.
 
-    A job that fails does not stop the others.
+    A job that fails does not stop the others. While the device makes some videos, the next ones' poses are detected.
 
     Returns:
         the failed jobs, each with the reason.
@@ -87,7 +88,7 @@ def run_jobs(
     logger.info("%d jobs, %d of them done already", len(mine), len(mine) - len(todo))
     failures: list[tuple[Job, str]] = []
     preparer = Preparer(config, pipeline.config.size_multiple)
-    for batch in _batches(todo, preparer, failures):
+    for batch in one_ahead(_batches(todo, preparer, failures)):
         try:
             generate(pipeline, [prepared for _, prepared in batch], config)
         except (InputError, OSError) as error:

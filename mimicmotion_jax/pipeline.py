@@ -229,14 +229,18 @@ class MimicMotionPipeline:
     def decode(
         self, latents: Float[np.ndarray, "b f h w c"], config: SamplingConfig, progress: bool = False
     ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
-        """Yield frames in [0, 1] in order, so that a long video never lies in memory whole."""
+        """Yield frames in [0, 1] in order, so that a long video never lies in memory whole.
 
-        def decode(chunk: Float[np.ndarray, "b n h w c"]) -> Float[np.ndarray, "b n height width 3"]:
+        Each device decodes a chunk of each sample at a time, while the caller has the frames of the chunks before.
+        """
+
+        def decode(chunks: Float[np.ndarray, "n t h w c"]) -> Float[jax.Array, "n t height width 3"]:
             with self._precision():
-                return np.array(stages.decode_chunk(self.vae, self._put(chunk)))
+                return stages.decode_chunks(self.vae, jax.device_put(chunks, sharding.by_window(self.mesh)))
 
+        size, overlap, together = config.decode_chunk_size, config.chunk_overlap, self.mesh.size
         with tqdm(total=latents.shape[1], desc="decoding", unit="frame", disable=not progress) as bar:
-            for frames in decode_in_chunks(decode, latents, config.decode_chunk_size, config.chunk_overlap):
+            for frames in decode_in_chunks(decode, latents, size, overlap, together):
                 bar.update(frames.shape[1])
                 yield frames
 

@@ -42,8 +42,9 @@ def compile_only(
     num_frames = config.max_frames or model.window_size
     denoising, rounds = lower_denoising(config, model, networks, num_frames, height, width, mesh)
     scale = model.vae.downscale
-    chunk = (1, config.decode_chunk_size, height // scale, width // scale, model.vae.latent_channels)
-    decoding = stages.decode_chunk.lower(networks["vae"], _leaf(chunk, jnp.float32, mesh))
+    chunks = (mesh.size, config.decode_chunk_size, height // scale, width // scale, model.vae.latent_channels)
+    apart = jax.ShapeDtypeStruct(chunks, jnp.float32, sharding=sharding.by_window(mesh))
+    decoding = stages.decode_chunks.lower(networks["vae"], apart)
     return {
         "topology": topology or mesh.devices.flat[0].device_kind,
         "devices": mesh.size,

@@ -104,10 +104,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def by_window(mesh: Mesh) -> NamedSharding:
+    """The leading axis (windows of a group, or chunks that are decoded together) over a mesh for sampling."""
+    return NamedSharding(mesh, PartitionSpec(WINDOWS))
+
+
 def shard_windows(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    """A function that lays the leading axis of an array (the windows of a group) over the mesh, inside jit."""
-    sharding = NamedSharding(mesh, PartitionSpec(WINDOWS))
-    return lambda windows: jax.lax.with_sharding_constraint(windows, sharding)
+    """A function that lays an array out `by_window`, inside jit."""
+    return lambda windows: jax.lax.with_sharding_constraint(windows, by_window(mesh))
 
 
 def shard_parameter(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:

@@ -122,7 +122,7 @@ def run_denoising(
 
 @jax.jit
 @jaxtyped(typechecker=beartype)
-def decode_chunk(vae: VAE, latents: Float[Array, "b n h w c"]) -> Float[Array, "b n height width 3"]:
-    """Frames in [0, 1], float32, of a chunk of latents."""
+def decode_chunks(vae: VAE, latents: Float[Array, "b n h w c"]) -> Float[Array, "b n height width 3"]:
+    """Frames in [0, 1], float32, of chunks of latents."""
     frames = vae.decode(latents / vae.config.scaling_factor)
     return jnp.clip(frames.astype(jnp.float32) / 2 + 0.5, 0, 1)

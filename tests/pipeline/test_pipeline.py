@@ -166,6 +166,29 @@ def test_blended_chunks(num_frames, overlap):
         np.testing.assert_allclose(marks[0, :6, 0, 0, 0], [0, 0, 1 / 3, 2 / 3, 1 + 1 / 3, 1 + 2 / 3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.parametrize("together", [2, 3, 8])
+def test_chunks_decoded_together(overlap, together):
+    """The same frames, that many chunks of each of two samples at a time, and never two calls ahead."""
+    latents = np.random.default_rng(0).normal(size=(2, 23, 2, 3, 1))
+    calls = []
+
+    def decode(chunks):
+        calls.append(chunks.shape[:2])
+        return np.cumsum(chunks, axis=1)  # a decoder whose frames depend on where in the chunk they are
+
+    expected = np.concatenate(list(decode_in_chunks(lambda x: np.cumsum(x, axis=1), latents, 4, overlap)), axis=1)
+    found, seen = [], []
+    for part in decode_in_chunks(decode, latents, 4, overlap, together):
+        found.append(part)
+        seen.append(len(calls))
+    np.testing.assert_allclose(np.concatenate(found, axis=1), expected, rtol=1e-6)
+    lengths = {4} if overlap else {4, 3}
+    assert set(calls) == {(2 * together, length) for length in lengths}
+    for number, count in enumerate(seen):  # part k comes from call k // together; the next has begun, no other
+        assert count == min(number // together + 2, len(calls))
+
+
 def test_official_chunks_do_not_overlap():
     lengths = []
     parts = decode_in_chunks(lambda c: (lengths.append(c.shape[1]), c)[1], np.zeros((1, 11, 2, 2, 1)), 4, 0)

@@ -1,10 +1,11 @@
 """One video on many devices: the same video, an equal share of the work for each device, no copy of the long parts."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mimicmotion_jax import MimicMotionPipeline, sharding
+from mimicmotion_jax import MimicMotionPipeline, sharding, stages
 from mimicmotion_jax.compiled import CompileReport, compile_report
 from mimicmotion_jax.generate import GenerateConfig
 from mimicmotion_jax.models.config import ModelConfig
@@ -44,6 +45,27 @@ def test_one_window_on_eight_devices(tiny_pipeline, guidance_scale):
     eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
     found = eight(image, poses, **options).frames
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_decoding_on_eight_devices(tiny_pipeline):
+    """The same frames, though each device decodes a chunk of its own."""
+    latents = np.random.default_rng(4).normal(size=(1, 41, 8, 8, 4)).astype(np.float32)
+    config = GenerateConfig(decode_chunk_size=4)
+    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
+    found, expected = (np.concatenate(list(p.decode(latents, config)), axis=1) for p in (eight, tiny_pipeline))
+    assert found.shape == (1, 41, 64, 64, 3)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_decoding_work_per_device():
+    """Eight devices decode eight chunks with the work of one chunk each."""
+    reports = []
+    for devices in (1, 8):
+        mesh = sharding.sampling_mesh(devices)
+        chunks = jax.ShapeDtypeStruct((devices, 4, 8, 8, 4), jnp.float32, sharding=sharding.by_window(mesh))
+        networks = abstract_networks(TINY, jnp.float32, mesh)
+        reports.append(compile_report(stages.decode_chunks.lower(networks["vae"], chunks), mesh))
+    assert reports[1].flops_per_chip == pytest.approx(reports[0].flops_per_chip, rel=0.01)
 
 
 def denoising_report(num_frames: int, devices: int) -> CompileReport:
