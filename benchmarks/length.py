@@ -1,0 +1,80 @@
+"""Time per frame and peak memory against the length of the video, each length in a process of its own.
+
+    python benchmarks/length.py [--windows 1 2 8 32] [--output benchmarks/results/length.json]
+
+The small model on scenes of its world, reference and driver as in `python sample.py`, with all of the machine. A length
+is generated twice, and the second time counts: it compiles nothing. On CPU the device's memory is the host's, so the
+peak holds everything: parameters, compiled programs, PoseNet's features and latents of the whole video.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mimicmotion_jax.checkpoint import read_config
+from mimicmotion_jax.demo import WEIGHTS, run_demo
+from mimicmotion_jax.directories import write_file
+from mimicmotion_jax.generate import load_options
+
+OUTPUT = Path(__file__).resolve().parent / "results" / "length.json"
+
+
+def frames_of(windows: int) -> int:
+    """Frames of the longest video of that many windows, without the reference's."""
+    config, checkpoint_window = load_options(WEIGHTS), read_config(WEIGHTS).window_size
+    counts = (n for n in range(1, 10_000) if config.plan(n + 1, checkpoint_window).num_windows > windows)
+    return next(counts) - 1
+
+
+def measure(num_frames: int) -> dict[str, float]:
+    """Generate a video of `num_frames` in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            start = time.perf_counter()
+            run_demo(Path(folder) / "out.mp4", None, [f"max_frames={num_frames}", "side_by_side=false"])
+            seconds = time.perf_counter() - start
+    # Unlike getrusage, VmHWM does not begin at the parent's peak.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return {"frames": num_frames, "seconds": round(seconds, 2), "peak_MiB": round(peak, 1)}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--windows", type=int, nargs="+", default=[1, 2, 8, 32])
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one)))
+        return
+    rows = []
+    for windows in args.windows:
+        command = [sys.executable, __file__, "--one", str(frames_of(windows))]
+        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(run.stdout.splitlines()[-1])
+        rows.append({"windows": windows, **found, "ms_per_frame": round(1000 * found["seconds"] / found["frames"], 1)})
+        print(rows[-1], flush=True)
+    first, last = rows[0], rows[-1]
+    growth = (last["peak_MiB"] - first["peak_MiB"]) / max(last["frames"] - first["frames"], 1)
+    report = {
+        "command": "python benchmarks/length.py --windows " + " ".join(map(str, args.windows)),
+        "machine": f"CPU, {platform.machine()}, python {platform.python_version()}",
+        "date": datetime.date.today().isoformat(),
+        "rows": rows,
+        "MiB_per_frame": round(growth, 3),
+    }
+    write_file(args.output, (json.dumps(report, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

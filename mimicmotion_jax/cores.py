@@ -1,0 +1,31 @@
+"""The cores of a CPU as devices of their own: what lies on two devices runs side by side on two cores.
+
+XLA gives many of a network's operations one core, whatever there is; benchmarks/results/cores.json has what this is
+worth.
+"""
+
+import os
+
+import jax
+
+_MOST = 4
+
+
+def default_devices(param_bytes: int) -> int:
+    """As many as there are cores, up to four, of which each has a copy of the parameters within half of the memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(len(os.sched_getaffinity(0)), _MOST, memory // 2 // max(param_bytes, 1)))
+
+
+def split_cpu(num_devices: int) -> None:
+    """Let the CPU, where there is nothing better, count as so many devices.
+
+    Nothing changes where XLA_FLAGS says how many there are, or where jax has been used already: its devices are what
+    they are then.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", num_devices)
+    except RuntimeError:
+        return
