@@ -5,13 +5,14 @@
 
 PyTorch runs diffusers' modules as the official release does: float16 with SDPA on a GPU, float32 on a CPU, guidance's
 two branches one after the other, gradient checkpointing at full size. Ours computes in bfloat16 on a GPU and float32 on
-a CPU. Each figure is the median of the rounds; a ratio above 1 means that ours is faster. `--compile` adds
-torch.compile.
+a CPU, whose cores it takes for devices as sample.py does (`--devices 1`: as one). Each figure is the median of the
+rounds; a ratio above 1 means that ours is faster. `--compile` adds torch.compile.
 """
 
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
@@ -32,9 +33,9 @@ import torch
 from flax import nnx
 from official import Case, OfficialLoop
 
-from mimicmotion_jax import MimicMotionPipeline
+from mimicmotion_jax import MimicMotionPipeline, sharding
 from mimicmotion_jax.compilation import enable_compilation_cache
-from mimicmotion_jax.models.execution import Execution
+from mimicmotion_jax.cores import default_devices, split_cpu
 
 OPTIONS = {"guidance_scale": 2.0, "noise_aug_strength": 0.0, "fps": 7, "motion_bucket_id": 127, "window_overlap": 2}
 CASES = {
@@ -68,6 +69,8 @@ CASES = {
     ),
 }
 
+_PARAM_BYTES = {"middle": 2.5e8, "full": 9e9}  # in float32
+
 Run = Callable[[], np.ndarray]
 
 
@@ -75,6 +78,7 @@ class Sides:
     """The same model twice, and for each part of the work a function per side that does it and returns the result."""
 
     def __init__(self, case: Case, compiled: bool):
+        """Networks of random weights in PyTorch, and ours with the same."""
         self.case, self.gpu, self.compiled = case, torch.cuda.is_available(), compiled
         self.official = OfficialLoop(case, *(("cuda", torch.float16) if self.gpu else ()))
         ours = self.official.in_jax()
@@ -82,6 +86,7 @@ class Sides:
         networks = {name: getattr(ours, name) for name in ("unet", "vae", "image_encoder", "pose_net")}
         cast = {name: jax.tree.map(lambda x: x.astype(self.dtype), network) for name, network in networks.items()}
         self.ours = MimicMotionPipeline(ours.config, **cast, mesh=ours.mesh)
+        self.devices = ours.mesh.size
         random = np.random.default_rng(0)
         self.shape = (case.frames, case.height // 8, case.width // 8, 4)
         self.image = random.integers(0, 256, (case.height, case.width, 3), np.uint8)
@@ -107,26 +112,32 @@ class Sides:
             ]
             return np.moveaxis(self._numpy(torch.cat(branches)), -3, -1)
 
+        # As the denoising loop lays out a single window.
+        height, width = self.shape[1:3]
+        positions = height * width // self.ours.config.unet.downscale**2
+        mesh = sharding.window_mesh(self.ours.mesh, 1, 2, self.case.frames, positions)
+        execution = sharding.sampling_execution(mesh)
         both = jax.jit(lambda unet, context, ids: unet.conditions(context, ids, self.case.frames))(
-            self.ours.unet, jnp.asarray(self.context), jnp.asarray(ids)
+            self.ours.unet, *self._on_all(self.context, ids)
         )
-        step = jax.jit(lambda unet, sample, conditions: unet(sample, jnp.full(2, 0.3), conditions))
-        given = jnp.asarray(self.sample)
+        step = jax.jit(lambda unet, sample, conditions: unet(sample, jnp.full(2, 0.3), conditions, None, execution))
+        (given,) = self._on_all(self.sample)
         return theirs, lambda: np.asarray(step(self.ours.unet, given, both), np.float32)
 
     def decode(self) -> tuple[Run, Run]:
-        """One chunk of latents to frames."""
+        """A chunk of latents for each device to frames; PyTorch takes them one after the other."""
         size = self.case.options["decode_chunk_size"]
-        chunk = self._torch(np.moveaxis(self.latents[:size], -1, -3))
+        chunks = np.stack([self.latents[:size] * (1 + n / 10) for n in range(self.devices)])
         decode = self._compile(self.official.vae.decode)
+        latents = self._torch(np.moveaxis(chunks, -1, -3))
 
         @torch.no_grad()
         def theirs() -> np.ndarray:
-            return np.moveaxis(self._numpy(decode(chunk, num_frames=size).sample), -3, -1)
+            return np.stack([np.moveaxis(self._numpy(decode(x, num_frames=size).sample), -3, -1) for x in latents])
 
-        vae, given = self.ours.vae, jnp.asarray(self.latents[None, :size])
+        vae, given = self.ours.vae, jax.device_put(chunks, sharding.by_window(self.ours.mesh))
         ours = jax.jit(lambda vae, latents: vae.decode(latents))
-        return theirs, lambda: np.asarray(ours(vae, given)[0], np.float32)
+        return theirs, lambda: np.asarray(ours(vae, given), np.float32)
 
     def generation(self) -> tuple[Run, Run]:
         """The whole way from reference and poses to frames."""
@@ -144,38 +155,45 @@ class Sides:
         return theirs, lambda: self.ours(self.image, self.poses, **config).frames
 
     def training(self) -> tuple[Run, Run]:
-        """Forward and backward through the UNet: all gradients of the mean square of its output, one window."""
+        """Forward and backward through the UNet: all gradients of the mean square of its output, two windows."""
         full = self.case.channels[0] >= 320
         network = self.official.unet
         if full:
             network.enable_gradient_checkpointing()
-        sample, context = self._torch(np.moveaxis(self.sample[:1], -1, -3)), self._torch(self.context[:1])
-        ids = self._torch(np.float32([[6, 127, 0]]))
+        ids = np.float32([[6, 127, 0]] * 2)
+        sample, context, times = (self._torch(x) for x in (np.moveaxis(self.sample, -1, -3), self.context, ids))
         called = self._compile(network.train())
 
         def theirs() -> np.ndarray:
             network.zero_grad()
             noise_level = torch.tensor(0.3, device=sample.device)
-            out = called(sample, noise_level, context[:, None], added_time_ids=ids).sample
+            out = called(sample, noise_level, context[:, None], added_time_ids=times).sample
             out.float().square().mean().backward()
             return self._numpy(network.conv_in.weight.grad).transpose(2, 3, 1, 0)
 
         graph, params = nnx.split(self.ours.unet)
-        execution = Execution(remat=full)
+        data = math.gcd(self.devices, 2)
+        mesh = sharding.training_mesh(data=data, fsdp=1, devices=self.ours.mesh.devices.flat[:data])
+        execution = sharding.training_execution(mesh, remat=full)
 
         def loss(params: nnx.State, sample: jax.Array, context: jax.Array, ids: jax.Array) -> jax.Array:
             unet = nnx.merge(graph, params)
-            out = unet(sample, jnp.full(1, 0.3), unet.conditions(context, ids, self.case.frames), None, execution)
+            out = unet(sample, jnp.full(2, 0.3), unet.conditions(context, ids, self.case.frames), None, execution)
             return jnp.mean(jnp.square(out.astype(jnp.float32)))
 
         step = jax.jit(jax.grad(loss))
-        given = (jnp.asarray(self.sample[:1]), jnp.asarray(self.context[:1]), jnp.float32([[6, 127, 0]]))
+        params = jax.device_put(params, sharding.replicated(mesh))
+        given = jax.device_put((self.sample, self.context, ids), sharding.shard_samples(mesh))
 
         def ours() -> np.ndarray:
             grads = jax.block_until_ready(step(params, *given))
             return np.asarray(grads["conv_in"]["kernel"][...], np.float32)
 
         return theirs, ours
+
+    def _on_all(self, *arrays: np.ndarray) -> list[jax.Array]:
+        """On every device of the mesh."""
+        return [jax.device_put(array, sharding.replicated(self.ours.mesh)) for array in arrays]
 
     def _compile(self, network: Callable, in_place: bool = False) -> Callable:
         if not self.compiled:
@@ -231,12 +249,21 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each, in turn; default: 5")
     parser.add_argument("--compile", action="store_true", help="PyTorch compiled with torch.compile")
+    parser.add_argument("--devices", type=int, metavar="N", help="that a CPU is taken for; default: as sample.py")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the results there as well")
     args = parser.parse_args()
     enable_compilation_cache()
+    split_cpu(args.devices or default_devices(_PARAM_BYTES[args.size]))
     sides = Sides(CASES[args.size], args.compile)
     command = " ".join(["python", *sys.argv])
-    results = {"command": command, "size": args.size, "torch.compile": args.compile, **machine(), "parts": {}}
+    results = {
+        "command": command,
+        "size": args.size,
+        "torch.compile": args.compile,
+        "devices": sides.devices,
+        **machine(),
+        "parts": {},
+    }
     with jax.default_matmul_precision(None if sides.gpu else "highest"):
         for part in args.parts:
             results["parts"][part] = measure(*getattr(sides, part)(), args.rounds)

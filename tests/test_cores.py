@@ -1,0 +1,36 @@
+"""A CPU as several devices: in processes of their own, because jax's devices are settled when it is first used."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mimicmotion_jax.cores import default_devices
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("", 3), ("--xla_force_host_platform_device_count=2", 2)])
+def test_cpu_counts_as_so_many(flags, expected):
+    code = "from mimicmotion_jax.cores import split_cpu; split_cpu(3); import jax; print(jax.device_count())"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert int(run.stdout) == expected
+
+
+def test_devices_stay_once_used():
+    code = (
+        "import jax; before = jax.device_count(); from mimicmotion_jax.cores import split_cpu; split_cpu(before + 1); "
+        "print(jax.device_count() - before)"
+    )
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert int(run.stdout) == 0
+
+
+def test_default():
+    """Small models: a device per core, four at most; models that memory holds once: one."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert default_devices(1000) == min(cores, 4)
+    assert default_devices(memory // 4 - 1) == min(cores, 2)
+    assert default_devices(memory) == 1
