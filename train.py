@@ -11,6 +11,7 @@ from mimicmotion_jax import distributed
 from mimicmotion_jax.cli import log_to_stderr, script_parser
 from mimicmotion_jax.compilation import enable_compilation_cache
 from mimicmotion_jax.config import load_config
+from mimicmotion_jax.cores import available_cores, split_cpu
 from mimicmotion_jax.errors import InputError, run_script
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
@@ -18,6 +19,7 @@ from mimicmotion_jax.training.program import compile_only
 
 EXAMPLES = """examples:
   python train.py --config configs/train_tiny.yaml data.dataset=data/dances
+  python train.py --config configs/train_tiny.yaml data.dataset=data/dances mesh.data=2       two cores of a CPU
   python train.py --config configs/train_paper.yaml checkpoint=checkpoints/svd data.dataset=gs://bucket/dances
   python train.py --config configs/train_paper.yaml --compile-only --topology v5p:2x2x2
 
@@ -50,7 +52,9 @@ def main() -> int:
         print(json.dumps(compile_only(config, args.topology), indent=2))
         return 0
 
-    distributed.initialize(args.distributed, args.coordinator, args.num_processes, args.process_id)
+    joined = distributed.initialize(args.distributed, args.coordinator, args.num_processes, args.process_id)
+    if not joined and config.mesh.given_devices <= available_cores():
+        split_cpu(config.mesh.given_devices)
     enable_compilation_cache()
     stopped_by = Run(config).train()
     return 0 if stopped_by is None else 128 + signal.Signals(stopped_by)

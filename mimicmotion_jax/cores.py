@@ -11,10 +11,15 @@ import jax
 _MOST = 4
 
 
+def available_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def default_devices(param_bytes: float) -> int:
     """As many as there are cores, up to four, of which each has a copy of the parameters within half of the memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(len(os.sched_getaffinity(0)), _MOST, int(memory / 2 // max(param_bytes, 1))))
+    return max(1, min(available_cores(), _MOST, int(memory / 2 // max(param_bytes, 1))))
 
 
 def split_cpu(num_devices: int) -> None:

@@ -12,11 +12,14 @@ def initialize(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-) -> None:
+) -> bool:
     """Call `jax.distributed.initialize` where there is more than one process; before anything else touches jax.
 
     Addresses given by hand go first. Without them a SLURM job of several tasks is recognised by its environment;
     `distributed` asks jax to find out by itself, as on a Cloud TPU pod.
+
+    Returns:
+        whether there are other processes.
 
     Raises:
         InputError: only a part of the address was given, no cluster was found, or the others could not be reached.
@@ -30,7 +33,7 @@ def initialize(
     if by_hand and not 0 <= process_id < num_processes:
         raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
     if not (by_hand or distributed or int(os.environ.get("SLURM_NTASKS", "1")) > 1):
-        return
+        return False
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
@@ -39,3 +42,4 @@ def initialize(
             f"the processes could not be joined ({reason}): no cluster was recognised, or another process cannot be "
             "reached; see --help for how to say where they are."
         ) from None
+    return True

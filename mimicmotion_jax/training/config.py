@@ -34,6 +34,11 @@ class MeshConfig:
     fsdp: Annotated[int, Field(ge=1)] | None = None
     frames: Annotated[int, Field(ge=1)] = 1
 
+    @property
+    def given_devices(self) -> int:
+        """As many as the sizes that are given ask for."""
+        return (self.data or 1) * (self.fsdp or 1) * self.frames
+
 
 @config_dataclass
 class TrainConfig:
