@@ -22,6 +22,7 @@ from mimicmotion_jax.pose.render import DrawnPoses, DrawStyle, draw_pose
 from mimicmotion_jax.video.compose import side_by_side
 
 IMAGES = Path(__file__).parent / "images"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 FRAMES, WINDOW, OVERLAP = 41, 16, 6
 SAMPLING = {field.name for field in dataclasses.fields(SamplingConfig)}
 
@@ -118,6 +119,41 @@ def small_training() -> None:
     figure.savefig(IMAGES / "small_training.png", dpi=110)
 
 
+def performance() -> None:
+    """Against PyTorch, on TPUs by their compiler, and with the video's length."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), constrained_layout=True, width_ratios=(2, 3, 2))
+    parts = json.loads((RESULTS / "versus_torch_cpu.json").read_text())["parts"]
+    bars = axes[0].bar(list(parts), [part["ratio"] for part in parts.values()], width=0.6)
+    axes[0].bar_label(bars, fmt="%.2f", fontsize=8)
+    axes[0].axhline(1, color="black", lw=0.8)
+    axes[0].set_title("Speed over PyTorch's, two CPU cores", loc="left", fontsize=10)
+
+    reports = {path.stem: json.loads(path.read_text())["report"] for path in sorted((RESULTS / "tpu").glob("*.json"))}
+    programs = [
+        (f"{name}: {label}", report[key]["memory_needed"] / report[key]["memory_limit"])
+        for name, report in reports.items()
+        for key, label in (("denoising", "denoising"), ("decoding", "decoding"), ("train_step", "step"))
+        if key in report
+    ]
+    bars = axes[1].barh([name for name, _ in programs], [100 * share for _, share in programs], height=0.6)
+    axes[1].bar_label(bars, fmt="%.0f %%", fontsize=8)
+    axes[1].axvline(100, color="black", lw=0.8)
+    axes[1].invert_yaxis()
+    axes[1].tick_params(axis="y", labelsize=8)
+    axes[1].set_title("Memory of a TPU chip, full size", loc="left", fontsize=10)
+
+    rows = json.loads((RESULTS / "length.json").read_text())["rows"]
+    frames = [row["frames"] for row in rows]
+    axes[2].plot(frames, [row["ms_per_frame"] for row in rows], "o-", ms=3.5, label="ms per frame")
+    axes[2].plot(frames, [row["peak_MiB"] for row in rows], "s--", ms=3.5, label="MiB at the peak")
+    axes[2].set(xscale="log", yscale="log", xlabel="frames")
+    axes[2].legend(frameon=False, fontsize=8)
+    axes[2].set_title("Small model, two CPU cores", loc="left", fontsize=10)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(IMAGES / "performance.png", dpi=110)
+
+
 def read_lines(path: Path) -> list[dict[str, float]]:
     """Of a file of one JSON object per line."""
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -125,6 +161,6 @@ def read_lines(path: Path) -> list[dict[str, float]]:
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    for draw in (fusion, poses, world, small_training, small_model):
+    for draw in (fusion, poses, world, small_training, small_model, performance):
         if len(sys.argv) == 1 or draw.__name__ in sys.argv:
             draw()
