@@ -25,7 +25,7 @@ def summary(tmp_path_factory) -> dict[str, dict[str, float]]:
     """Scores on scenes of another seed than the recorded evaluation's (docs/small_model.md)."""
     folder = tmp_path_factory.mktemp("small")
     width, height = checkpoint.read_sampling(demo.WEIGHTS)["size"]
-    world = WorldConfig(seed=77, width=width, height=height, num_frames=24)
+    world = WorldConfig(seed=77, width=width, height=height, num_frames=48)
     write_test_set(draw_scenes(world, 4, "test"), folder / "data", progress=False)
     # In a process of its own: this one's programs are compiled without optimisation, and there is much to compute.
     command = [sys.executable, "evaluate.py", "--checkpoint", demo.WEIGHTS, "--data", folder / "data"]
@@ -36,16 +36,11 @@ def summary(tmp_path_factory) -> dict[str, dict[str, float]]:
 
 
 def test_videos_are_closer_to_the_truth_than_the_reference(summary):
-    assert summary[GENERATED]["psnr"] > summary[REPEAT]["psnr"] + 2
-
-
-@pytest.mark.xfail(strict=True, reason="the aim; 2.15 dB on these videos, mostly for want of a better VAE")
-def test_by_three_decibels(summary):
     assert summary[GENERATED]["psnr"] > summary[REPEAT]["psnr"] + 3
 
 
 def test_poses_are_what_makes_them_so(summary):
-    assert summary[GENERATED]["psnr"] > summary[WITHHELD]["psnr"] + 2
+    assert summary[GENERATED]["psnr"] > summary[WITHHELD]["psnr"] + 2.5
     assert summary[GENERATED]["foreground_iou"] > summary[WITHHELD]["foreground_iou"] + 0.1
 
 
