@@ -1,7 +1,7 @@
 """Where the VAE's training begins: parameters with which a blurred picture already passes, in all its colours.
 
-A network drawn at random mixes colours by a chain of random matrices, which together all but lose one of the three
-directions; with few latent channels, training then spends them on outlines, and never learns red from green.
+A network drawn at random mixes colours by a chain of random matrices, and with few latent channels training spent them
+on outlines and never learned red from green.
 """
 
 import jax.numpy as jnp
