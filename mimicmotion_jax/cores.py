@@ -1,7 +1,6 @@
 """The cores of a CPU as devices of their own: what lies on two devices runs side by side on two cores.
 
-XLA gives many of a network's operations one core, whatever there is; benchmarks/results/cores.json has what this is
-worth.
+XLA gives many of a network's operations one core, whatever there is; docs/performance.md has what this is worth.
 """
 
 import os
