@@ -1,9 +1,11 @@
 """The small model that comes with the code: on people, motions and rooms it has never seen it does what it is told."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +22,41 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 20e6  # bytes of weights that the repository may hold
 
 
+Summary = dict[str, dict[str, float]]
+
+
 @pytest.fixture(scope="module")
-def summary(tmp_path_factory) -> dict[str, dict[str, float]]:
-    """Scores on scenes of another seed than the recorded evaluation's (docs/small_model.md)."""
-    folder = tmp_path_factory.mktemp("small")
+def evaluated(tmp_path_factory) -> Callable[[int], Summary]:
+    """Scores by the length of the videos, of other people than the recorded evaluation's (docs/small_model.md)."""
     width, height = checkpoint.read_sampling(demo.WEIGHTS)["size"]
-    world = WorldConfig(seed=77, width=width, height=height, num_frames=48)
-    write_test_set(draw_scenes(world, 4, "test"), folder / "data", progress=False)
-    # In a process of its own: this one's programs are compiled without optimisation, and there is much to compute.
-    command = [sys.executable, "evaluate.py", "--checkpoint", demo.WEIGHTS, "--data", folder / "data"]
-    command += ["--protocol", "synthetic", "--output", folder / "out", "withhold_poses=true", "batch_size=4"]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    return json.loads((folder / "out" / "results.json").read_text())["summary"]
+
+    @functools.cache
+    def evaluate(num_frames: int) -> Summary:
+        folder = tmp_path_factory.mktemp("small")
+        world = WorldConfig(seed=77, width=width, height=height, num_frames=num_frames)
+        write_test_set(draw_scenes(world, 4, "test"), folder / "data", progress=False)
+        # In a process of its own: this one's programs are compiled without optimisation, and there is much to compute.
+        command = [sys.executable, "evaluate.py", "--checkpoint", demo.WEIGHTS, "--data", folder / "data"]
+        command += ["--protocol", "synthetic", "--output", folder / "out", "withhold_poses=true", "batch_size=4"]
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+        return json.loads((folder / "out" / "results.json").read_text())["summary"]
+
+    return evaluate
+
+
+@pytest.fixture(scope="module")
+def summary(evaluated) -> Summary:
+    """Of videos as long as the recorded ones."""
+    return evaluated(48)
+
+
+@pytest.mark.xfail(strict=True, reason="2.76 dB over the reference; IoU 0.097 over poses withheld")
+def test_short_videos_too(evaluated):
+    """What is repeated is right for a larger part of a short video."""
+    summary = evaluated(16)
+    assert summary[GENERATED]["psnr"] > summary[REPEAT]["psnr"] + 3
+    assert summary[GENERATED]["foreground_iou"] > summary[WITHHELD]["foreground_iou"] + 0.1
 
 
 def test_videos_are_closer_to_the_truth_than_the_reference(summary):
