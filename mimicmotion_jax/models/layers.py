@@ -5,6 +5,7 @@ and the inputs follow. Attribute names are those of the PyTorch checkpoints.
 """
 
 import math
+from collections.abc import Callable
 
 import einops
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mimicmotion_jax.models.attention import dot_product_attention, merge_heads, split_heads
+from mimicmotion_jax.models.attention import dot_product_attention
 from mimicmotion_jax.models.config import NUM_GROUPS
 from mimicmotion_jax.models.execution import DEFAULT, Execution
 
@@ -31,8 +32,27 @@ class Linear(nnx.Linear):
         )
 
 
+def _moments(
+    x: Float[Array, "..."], average: Callable[[Float[Array, "..."]], Float[Array, "..."]]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Mean and variance in float32, by means that `average` takes (and lets broadcast with x).
+
+    In half precision in one pass, E[x^2] - E[x]^2, which compilers join to whatever makes x: what cancels there is
+    below the rounding of x itself. In float32 in two, as PyTorch.
+    """
+    x = (given := x).astype(jnp.float32)
+    mean = average(x)
+    if given.dtype.itemsize == 2:
+        return mean, jnp.maximum(average(jnp.square(x)) - jnp.square(mean), 0.0)
+    return mean, average(jnp.square(x - mean))
+
+
 class GroupNorm(nnx.GroupNorm):
-    """Group norm over all axes between the first and the last, with PyTorch's two-pass variance."""
+    """Group norm over all axes between the first and the last.
+
+    Sums run over positions first and over a group's channels afterwards, so that the large array is never reshaped, and
+    the result is x a + b with a and b per channel: one pass, with what follows.
+    """
 
     def __init__(
         self,
@@ -43,16 +63,31 @@ class GroupNorm(nnx.GroupNorm):
         rngs: nnx.Rngs,
         param_dtype: jnp.dtype,
     ):
-        super().__init__(
-            channels, norm_num_groups, epsilon=epsilon, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs
-        )
+        super().__init__(channels, norm_num_groups, epsilon=epsilon, param_dtype=param_dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n *p c"]) -> Float[Array, "n *p c"]:
+        mean, variance = _moments(x, self._average)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(jnp.float32)
+        offset = self.bias[...].astype(jnp.float32) - mean * factor
+        return (x.astype(jnp.float32) * factor + offset).astype(x.dtype)
+
+    def _average(self, x: Float[Array, "n *p c"]) -> Float[Array, "n *one c"]:
+        """Over the positions and each group, repeated for all channels of the group."""
+        channels = jnp.mean(x, tuple(range(1, x.ndim - 1)), keepdims=True)
+        groups = jnp.mean(einops.rearrange(channels, "... (g c) -> ... g c", g=self.num_groups), axis=-1)
+        return jnp.repeat(groups, x.shape[-1] // self.num_groups, axis=-1)
 
 
 class LayerNorm(nnx.LayerNorm):
-    """Layer norm over the channels with PyTorch's epsilon and two-pass variance."""
+    """Layer norm over the channels with PyTorch's epsilon."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype, epsilon: float = 1e-5):
-        super().__init__(channels, epsilon=epsilon, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs)
+        super().__init__(channels, epsilon=epsilon, param_dtype=param_dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        mean, variance = _moments(x, lambda x: jnp.mean(x, axis=-1, keepdims=True))
+        factor = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(jnp.float32)
+        return ((x.astype(jnp.float32) - mean) * factor + self.bias[...].astype(jnp.float32)).astype(x.dtype)
 
 
 class Conv(nnx.Conv):
@@ -84,20 +119,43 @@ class Conv(nnx.Conv):
 
 
 class TemporalConv(nnx.Module):
-    """Convolution (3, 1, 1) over frames, zero-padded: three matrix products on shifted copies.
+    """Convolution (3, 1, 1) over frames, zero-padded.
 
     PyTorch: `nn.Conv3d(kernel_size=(3, 1, 1), padding=(1, 0, 0))`; kernel [3, in, out].
+
+    Either three matrix products on shifted copies, which XLA's partitioner cuts up well and which is the faster way on
+    TPUs with a UNet's many channels and two branches; or (`whole`) one convolution per position, which takes a third of
+    the time on a VAE's large pictures (docs/performance.md).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        whole: bool = False,
+        rngs: nnx.Rngs,
+        param_dtype: jnp.dtype,
+    ):
         self.kernel = nnx.Param(init_kernel(rngs.params(), (3, in_channels, out_channels), param_dtype))
         self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
+        self.whole = whole
 
     def __call__(self, x: Float[Array, "b f *p cin"]) -> Float[Array, "b f *p cout"]:
+        return (self._convolution(x) if self.whole else self._products(x)) + self.bias[...]
+
+    def _products(self, x: Float[Array, "b f *p cin"]) -> Float[Array, "b f *p cout"]:
         frames = x.shape[1]
         padded = jnp.pad(x, [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2))
-        taps = (padded[:, tap : tap + frames] @ self.kernel[tap] for tap in range(3))
-        return sum(taps) + self.bias[...]
+        return sum(padded[:, tap : tap + frames] @ self.kernel[tap] for tap in range(3))
+
+    def _convolution(self, x: Float[Array, "b f *p cin"]) -> Float[Array, "b f *p cout"]:
+        batch = x.shape[0]
+        by_position = einops.rearrange(x.reshape(*x.shape[:2], -1, x.shape[-1]), "b f p c -> (b p) f c")
+        out = jax.lax.conv_general_dilated(
+            by_position, self.kernel[...], (1,), ((1, 1),), dimension_numbers=("NWC", "WIO", "NWC")
+        )
+        return einops.rearrange(out, "(b p) f c -> b f p c", b=batch).reshape(*x.shape[:-1], -1)
 
 
 class TimestepEmbedding(nnx.Module):
@@ -168,12 +226,13 @@ class TemporalResnetBlock(nnx.Module):
         param_dtype: jnp.dtype,
     ):
         make = {"rngs": rngs, "param_dtype": param_dtype}
+        whole = embedding_dim is None  # in the VAE
         self.norm1 = GroupNorm(channels, epsilon, norm_num_groups=norm_num_groups, **make)
-        self.conv1 = TemporalConv(channels, channels, **make)
+        self.conv1 = TemporalConv(channels, channels, whole=whole, **make)
         if embedding_dim is not None:
             self.time_emb_proj = Linear(embedding_dim, channels, **make)
         self.norm2 = GroupNorm(channels, epsilon, norm_num_groups=norm_num_groups, **make)
-        self.conv2 = TemporalConv(channels, channels, **make)
+        self.conv2 = TemporalConv(channels, channels, whole=whole, **make)
 
     def __call__(
         self, x: Float[Array, "b f p c"], embedding: Float[Array, "b e"] | None = None
@@ -261,7 +320,11 @@ class Upsample(nnx.Module):
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head self-attention over the last but one axis (diffusers `Attention`)."""
+    """Multi-head self-attention over the last but one axis (diffusers `Attention`).
+
+    The projections give and take arrays with the heads apart: split afterwards they would be copied, as 320 channels
+    and 5 x 64 lie differently in a TPU's memory.
+    """
 
     def __init__(self, channels: int, heads: int, *, qkv_bias: bool = False, rngs: nnx.Rngs, param_dtype: jnp.dtype):
         make = {"rngs": rngs, "param_dtype": param_dtype}
@@ -273,8 +336,12 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Float[Array, "n tokens c"], execution: Execution = DEFAULT) -> Float[Array, "n tokens c"]:
         x = execution.by_sequence(x)
-        q, k, v = (
-            execution.by_sequence(split_heads(project(x), self.heads)) for project in (self.to_q, self.to_k, self.to_v)
-        )
+        q, k, v = (execution.by_sequence(self._project(linear, x)) for linear in (self.to_q, self.to_k, self.to_v))
         attended = execution.by_sequence(dot_product_attention(q, k, v, execution))
-        return self.to_out(merge_heads(attended))
+        out = einops.rearrange(self.to_out.kernel[...], "(heads dim) c -> heads dim c", heads=self.heads)
+        return jnp.einsum("nthd,hdc->ntc", attended, out) + self.to_out.bias[...]
+
+    def _project(self, linear: Linear, x: Float[Array, "n tokens c"]) -> Float[Array, "n tokens heads dim"]:
+        kernel = einops.rearrange(linear.kernel[...], "c (heads dim) -> c heads dim", heads=self.heads)
+        projected = jnp.einsum("ntc,chd->nthd", x, kernel)
+        return projected if linear.bias is None else projected + linear.bias[...].reshape(self.heads, -1)

@@ -169,7 +169,7 @@ class TemporalDecoder(nnx.Module):
         )
         self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **normed)
         self.conv_out = Conv(widths[-1], config.out_channels, 3, padding=1, **make)
-        self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, **make)
+        self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, whole=True, **make)
 
     def __call__(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
         batch = latents.shape[0]

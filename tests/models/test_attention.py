@@ -51,9 +51,20 @@ def test_tpu_kernel(tokens, dim):
         np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
 
 
-@pytest.mark.parametrize("shape", [(4, 16, 2, 64), (1, 576, 2, 64), (1, 512, 1, 96 + 64)])
+@pytest.mark.parametrize("shape", [(24, 16, 2, 64), (5, 16, 2, 8), (6, 48, 1, 64), (3, 72, 2, 64)])
+def test_short_sequences_on_a_tpu(shape):
+    """Joined by eights, by ones (5 are indivisible), by twos, and too long to be joined."""
+    q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
+    attend = functools.partial(dot_product_attention, execution=TPU)
+    with jax.default_matmul_precision("highest"):
+        np.testing.assert_allclose(attend(q, k, v), formula(q, k, v), atol=2e-6)
+        for ours, plain in zip(gradients(attend, q, k, v), gradients(dot_product_attention, q, k, v), strict=True):
+            np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
+
+
+@pytest.mark.parametrize("shape", [(1, 576, 2, 64), (1, 512, 1, 96 + 64)])
 def test_shapes_that_no_kernel_takes(shape):
-    """Short sequences, tokens that no block divides, a head of one and a quarter tiles."""
+    """Tokens that no block divides, a head of one and a quarter tiles."""
     q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
     assert "pallas_call" not in str(jax.make_jaxpr(functools.partial(dot_product_attention, execution=TPU))(q, k, v))
     np.testing.assert_allclose(dot_product_attention(q, k, v, TPU), formula(q, k, v), atol=5e-6)

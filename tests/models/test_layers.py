@@ -1,0 +1,75 @@
+"""Norms and the temporal convolution equal PyTorch's modules; half-precision norms the formula in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from mimicmotion_jax.models.layers import GroupNorm, LayerNorm, TemporalConv
+
+
+def normed(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:
+    x = x.astype(np.float64)
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+
+
+def features(mean: float, dtype: jnp.dtype) -> jax.Array:
+    """[2, 3, 5, 12], each channel with a mean and a scale of its own."""
+    noise, shifts, scales = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(2, 3, 5, 12), 12, 12]))
+    return (mean + shifts + noise * jnp.exp(scales)).astype(dtype)
+
+
+def randomised(norm: nnx.GroupNorm | nnx.LayerNorm) -> tuple[np.ndarray, np.ndarray]:
+    scale, bias = np.random.default_rng(0).standard_normal((2, 12), np.float32)
+    norm.scale[...], norm.bias[...] = scale, bias
+    return scale, bias
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_group_norm_is_pytorchs(mean):
+    """A mean that is a hundred times the deviation cancels no digits."""
+    x = features(mean, jnp.float32)
+    ours = GroupNorm(12, 1e-5, norm_num_groups=4, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+    scale, bias = (torch.tensor(x).double() for x in randomised(ours))
+    theirs = torch.nn.functional.group_norm(torch.tensor(np.moveaxis(x, -1, 1)).double(), 4, scale, bias, 1e-5)
+    np.testing.assert_allclose(ours(x), np.moveaxis(theirs.numpy(), 1, -1), atol=2e-5 if mean else 2e-6)
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_layer_norm_is_pytorchs(mean):
+    x = features(mean, jnp.float32)
+    ours = LayerNorm(12, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+    scale, bias = (torch.tensor(x).double() for x in randomised(ours))
+    theirs = torch.nn.functional.layer_norm(torch.tensor(np.asarray(x)).double(), (12,), scale, bias)
+    np.testing.assert_allclose(ours(x), theirs.numpy(), atol=2e-5 if mean else 2e-6)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_norms_in_half_precision_are_as_good_as_their_result_can_say(mean):
+    """One pass over bfloat16 inputs loses nothing that the rounding of the result to 8 bits would show."""
+    x = features(mean, jnp.bfloat16)
+    make = {"rngs": nnx.Rngs(0), "param_dtype": jnp.bfloat16}
+    groups = normed(np.asarray(x, np.float64).reshape(2, 3, 5, 4, 3), (1, 2, 4), 1e-5).reshape(x.shape)
+    found = GroupNorm(12, 1e-5, norm_num_groups=4, **make)(x)
+    np.testing.assert_allclose(np.asarray(found, np.float64), groups, rtol=2**-8, atol=1e-3)
+    found = LayerNorm(12, **make)(x)
+    np.testing.assert_allclose(np.asarray(found, np.float64), normed(np.asarray(x), (-1,), 1e-5), rtol=2**-8, atol=1e-3)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["convolution", "products"])
+def test_temporal_convolution_is_pytorchs(whole):
+    ours = TemporalConv(6, 4, whole=whole, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+    ours.bias[...] = jnp.arange(4.0)
+    theirs = torch.nn.Conv3d(6, 4, (3, 1, 1), padding=(1, 0, 0))
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(np.asarray(ours.kernel[...])).permute(2, 1, 0)[..., None, None])
+        theirs.bias.copy_(torch.arange(4.0))
+    x = jax.random.normal(jax.random.key(1), (2, 5, 3, 7, 6))
+    expected = theirs(torch.tensor(np.moveaxis(x, -1, 1))).detach().numpy()
+    with jax.default_matmul_precision("highest"):
+        np.testing.assert_allclose(ours(x), np.moveaxis(expected, 1, -1), atol=2e-6)
+        np.testing.assert_allclose(
+            ours(x.reshape(2, 5, 21, 6)), np.moveaxis(expected, 1, -1).reshape(2, 5, 21, 4), atol=2e-6
+        )
