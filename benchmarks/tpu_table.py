@@ -6,7 +6,8 @@
 
 Each row is a run of `sample.py` or `train.py --compile-only`; its report goes into benchmarks/results/tpu/ROW.json as
 soon as it is there, and the table of all rows into benchmarks/results/tpu.md. FLOPs count loops as often as they turn,
-and custom kernels too, which the compiler's own count does not.
+and custom kernels too, which the compiler's own count does not. Cycles are the compiler's estimate of a chip's time
+without custom kernels; they say where the time goes and which of two ways is faster, not how fast a chip is.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def make(name: str) -> dict[str, Any]:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """One line per program."""
-    head = ("", "program", "chips", "GB per chip", "of", "fits", "TFLOP per chip", "GB moved per chip", "compiled in")
+    head = ("", "program", "chips", "GB per chip", "of", "fits", "TFLOP per chip", "Gcycles", "GB moved", "compiled in")
     lines = [head, ("---",) * len(head)]
     for name, row in rows.items():
         found = [(label, row["report"][key]) for key, label in PROGRAMS.items() if key in row["report"]]
@@ -76,6 +77,7 @@ def _cells(report: dict[str, Any]) -> tuple[str | int, ...]:
         scaled(report["memory_limit"], 1e9, 1),
         "yes" if report["fits"] else "no",
         scaled(report["flops_per_chip"], 1e12, 1),
+        scaled(sum(report.get("estimated_cycles", {}).values()) or None, 1e9, 1),
         scaled(report["collective_bytes"], 1e9, 1),
         f"{report['compile_seconds'] / 60:.0f} min",
     )

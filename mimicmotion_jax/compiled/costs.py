@@ -5,8 +5,9 @@ counts as often as it runs.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mimicmotion_jax.compiled.hlo import (
     COLLECTIVES,
@@ -51,6 +52,7 @@ class ProgramCosts:
     custom_calls: dict[str, int] = field(default_factory=dict)  # runs by kernel name
     uncounted_calls: dict[str, int] = field(default_factory=dict)  # those of unknown FLOPs, runs by kernel name
     unknown_loops: int = 0  # loops of unknown length, counted as one turn
+    cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax's primitive
 
     def add(self, other: "ProgramCosts", times: int = 1) -> None:
         """Add `times` runs of `other`."""
@@ -61,6 +63,8 @@ class ProgramCosts:
             for name, count in theirs.items():
                 mine[name] = mine.get(name, 0) + times * count
         self.unknown_loops += other.unknown_loops
+        for primitive, cycles in other.cycles.items():
+            self.cycles[primitive] += times * cycles
 
     def add_collective(self, kind: str, count: int, size: int) -> None:
         """Add `count` collectives of `size` bytes together."""
@@ -100,8 +104,8 @@ class _Walk:
 
     def costs(self, name: str) -> ProgramCosts:
         if name not in self._done:
-            total = ProgramCosts()
             computation = self._computations[name]
+            total = ProgramCosts(cycles=Counter(computation.cycles))
             for instruction in computation.instructions:
                 self._add(total, instruction, computation)
             self._done[name] = total
@@ -127,7 +131,9 @@ class _Walk:
             self._add_kernel(total, instruction, types)
         if opcode in ("fusion", "call", "async"):
             for called in _names(_CALLED, instruction.attributes):
-                total.add(self.costs(called))
+                costs = self.costs(called)
+                # The estimate for a fusion is its caller's.
+                total.add(replace(costs, cycles=Counter()) if opcode == "fusion" else costs)
 
     def _add_kernel(self, total: ProgramCosts, instruction: Instruction, types: Mapping[str, str]) -> None:
         target = _TARGET.search(instruction.attributes)[1]

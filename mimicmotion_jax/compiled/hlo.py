@@ -6,6 +6,7 @@ that matter are looked at closely.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ class Computation:
     types: dict[str, str] = field(default_factory=dict)
     instructions: list[Instruction] = field(default_factory=list)
     definitions: dict[str, Instruction] = field(default_factory=dict)  # of tuples and integer scalars
+    cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax's primitive
     root: str = ""
 
 
@@ -56,6 +58,8 @@ _CONSTANT = re.compile(r"(-?\d+)\)")
 NAME = re.compile(r"%([\w.\-]+)")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\]")
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_PRIMITIVE = re.compile(r'op_name="[^"]*?([\w\-]*)"')
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _DIM_LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
@@ -81,6 +85,9 @@ def read_hlo(lines: Iterable[str]) -> tuple[dict[str, Computation], str]:
             current.definitions[name] = _instruction(match, line)
         elif opcode == "constant" and type_.startswith(_SCALARS) and (value := _CONSTANT.match(line, match.end())):
             current.definitions[name] = Instruction(name, type_, opcode, [], value[1])
+        if cycles := _CYCLES.search(line):
+            primitive = _PRIMITIVE.search(line)
+            current.cycles[(primitive and primitive[1]) or opcode] += int(cycles[1])
         if "ROOT" in line[: match.start(1)]:
             current.root = name
     return computations, entry

@@ -46,6 +46,7 @@ class CompileReport:
     custom_calls: dict[str, int]  # runs of custom kernels, by name
     uncounted_calls: dict[str, int]  # those whose FLOPs are not in flops_per_chip
     unknown_loops: int  # loops whose length the program does not tell
+    estimated_cycles: dict[str, int]  # by the TPU compiler, without custom kernels, by jax's primitive, dearest first
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and numbers, ready for `json.dumps`."""
@@ -116,6 +117,7 @@ def describe(
         custom_calls=costs.custom_calls,
         uncounted_calls=costs.uncounted_calls,
         unknown_loops=costs.unknown_loops,
+        estimated_cycles=dict(costs.cycles.most_common()),
     )
 
 
@@ -153,6 +155,7 @@ def _too_large(mesh: Mesh, seconds: float, problem: str, resident_bytes: int) ->
         custom_calls={},
         uncounted_calls={},
         unknown_loops=0,
+        estimated_cycles={},
     )
 
 

@@ -261,6 +261,15 @@ ENTRY %main (a: f32[2,4], w: f32[4,4]) -> f32[8,4] {
     }
 
 
+def test_estimated_cycles_count_loops_as_often_as_they_turn():
+    """A v5e multiplies four times 128 x 128 numbers a cycle; a large product comes near that."""
+    least = 4096**3 / (4 * 128 * 128)
+    weights = [shape(turns, 4096, 4096) for turns in (3, 6)]
+    short, long = (report("v5e:2x2", chain, [shape(16384, 4096), w], [ROWS, WHOLE]).estimated_cycles for w in weights)
+    assert 3 * least < short["dot_general"] < 1.5 * 3 * least
+    assert long["dot_general"] == pytest.approx(2 * short["dot_general"], rel=0.05)
+
+
 def test_chips():
     assert [len(topology_devices(name)) for name in ("v5e:1x1", "v5p:2x2x2", "v6e:4x4")] == [1, 8, 16]
     kinds = [topology_devices(name)[0].device_kind for name in ("v5e:2x2", "v5p:2x2x1", "v6e:2x2")]
