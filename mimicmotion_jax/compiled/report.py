@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
 from mimicmotion_jax.compiled import hardware
-from mimicmotion_jax.compiled.costs import KernelFlops, Traffic, program_costs
+from mimicmotion_jax.compiled.costs import KernelFlops, ProgramCosts, Traffic, program_costs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CompileReport:
     chips: int
     compile_seconds: float
     fits: bool | None
-    problem: str | None  # the compiler's words where the program does not fit
+    problem: str | None  # the compiler's words where the program does not fit or cannot be read back
     memory_limit: int | None  # bytes per chip
     memory_needed: int | None  # bytes per chip; memory.total, or the compiler's word where it gave up
     memory: Memory | None
@@ -99,26 +99,39 @@ def describe(
     """The report of a program already compiled; arguments as for `compile_report`."""
     kind, limit = _device_kind(mesh), hardware.memory_bytes(_device_kind(mesh))
     memory = _memory(compiled, resident_bytes)
-    costs = program_costs(compiled.as_text(), kernel_flops, unknown_turns)
-    xla = compiled.cost_analysis() or {}
+    costs, xla, problem = None, {}, None
+    try:
+        costs = program_costs(compiled.as_text(), kernel_flops, unknown_turns)
+        xla = compiled.cost_analysis() or {}
+    except jax.errors.JaxRuntimeError as error:  # jax may not understand a newer TPU compiler's instructions
+        problem = f"the compiled program cannot be read back: {str(error).splitlines()[0]}"
     return CompileReport(
         device_kind=kind,
         chips=mesh.size,
         compile_seconds=round(compile_seconds, 3),
         fits=None if limit is None or memory is None else memory.total <= limit,
-        problem=None,
+        problem=problem,
         memory_limit=limit,
         memory_needed=None if memory is None else memory.total,
         memory=memory,
-        flops_per_chip=costs.flops,
         xla_flops_per_chip=xla.get("flops"),
-        collectives=costs.collectives,
-        collective_bytes=sum(traffic.bytes for traffic in costs.collectives.values()),
-        custom_calls=costs.custom_calls,
-        uncounted_calls=costs.uncounted_calls,
-        unknown_loops=costs.unknown_loops,
-        estimated_cycles=dict(costs.cycles.most_common()),
+        **_counted(costs),
     )
+
+
+def _counted(costs: ProgramCosts | None) -> dict[str, Any]:
+    """The fields that are read from the compiled program."""
+    if costs is None:
+        costs = ProgramCosts(flops=None)
+    return {
+        "flops_per_chip": costs.flops,
+        "collectives": costs.collectives,
+        "collective_bytes": None if costs.flops is None else sum(t.bytes for t in costs.collectives.values()),
+        "custom_calls": costs.custom_calls,
+        "uncounted_calls": costs.uncounted_calls,
+        "unknown_loops": costs.unknown_loops,
+        "estimated_cycles": dict(costs.cycles.most_common()),
+    }
 
 
 def _memory(compiled: Compiled, resident_bytes: int) -> Memory | None:
@@ -148,14 +161,8 @@ def _too_large(mesh: Mesh, seconds: float, problem: str, resident_bytes: int) ->
         memory_limit=hardware.memory_bytes(_device_kind(mesh)),
         memory_needed=needed and int(float(needed[1]) * 1024 ** (" KMG".index(needed[2]))) + resident_bytes,
         memory=None,
-        flops_per_chip=None,
         xla_flops_per_chip=None,
-        collectives={},
-        collective_bytes=None,
-        custom_calls={},
-        uncounted_calls={},
-        unknown_loops=0,
-        estimated_cycles={},
+        **_counted(None),
     )
 
 

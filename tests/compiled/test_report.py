@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mimicmotion_jax.compiled import compile_report, count_flops, memory_bytes, peak_flops, topology_devices
 from mimicmotion_jax.compiled.costs import program_costs
+from mimicmotion_jax.compiled.report import describe
 from mimicmotion_jax.errors import InputError
 
 ROWS, WHOLE = PartitionSpec("x"), PartitionSpec()
@@ -259,6 +260,26 @@ ENTRY %main (a: f32[2,4], w: f32[4,4]) -> f32[8,4] {
     assert {kind: (traffic.count, traffic.bytes) for kind, traffic in costs.collectives.items()} == {
         "all-gather": (1, 8 * 4 * 4)
     }
+
+
+def test_a_program_that_cannot_be_read_back_still_has_its_memory():
+    """As jax 0.10 answers to some programs for v6e."""
+
+    class Unreadable:
+        def __init__(self, compiled):
+            self.memory_analysis = compiled.memory_analysis
+
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure\nand a trace")
+
+    here = mesh("v5e:2x2")
+    weights = [jax.ShapeDtypeStruct((512, 512), jnp.bfloat16, sharding=NamedSharding(here, WHOLE))] * 2
+    compiled = jax.jit(jnp.matmul).lower(*weights).compile()
+    found, whole = (describe(program, here, 1.0) for program in (Unreadable(compiled), compiled))
+    assert found.memory == whole.memory and found.fits
+    assert found.flops_per_chip is None and found.collective_bytes is None
+    assert found.problem == "the compiled program cannot be read back: INTERNAL: RET_CHECK failure"
+    assert json.dumps(found.to_json())
 
 
 def test_estimated_cycles_count_loops_as_often_as_they_turn():

@@ -1,0 +1,119 @@
+"""Where a TPU's time goes in the networks' blocks at full size, by the TPU compiler's estimate; half a minute each.
+
+    python benchmarks/tpu_blocks.py [--blocks "UNet transformer, 72x128"] [--output FILE.json]
+
+One v5e chip, bfloat16, a window of 16 frames with both branches of guidance, 8 frames in the VAE. For each block: the
+compiler's estimated cycles, the cycles that its products alone would take at the chip's peak, and the dearest
+primitives. The attention kernel is in neither. Good for choosing between two ways to write a layer, without a TPU.
+"""
+
+import argparse
+import datetime
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mimicmotion_jax.compiled import compile_report, topology_devices
+from mimicmotion_jax.directories import write_file
+from mimicmotion_jax.models.execution import Execution
+from mimicmotion_jax.models.layers import SpatioTemporalResBlock
+from mimicmotion_jax.models.unet import SpatioTemporalTransformer
+
+RESULTS = Path(__file__).resolve().parent / "results"
+CYCLE_FLOPS = 2 * 4 * 128 * 128  # of a v5e: four matrix units; at 1.5 GHz 197 TFLOP/s
+EXECUTION = Execution(platform="tpu")
+EMBEDDING, CONTEXT = 1280, 1024
+
+Block = tuple[Callable[[dict[str, Any]], nnx.Module], list[tuple[int, ...]]]
+
+
+class Transformer(nnx.Module):
+    """One of the UNet's, with its constants."""
+
+    def __init__(self, channels: int, make: dict[str, Any]):
+        self.transformer = SpatioTemporalTransformer(channels, channels // 64, 1, CONTEXT, **make)
+
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        return self.transformer(x, self.transformer.conditions(context, x.shape[1]), EXECUTION)
+
+
+def unet_resnet(channels: int, height: int, width: int) -> Block:
+    """The UNet's residual block."""
+    return (
+        lambda make: SpatioTemporalResBlock(channels, channels, EMBEDDING, 1e-6, **make),
+        [(2, 16, height, width, channels), (2, EMBEDDING)],
+    )
+
+
+def unet_transformer(channels: int, height: int, width: int) -> Block:
+    """The UNet's transformer."""
+    return lambda make: Transformer(channels, make), [(2, 16, height, width, channels), (2, CONTEXT)]
+
+
+def vae_resnet(channels: int, height: int, width: int) -> Block:
+    """The VAE decoder's residual block."""
+    return (
+        lambda make: SpatioTemporalResBlock(channels, channels, None, 1e-6, 1e-5, **make),
+        [(1, 8, height, width, channels)],
+    )
+
+
+BLOCKS: dict[str, Block] = {
+    "UNet residual block, 72x128": unet_resnet(320, 72, 128),
+    "UNet residual block, 36x64": unet_resnet(640, 36, 64),
+    "UNet residual block, 18x32": unet_resnet(1280, 18, 32),
+    "UNet transformer, 72x128": unet_transformer(320, 72, 128),
+    "UNet transformer, 36x64": unet_transformer(640, 36, 64),
+    "VAE residual block, 144x256": vae_resnet(512, 144, 256),
+    "VAE residual block, 576x1024": vae_resnet(128, 576, 1024),
+}
+
+
+def measure(block: Block) -> dict[str, Any]:
+    """Compile a block."""
+    build, shapes = block
+    mesh = Mesh(np.array(topology_devices("v5e:1x1")), ("chip",))
+    here = NamedSharding(mesh, PartitionSpec())
+    graph, params = nnx.split(nnx.eval_shape(lambda: build({"rngs": nnx.Rngs(0), "param_dtype": jnp.bfloat16})))
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), params)
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=here) for shape in shapes]
+    report = compile_report(jax.jit(lambda params, *x: nnx.merge(graph, params)(*x)).lower(params, *inputs), mesh)
+    cycles = sum(report.estimated_cycles.values())
+    dearest = list(report.estimated_cycles.items())[:4]
+    return {
+        "Mcycles": round(cycles / 1e6, 1),
+        "least": round(report.flops_per_chip / CYCLE_FLOPS / 1e6, 1),
+        "dearest": {name: round(count / 1e6, 1) for name, count in dearest},
+    }
+
+
+def main() -> None:
+    """Compile them all, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=list(BLOCKS), metavar="NAME", help="these alone")
+    parser.add_argument("--output", type=Path, default=RESULTS / "tpu_blocks.json", help="where the results go")
+    args = parser.parse_args()
+    rows = {}
+    for name in args.blocks:
+        start = time.perf_counter()
+        rows[name] = measure(BLOCKS[name])
+        print(f"{name}: {json.dumps(rows[name])} ({time.perf_counter() - start:.0f} s)", flush=True)
+    report = {
+        "command": "python benchmarks/tpu_blocks.py",
+        "chip": "v5e, by its compiler",
+        "date": datetime.date.today().isoformat(),
+        "blocks": rows,
+    }
+    write_file(args.output, (json.dumps(report, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
