@@ -14,3 +14,6 @@ def enable_compilation_cache() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "mimicmotion_jax" / "xla"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # By default jax compiles what takes less than a second anew each time: there are a dozen such programs.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
