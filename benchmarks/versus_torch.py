@@ -81,7 +81,7 @@ class Sides:
         """Networks of random weights in PyTorch, and ours with the same."""
         self.case, self.gpu, self.compiled = case, torch.cuda.is_available(), compiled
         self.official = OfficialLoop(case, *(("cuda", torch.float16) if self.gpu else ()))
-        ours = self.official.in_jax()
+        ours = self.official.in_jax(num_devices=None)
         self.dtype = jnp.bfloat16 if self.gpu else jnp.float32
         networks = {name: getattr(ours, name) for name in ("unet", "vae", "image_encoder", "pose_net")}
         cast = {name: jax.tree.map(lambda x: x.astype(self.dtype), network) for name, network in networks.items()}

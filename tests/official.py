@@ -5,6 +5,7 @@ Written anew from the description of what it does; the tests and the benchmarks 
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
@@ -174,8 +175,8 @@ class OfficialLoop:
         hook.remove()
         return v
 
-    def in_jax(self) -> MimicMotionPipeline:
-        """Our pipeline with the same weights."""
+    def in_jax(self, num_devices: int | None = 1) -> MimicMotionPipeline:
+        """Our pipeline with the same weights, on so many devices; None takes all."""
         config = ModelConfig(
             unet=UNetConfig.from_official(dict(self.unet.config)),
             vae=VAEConfig.from_official(dict(self.vae.config)),
@@ -184,4 +185,5 @@ class OfficialLoop:
         )
         networks = {"unet": self.unet, "vae": self.vae, "image_encoder": self.clip, "pose_net": self.pose_net}
         ours = {name: from_torch(name, config, network.state_dict()) for name, network in networks.items()}
-        return MimicMotionPipeline(config, **ours, mesh=sharding.sampling_mesh(1))
+        mesh = sharding.sampling_mesh(num_devices)
+        return MimicMotionPipeline(config, **jax.device_put(ours, sharding.replicated(mesh)), mesh=mesh)
