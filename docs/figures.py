@@ -121,16 +121,17 @@ def small_training() -> None:
 
 def performance() -> None:
     """Against PyTorch, on TPUs by their compiler, and with the video's length."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), constrained_layout=True, width_ratios=(2, 3, 2))
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), constrained_layout=True, width_ratios=(2, 3, 2))
     parts = json.loads((RESULTS / "versus_torch_cpu.json").read_text())["parts"]
     bars = axes[0].bar(list(parts), [part["ratio"] for part in parts.values()], width=0.6)
     axes[0].bar_label(bars, fmt="%.2f", fontsize=8)
     axes[0].axhline(1, color="black", lw=0.8)
+    axes[0].tick_params(axis="x", labelsize=8)
     axes[0].set_title("Speed over PyTorch's, two CPU cores", loc="left", fontsize=10)
 
     reports = {path.stem: json.loads(path.read_text())["report"] for path in sorted((RESULTS / "tpu").glob("*.json"))}
     programs = [
-        (f"{name}: {label}", report[key]["memory_needed"] / report[key]["memory_limit"])
+        (f"{name.removeprefix('sample-')}: {label}", report[key]["memory_needed"] / report[key]["memory_limit"])
         for name, report in reports.items()
         for key, label in (("denoising", "denoising"), ("decoding", "decoding"), ("train_step", "step"))
         if key in report
