@@ -78,6 +78,9 @@ class CheckpointWriter:
         """Write index, configuration, options and, last, the manifest (with `sources`) that makes it a checkpoint."""
         if jax.process_index() != 0:
             return
+        # Orbax writes the folder's present, temporary and absolute path there; only that the file exists is ever asked.
+        for marker in (self._root / "params").glob("*/commit_success.txt"):
+            marker.write_text("committed\n")
         networks = {name: _summary(groups) for name, groups in self._index.items()}
         manifest = {"format": FORMAT, "window_size": config.window_size, "networks": networks, "sources": list(sources)}
         files = {_INDEX: self._index, _CONFIG: to_dict(config), _SAMPLING: sampling, _MANIFEST: manifest}

@@ -109,6 +109,13 @@ def test_saved_is_loaded_exactly(saved, networks):
     assert manifest["networks"]["vae"]["parameters"] == sum(leaf.size for leaf in leaves)
 
 
+def test_no_file_names_this_machines_folders(saved):
+    """Checkpoints are published; Orbax's own markers would say where they were made."""
+    files = [path for path in saved.rglob("*") if path.is_file()]
+    assert any(path.name == "commit_success.txt" for path in files)
+    assert not [path for path in files if str(saved.parent).encode() in path.read_bytes()]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_loading_and_saving_cast(dtype, saved, networks, tmp_path):
     assert_equal(load_params(saved, "vae", abstract("vae"), dtype, progress=False), networks["vae"], dtype)
