@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lpips", type=Path, nargs=2, metavar="FILE", help="AlexNet's weights and LPIPS' own")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the options below")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, but float32 on CPU")
-    parser.add_argument("--devices", type=int, metavar="N", help="default: all; of a CPU up to 4 cores")
+    parser.add_argument("--devices", type=int, metavar="N", help="default: all; a CPU counts as one, or as N")
     return parser.parse_intermixed_args(argv)
 
 

@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--save-pose", action="store_true", help="also write the drawn skeleton and its keypoints")
     parser.add_argument("--side-by-side", action="store_true", help="show reference, skeleton and result together")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, but float32 on CPU")
-    parser.add_argument("--devices", type=int, metavar="N", help="default: all; of a CPU up to 4 cores")
+    parser.add_argument("--devices", type=int, metavar="N", help="default: all; a CPU counts as one, or as N")
     parser.add_argument("--process-id", type=int, default=None, metavar="I", help="do jobs I, I+N, I+2N, …")
     parser.add_argument("--num-processes", type=int, default=None, metavar="N", help="how many processes share --jobs")
     parser.add_argument("--distributed", action="store_true", help="take those two from the cluster (TPU pod, SLURM)")

@@ -1,24 +1,16 @@
 """The cores of a CPU as devices of their own: what lies on two devices runs side by side on two cores.
 
-XLA gives many of a network's operations one core, whatever there is; docs/performance.md has what this is worth.
+XLA gives many of a small network's operations one core, whatever there is; docs/performance.md has what this is worth.
 """
 
 import os
 
 import jax
 
-_MOST = 4
-
 
 def available_cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def default_devices(param_bytes: float) -> int:
-    """As many as there are cores, up to four, of which each has a copy of the parameters within half of the memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(available_cores(), _MOST, int(memory / 2 // max(param_bytes, 1))))
 
 
 def split_cpu(num_devices: int) -> None:

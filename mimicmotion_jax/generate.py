@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import Field
 
-from mimicmotion_jax.checkpoint import read_manifest, read_sampling
+from mimicmotion_jax.checkpoint import read_sampling
 from mimicmotion_jax.compilation import enable_compilation_cache
 from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
-from mimicmotion_jax.cores import default_devices, split_cpu
+from mimicmotion_jax.cores import split_cpu
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pipeline import DTypeName, MimicMotionPipeline, PoseBatch, SamplingConfig
 from mimicmotion_jax.pose.align import align
@@ -259,14 +259,13 @@ def load_pipeline(
         checkpoint: written by `convert_weights.py` or `train.py`.
         config: of the generation.
         dtype: as `MimicMotionPipeline.from_pretrained`.
-        num_devices: to spread windows over; None takes all, of a CPU `cores.default_devices`.
+        num_devices: to spread windows over; None takes all, and a CPU for one.
 
     Raises:
         InputError: no or another kind of checkpoint, too many devices, windows that the checkpoint cannot have.
     """
     enable_compilation_cache()
-    params = sum(network["parameters"] for network in read_manifest(checkpoint)["networks"].values())
-    split_cpu(num_devices or default_devices(np.dtype(np.float32).itemsize * params))
+    split_cpu(num_devices or 1)
     pipeline = MimicMotionPipeline.from_pretrained(checkpoint, dtype, sampling_mesh(num_devices), progress=True)
     config.plan(1, pipeline.config.window_size)
     return pipeline

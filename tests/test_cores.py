@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-from mimicmotion_jax.cores import default_devices
-
 
 @pytest.mark.parametrize(("flags", "expected"), [("", 3), ("--xla_force_host_platform_device_count=2", 2)])
 def test_cpu_counts_as_so_many(flags, expected):
@@ -25,12 +23,3 @@ def test_devices_stay_once_used():
     environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     assert int(run.stdout) == 0
-
-
-def test_default():
-    """Small models: a device per core, four at most; models that memory holds once: one."""
-    cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert default_devices(1000) == min(cores, 4)
-    assert default_devices(memory // 4 - 1) == min(cores, 2)
-    assert default_devices(memory) == 1
