@@ -77,7 +77,7 @@ def _cells(report: dict[str, Any]) -> tuple[str | int, ...]:
         scaled(report["memory_limit"], 1e9, 1),
         "yes" if report["fits"] else "no",
         scaled(report["flops_per_chip"], 1e12, 1),
-        scaled(sum(report.get("estimated_cycles", {}).values()) or None, 1e9, 1),
+        scaled(sum(report["estimated_cycles"].values()) or None, 1e9, 1),
         scaled(report["collective_bytes"], 1e9, 1),
         f"{report['compile_seconds'] / 60:.0f} min",
     )

@@ -121,12 +121,11 @@ def describe(
 
 def _counted(costs: ProgramCosts | None) -> dict[str, Any]:
     """The fields that are read from the compiled program."""
-    if costs is None:
-        costs = ProgramCosts(flops=None)
+    known, costs = costs is not None, costs or ProgramCosts()
     return {
-        "flops_per_chip": costs.flops,
+        "flops_per_chip": costs.flops if known else None,
         "collectives": costs.collectives,
-        "collective_bytes": None if costs.flops is None else sum(t.bytes for t in costs.collectives.values()),
+        "collective_bytes": sum(t.bytes for t in costs.collectives.values()) if known else None,
         "custom_calls": costs.custom_calls,
         "uncounted_calls": costs.uncounted_calls,
         "unknown_loops": costs.unknown_loops,

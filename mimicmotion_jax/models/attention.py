@@ -135,13 +135,3 @@ def _tpu_flash(
     q, k, v = (rearrange(x, "b t h d -> b h t d") for x in (query, key, value))
     attended = flash_attention(q, k, v, sm_scale=query.shape[-1] ** -0.5, block_sizes=blocks)
     return rearrange(attended, "b h t d -> b t h d")
-
-
-def split_heads(x: Float[Array, "... channels"], heads: int) -> Float[Array, "... heads dim"]:
-    """[..., heads * dim] -> [..., heads, dim]."""
-    return jnp.reshape(x, (*x.shape[:-1], heads, -1))
-
-
-def merge_heads(x: Float[Array, "... heads dim"]) -> Float[Array, "... channels"]:
-    """[..., heads, dim] -> [..., heads * dim]."""
-    return jnp.reshape(x, (*x.shape[:-2], -1))

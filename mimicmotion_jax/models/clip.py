@@ -10,9 +10,9 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, jaxtyped
 
-from mimicmotion_jax.models.attention import dot_product_attention, merge_heads, split_heads
+from mimicmotion_jax.models.attention import dot_product_attention
 from mimicmotion_jax.models.config import CLIPConfig
-from mimicmotion_jax.models.layers import Conv, LayerNorm, Linear
+from mimicmotion_jax.models.layers import Conv, LayerNorm, Linear, join_heads, project_heads
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -82,8 +82,8 @@ class Attention(nnx.Module):
         self.out_proj = Linear(width, width, **make)
 
     def __call__(self, x: Float[Array, "b tokens c"]) -> Float[Array, "b tokens c"]:
-        q, k, v = (split_heads(project(x), self.heads) for project in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(merge_heads(dot_product_attention(q, k, v)))
+        q, k, v = (project_heads(linear, x, self.heads) for linear in (self.q_proj, self.k_proj, self.v_proj))
+        return join_heads(self.out_proj, dot_product_attention(q, k, v))
 
 
 class MLP(nnx.Module):

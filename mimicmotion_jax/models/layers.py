@@ -124,8 +124,8 @@ class TemporalConv(nnx.Module):
     PyTorch: `nn.Conv3d(kernel_size=(3, 1, 1), padding=(1, 0, 0))`; kernel [3, in, out].
 
     Either three matrix products on shifted copies, which XLA's partitioner cuts up well and which is the faster way on
-    TPUs with a UNet's many channels and two branches; or (`whole`) one convolution per position, which takes a third of
-    the time on a VAE's large pictures (docs/performance.md).
+    TPUs with a UNet's many channels and two branches; or (`whole`) one convolution per position, with which a VAE's
+    blocks take a third to a half of the time there (docs/performance.md).
     """
 
     def __init__(
@@ -319,12 +319,24 @@ class Upsample(nnx.Module):
         return self.conv(einops.repeat(x, "... h w c -> ... (h 2) (w 2) c"))
 
 
-class SelfAttention(nnx.Module):
-    """Multi-head self-attention over the last but one axis (diffusers `Attention`).
+def project_heads(linear: Linear, x: Float[Array, "n tokens c"], heads: int) -> Float[Array, "n tokens heads dim"]:
+    """A linear layer whose result has the heads apart.
 
-    The projections give and take arrays with the heads apart: split afterwards they would be copied, as 320 channels
-    and 5 x 64 lie differently in a TPU's memory.
+    Split afterwards it would be copied: 320 channels and 5 x 64 lie differently in a TPU's memory.
     """
+    kernel = einops.rearrange(linear.kernel[...], "c (heads dim) -> c heads dim", heads=heads)
+    projected = jnp.einsum("ntc,chd->nthd", x, kernel)
+    return projected if linear.bias is None else projected + linear.bias[...].reshape(heads, -1)
+
+
+def join_heads(linear: Linear, x: Float[Array, "n tokens heads dim"]) -> Float[Array, "n tokens c"]:
+    """A linear layer of what has the heads apart."""
+    kernel = einops.rearrange(linear.kernel[...], "(heads dim) c -> heads dim c", heads=x.shape[-2])
+    return jnp.einsum("nthd,hdc->ntc", x, kernel) + linear.bias[...]
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention over the last but one axis (diffusers `Attention`)."""
 
     def __init__(self, channels: int, heads: int, *, qkv_bias: bool = False, rngs: nnx.Rngs, param_dtype: jnp.dtype):
         make = {"rngs": rngs, "param_dtype": param_dtype}
@@ -336,12 +348,7 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Float[Array, "n tokens c"], execution: Execution = DEFAULT) -> Float[Array, "n tokens c"]:
         x = execution.by_sequence(x)
-        q, k, v = (execution.by_sequence(self._project(linear, x)) for linear in (self.to_q, self.to_k, self.to_v))
-        attended = execution.by_sequence(dot_product_attention(q, k, v, execution))
-        out = einops.rearrange(self.to_out.kernel[...], "(heads dim) c -> heads dim c", heads=self.heads)
-        return jnp.einsum("nthd,hdc->ntc", attended, out) + self.to_out.bias[...]
-
-    def _project(self, linear: Linear, x: Float[Array, "n tokens c"]) -> Float[Array, "n tokens heads dim"]:
-        kernel = einops.rearrange(linear.kernel[...], "c (heads dim) -> c heads dim", heads=self.heads)
-        projected = jnp.einsum("ntc,chd->nthd", x, kernel)
-        return projected if linear.bias is None else projected + linear.bias[...].reshape(self.heads, -1)
+        q, k, v = (
+            execution.by_sequence(project_heads(linear, x, self.heads)) for linear in (self.to_q, self.to_k, self.to_v)
+        )
+        return join_heads(self.to_out, execution.by_sequence(dot_product_attention(q, k, v, execution)))
