@@ -9,7 +9,6 @@ is read from the program that XLA writes down. For a TPU that is not there, benc
 import argparse
 import collections
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,39 +22,34 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what comes from the cach
 import jax
 from versus_torch import CASES, Sides
 
-_HEADER = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_LINE = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([a-z][\w\-]*)\(")
-_CALLS = re.compile(r"(?:calls|to_apply)=%?([\w.\-]+)")
-_TARGET = re.compile(r'custom_call_target="([^"]*)"')
+from mimicmotion_jax.compiled.hlo import called_computations, custom_call_target, read_hlo
+
 _MOVES = {"bitcast", "broadcast", "concatenate", "copy", "pad", "reshape", "slice", "transpose", "dynamic-slice"}
 _CONTAINERS = {"while", "conditional", "call"}  # whose contents are events of their own
 
 
-def read_operations(text: str) -> dict[str, str]:
-    """The kind of work of each instruction of an optimised program."""
-    opcodes: dict[str, set[str]] = collections.defaultdict(set)
-    found: dict[str, tuple[str, str | None]] = {}
-    current = ""
-    for line in text.splitlines():
-        if header := _HEADER.match(line):
-            current = header[1]
-        elif match := _LINE.match(line):
-            name, opcode = match.groups()
-            target, called = _TARGET.search(line), _CALLS.search(line)
-            opcodes[current].add(opcode)
-            found[name] = (target[1] if target else opcode, called and called[1])
-    return {name: _kind(opcode, opcodes.get(called, set())) for name, (opcode, called) in found.items()}
+def kinds_of_work(program: str) -> dict[str, str]:
+    """What each operation of an optimised program does, by its name; "" if its contents are operations of their own."""
+    computations, _ = read_hlo(program.splitlines())
+    kinds = {}
+    for computation in computations.values():
+        kinds.update({name: _kind(opcode, {opcode}) for name, opcode in computation.opcodes.items()})
+        for instruction in computation.instructions:
+            if instruction.opcode == "fusion":
+                (fused,) = called_computations(instruction)
+                kinds[instruction.name] = _kind("fusion", set(computations[fused].opcodes.values()))
+            elif instruction.opcode == "custom-call":
+                kinds[instruction.name] = custom_call_target(instruction)
+    return kinds
 
 
-def _kind(opcode: str, inside: set[str]) -> str:
+def _kind(opcode: str, opcodes: set[str]) -> str:
     if opcode in _CONTAINERS:
         return ""
-    if opcode != "fusion":
-        inside = {opcode}
     for heaviest, kind in (("convolution", "convolution"), ("dot", "matrix product"), ("reduce", "reduction")):
-        if heaviest in inside:
+        if heaviest in opcodes:
             return kind
-    if inside - {"constant", "parameter"} <= _MOVES:
+    if opcodes - {"constant", "parameter"} <= _MOVES:
         return "copy"
     return "elementwise" if opcode == "fusion" else opcode
 
@@ -83,7 +77,7 @@ def profile(part: str, size: str) -> collections.Counter[str]:
     kinds = {}
     for program in {program for program, _, _ in ran}:
         (path,) = Path(_DUMP.name).glob(f"module_{program:04d}.*after_optimizations.txt")
-        kinds[program] = read_operations(path.read_text())
+        kinds[program] = kinds_of_work(path.read_text())
     total: collections.Counter[str] = collections.Counter()
     for program, operation, seconds in ran:
         if kind := kinds[program].get(operation, operation):

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from mimicmotion_jax.compiled.hlo import (
     COLLECTIVES,
-    NAME,
     Computation,
     Instruction,
+    branches,
+    called_computations,
     collective_bytes,
     convolution_flops,
+    custom_call_target,
     dot_flops,
     read_hlo,
     shape_of,
@@ -25,9 +27,6 @@ from mimicmotion_jax.compiled.loops import body_name, trip_count
 # Custom calls that may multiply: Pallas kernels and the libraries' own; others allocate or relabel buffers.
 _KERNELS = ("tpu_custom_call", "mosaic_gpu", "triton", "__cublas", "__cudnn", "__gpu", "__onednn")
 
-_CALLED = re.compile(r"(?:calls|to_apply|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)")
-_BRANCHES = re.compile(r"(?:branch_computations=\{|true_computation=|false_computation=)((?:%[\w.\-]+(?:, )?)+)")
-_TARGET = re.compile(r'custom_call_target="([^"]*)"')
 # A collective that the TPU compiler moves along beside other work is written out in each of the fusions that it runs
 # beside: a chain, which one of them starts.
 _CHAIN, _CHAIN_START = "chain_id=", "AsyncCollectiveStart"
@@ -126,17 +125,17 @@ class _Walk:
             total.unknown_loops += turns is None
             total.add(self.costs(body_name(instruction)), self._unknown_turns if turns is None else turns)
         elif opcode == "conditional":
-            total.add(max(map(self.costs, _names(_BRANCHES, instruction.attributes)), key=lambda costs: costs.flops))
+            total.add(max(map(self.costs, branches(instruction)), key=lambda costs: costs.flops))
         elif opcode == "custom-call":
             self._add_kernel(total, instruction, types)
         if opcode in ("fusion", "call", "async"):
-            for called in _names(_CALLED, instruction.attributes):
+            for called in called_computations(instruction):
                 costs = self.costs(called)
                 # The estimate for a fusion is its caller's.
                 total.add(replace(costs, cycles=Counter()) if opcode == "fusion" else costs)
 
     def _add_kernel(self, total: ProgramCosts, instruction: Instruction, types: Mapping[str, str]) -> None:
-        target = _TARGET.search(instruction.attributes)[1]
+        target = custom_call_target(instruction)
         if not target.startswith(_KERNELS):
             return
         name = instruction.name if target == "tpu_custom_call" else target
@@ -151,10 +150,6 @@ class _Walk:
 
 def _starts_chain(computation: Computation) -> bool:
     return any(
-        instruction.opcode == "custom-call" and _TARGET.search(instruction.attributes)[1] == _CHAIN_START
+        instruction.opcode == "custom-call" and custom_call_target(instruction) == _CHAIN_START
         for instruction in computation.instructions
     )
-
-
-def _names(pattern: re.Pattern[str], attributes: str) -> list[str]:
-    return [name for group in pattern.findall(attributes) for name in NAME.findall(group)]

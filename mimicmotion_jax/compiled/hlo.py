@@ -6,6 +6,7 @@ that matter are looked at closely.
 
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,9 +27,10 @@ class Instruction:
 
 @dataclass
 class Computation:
-    """The types of all results, the instructions that cost something, and what tells how often loops turn."""
+    """Types and opcodes by name, the instructions that cost something, and what tells how often loops turn."""
 
     types: dict[str, str] = field(default_factory=dict)
+    opcodes: dict[str, str] = field(default_factory=dict)
     instructions: list[Instruction] = field(default_factory=list)
     definitions: dict[str, Instruction] = field(default_factory=dict)  # of tuples and integer scalars
     cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax's primitive
@@ -55,7 +57,10 @@ _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(\S+) = (\(.*?\)|\S+) ([a-z][\w-]*)\(
 _COUNTERS = frozenset(("add", "bitcast", "compare", "copy", "get-tuple-element"))
 _SCALARS = ("s32[]", "u32[]", "s64[]", "u64[]", "pred[]")
 _CONSTANT = re.compile(r"(-?\d+)\)")
-NAME = re.compile(r"%([\w.\-]+)")
+_NAME = re.compile(r"%([\w.\-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)")
+_BRANCHES = re.compile(r"(?:branch_computations=\{|true_computation=|false_computation=)((?:%[\w.\-]+(?:, )?)+)")
+_TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\]")
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -79,6 +84,7 @@ def read_hlo(lines: Iterable[str]) -> tuple[dict[str, Computation], str]:
             continue
         name, type_, opcode = match.groups()
         current.types[name] = type_
+        current.opcodes[name] = sys.intern(opcode)
         if opcode in _READ:
             current.instructions.append(_instruction(match, line))
         elif opcode == "tuple" or (opcode in _COUNTERS and type_.startswith(_SCALARS)):
@@ -95,7 +101,26 @@ def read_hlo(lines: Iterable[str]) -> tuple[dict[str, Computation], str]:
 
 def _instruction(match: re.Match[str], line: str) -> Instruction:
     operands, _, attributes = line[match.end() :].partition(")")
-    return Instruction(*match.groups(), NAME.findall(operands), attributes)
+    return Instruction(*match.groups(), _NAME.findall(operands), attributes)
+
+
+def called_computations(instruction: Instruction) -> list[str]:
+    """What a fusion, a call or a reduction runs."""
+    return _names(_CALLED, instruction.attributes)
+
+
+def branches(instruction: Instruction) -> list[str]:
+    """What a conditional chooses from."""
+    return _names(_BRANCHES, instruction.attributes)
+
+
+def custom_call_target(instruction: Instruction) -> str:
+    """The name of the library's function behind a custom call."""
+    return _TARGET.search(instruction.attributes)[1]
+
+
+def _names(pattern: re.Pattern[str], attributes: str) -> list[str]:
+    return [name for group in pattern.findall(attributes) for name in _NAME.findall(group)]
 
 
 def _arrays(type_: str) -> list[tuple[str, tuple[int, ...]]]:
