@@ -50,7 +50,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-processes", type=int, default=None, metavar="N", help="how many processes share --jobs")
     parser.add_argument("--distributed", action="store_true", help="take those two from the cluster (TPU pod, SLURM)")
     parser.add_argument("--compile-only", action="store_true", help="compile, print what it takes as JSON, and stop")
-    parser.add_argument("--topology", metavar="NAME", help="compile for TPUs that are not here, e.g. v5e:2x4")
+    parser.add_argument(
+        "--topology", metavar="NAME", help="compile for TPUs or GPUs that are not here, e.g. v5e:2x4 or h100:1"
+    )
     return parser.parse_intermixed_args(argv)
 
 

@@ -33,7 +33,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = script_parser(__doc__, EXAMPLES, TrainConfig, meanings="configs/train_paper.yaml")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML; configs/train_*.yaml come with us")
     parser.add_argument("--compile-only", action="store_true", help="compile, print what it takes as JSON, and stop")
-    parser.add_argument("--topology", metavar="NAME", help="compile for a TPU slice that is not here, e.g. v5p:2x2x2")
+    parser.add_argument(
+        "--topology", metavar="NAME", help="compile for TPUs or GPUs that are not here, e.g. v5p:2x2x2 or h100:8"
+    )
     parser.add_argument("--distributed", action="store_true", help="several hosts that find each other (TPU pod)")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="several hosts, by hand: address of the first")
     parser.add_argument("--num-processes", type=int, metavar="N", help="how many there are")

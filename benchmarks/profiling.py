@@ -22,36 +22,18 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what comes from the cach
 import jax
 from versus_torch import CASES, Sides
 
-from mimicmotion_jax.compiled.hlo import called_computations, custom_call_target, read_hlo
-
-_MOVES = {"bitcast", "broadcast", "concatenate", "copy", "pad", "reshape", "slice", "transpose", "dynamic-slice"}
-_CONTAINERS = {"while", "conditional", "call"}  # whose contents are events of their own
+from mimicmotion_jax.compiled.hlo import read_hlo
+from mimicmotion_jax.compiled.operations import CONTAINERS, kind_of_work
 
 
 def kinds_of_work(program: str) -> dict[str, str]:
     """What each operation of an optimised program does, by its name; "" if its contents are operations of their own."""
-    computations, _ = read_hlo(program.splitlines())
-    kinds = {}
-    for computation in computations.values():
-        kinds.update({name: _kind(opcode, {opcode}) for name, opcode in computation.opcodes.items()})
-        for instruction in computation.instructions:
-            if instruction.opcode == "fusion":
-                (fused,) = called_computations(instruction)
-                kinds[instruction.name] = _kind("fusion", set(computations[fused].opcodes.values()))
-            elif instruction.opcode == "custom-call":
-                kinds[instruction.name] = custom_call_target(instruction)
-    return kinds
-
-
-def _kind(opcode: str, opcodes: set[str]) -> str:
-    if opcode in _CONTAINERS:
-        return ""
-    for heaviest, kind in (("convolution", "convolution"), ("dot", "matrix product"), ("reduce", "reduction")):
-        if heaviest in opcodes:
-            return kind
-    if opcodes - {"constant", "parameter"} <= _MOVES:
-        return "copy"
-    return "elementwise" if opcode == "fusion" else opcode
+    computations, _ = read_hlo(program.splitlines(), everything=True)
+    return {
+        instruction.name: "" if instruction.opcode in CONTAINERS else kind_of_work(instruction, computations)
+        for computation in computations.values()
+        for instruction in computation.instructions
+    }
 
 
 def events(folder: Path) -> Iterator[tuple[int, str, float]]:

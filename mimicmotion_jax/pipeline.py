@@ -1,6 +1,7 @@
 """`MimicMotionPipeline`: a reference image and drawn poses in, a video out; the stages of `stages` in their order."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -324,24 +325,19 @@ class MimicMotionPipeline:
         ids = np.tile(np.float32([config.fps - 1, config.motion_bucket_id, config.noise_aug_strength]), (batch, 1))
         conditions = stages.make_conditions(self.unet, context, self._put(ids), plan.indices.shape[1], guided)
         mesh, group = lay_out_windows(self.mesh, self.config, config, capacity, noise.shape)
-        grouped = self._put(group_plan(plan, group, capacity))
-        latents = self._put(noise * np.sqrt(sigmas[0] ** 2 + 1))
+        # With cuDNN's attention all arrays of a program must lie on one mesh. The devices are the same ones: nothing is
+        # copied.
+        put = functools.partial(jax.device_put, device=sharding.replicated(mesh))
+        networks, constants = put((self.unet, self.pose_net)), put((conditions, image_latents, features))
+        grouped, scale = put(group_plan(plan, group, capacity)), put(np.float32(config.guidance_scale))
+        latents = put(noise * np.sqrt(sigmas[0] ** 2 + 1))
         # A bar needs the host between steps: the scan is run in equal slices, which share one compiled program.
         length = _slice_length(config.num_inference_steps) if progress else config.num_inference_steps
         with tqdm(total=config.num_inference_steps, desc="denoising", unit="step", disable=not progress) as bar:
             for start in range(0, config.num_inference_steps, length):
+                noise_levels = put(sigmas[start : start + length + 1])
                 latents = stages.run_denoising(
-                    self.unet,
-                    self.pose_net,
-                    latents,
-                    self._put(sigmas[start : start + length + 1]),
-                    grouped,
-                    conditions,
-                    image_latents,
-                    features,
-                    self._put(np.float32(config.guidance_scale)),
-                    guided=guided,
-                    mesh=mesh,
+                    *networks, latents, noise_levels, grouped, *constants, scale, guided=guided, mesh=mesh
                 )
                 if progress:
                     latents.block_until_ready()

@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mimicmotion_jax import sharding, stages
-from mimicmotion_jax.compiled.hardware import topology_devices
 from mimicmotion_jax.compiled.report import compile_report
+from mimicmotion_jax.compiled.topologies import topology_devices
 from mimicmotion_jax.diffusion.sampler import group_plan
 from mimicmotion_jax.generate import GenerateConfig
 from mimicmotion_jax.models.attention import KERNEL_FLOPS
@@ -29,7 +29,7 @@ def compile_only(
             one window.
         model: sizes of the networks.
         dtype: of parameters and computation.
-        topology: a TPU slice that need not be there, such as "v5e:2x4"; None is the local devices.
+        topology: devices that need not be there, such as "v5e:2x4" or "h100:1"; None is the local devices.
 
     Raises:
         InputError: an unknown topology, or options that do not fit each other.
@@ -81,7 +81,7 @@ def lower_denoising(
     h, w, channels = height // model.vae.downscale, width // model.vae.downscale, model.vae.latent_channels
     windows, group = lay_out_windows(mesh, model, config, plan.num_windows, (1, total, h, w, channels))
     groups = group_plan(plan, group, plan.num_windows)
-    grouped = jax.tree.map(lambda x: _leaf(np.shape(x), np.asarray(x).dtype, mesh), groups)
+    grouped = jax.tree.map(lambda x: _leaf(np.shape(x), np.asarray(x).dtype, windows), groups)
     dtype, guided = unet.conv_in.kernel.dtype, config.guidance_scale > 1
     conditions = jax.eval_shape(
         lambda unet, context, ids: stages.make_conditions(unet, context, ids, window_size, guided),
@@ -89,16 +89,19 @@ def lower_denoising(
         _leaf((1, model.unet.context_dim), dtype, mesh),
         _leaf((1, 3), jnp.float32, mesh),
     )
+    unet, pose_net, conditions = jax.tree.map(
+        lambda x: _leaf(x.shape, x.dtype, windows), (unet, networks["pose_net"], conditions)
+    )
     lowered = stages.run_denoising.lower(
         unet,
-        networks["pose_net"],
-        _leaf((1, total, h, w, channels), jnp.float32, mesh),
-        _leaf((config.num_inference_steps + 1,), jnp.float32, mesh),
+        pose_net,
+        _leaf((1, total, h, w, channels), jnp.float32, windows),
+        _leaf((config.num_inference_steps + 1,), jnp.float32, windows),
         grouped,
-        jax.tree.map(lambda x: _leaf(x.shape, x.dtype, mesh), conditions),
-        _leaf((1, h, w, channels), dtype, mesh),
-        _leaf((1, total, h, w, model.pose_net.channels[-1]), dtype, mesh),
-        _leaf((), jnp.float32, mesh),
+        conditions,
+        _leaf((1, h, w, channels), dtype, windows),
+        _leaf((1, total, h, w, model.pose_net.channels[-1]), dtype, windows),
+        _leaf((), jnp.float32, windows),
         guided=guided,
         mesh=windows,
     )

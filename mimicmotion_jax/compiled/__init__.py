@@ -1,9 +1,10 @@
-"""What a compiled program takes per chip: memory, FLOPs, traffic; for devices at hand or a TPU slice that is not."""
+"""What a compiled program takes per chip: memory, FLOPs, traffic; for devices at hand or devices that are not."""
 
 from mimicmotion_jax.compiled.costs import KernelFlops
 from mimicmotion_jax.compiled.flops import count_flops, jaxpr_flops
-from mimicmotion_jax.compiled.hardware import memory_bytes, peak_flops, topology_devices
+from mimicmotion_jax.compiled.hardware import memory_bandwidth, memory_bytes, peak_flops
 from mimicmotion_jax.compiled.report import CompileReport, compile_report, describe
+from mimicmotion_jax.compiled.topologies import topology_devices
 
 __all__ = [
     "CompileReport",
@@ -12,6 +13,7 @@ __all__ = [
     "count_flops",
     "describe",
     "jaxpr_flops",
+    "memory_bandwidth",
     "memory_bytes",
     "peak_flops",
     "topology_devices",

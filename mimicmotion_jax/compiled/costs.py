@@ -15,14 +15,19 @@ from mimicmotion_jax.compiled.hlo import (
     Instruction,
     branches,
     called_computations,
-    collective_bytes,
-    convolution_flops,
     custom_call_target,
-    dot_flops,
     read_hlo,
     shape_of,
 )
 from mimicmotion_jax.compiled.loops import body_name, trip_count
+from mimicmotion_jax.compiled.operations import (
+    CONTAINERS,
+    collective_bytes,
+    convolution_flops,
+    dot_flops,
+    kind_of_work,
+    moved_bytes,
+)
 
 # Custom calls that may multiply: Pallas kernels and the libraries' own; others allocate or relabel buffers.
 _KERNELS = ("tpu_custom_call", "mosaic_gpu", "triton", "__cublas", "__cudnn", "__gpu", "__onednn")
@@ -52,6 +57,7 @@ class ProgramCosts:
     uncounted_calls: dict[str, int] = field(default_factory=dict)  # those of unknown FLOPs, runs by kernel name
     unknown_loops: int = 0  # loops of unknown length, counted as one turn
     cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax's primitive
+    least_seconds: Counter[str] = field(default_factory=Counter)  # at a chip's peaks, by kind of work
 
     def add(self, other: "ProgramCosts", times: int = 1) -> None:
         """Add `times` runs of `other`."""
@@ -62,8 +68,9 @@ class ProgramCosts:
             for name, count in theirs.items():
                 mine[name] = mine.get(name, 0) + times * count
         self.unknown_loops += other.unknown_loops
-        for primitive, cycles in other.cycles.items():
-            self.cycles[primitive] += times * cycles
+        for mine, theirs in ((self.cycles, other.cycles), (self.least_seconds, other.least_seconds)):
+            for name, amount in theirs.items():
+                mine[name] += times * amount
 
     def add_collective(self, kind: str, count: int, size: int) -> None:
         """Add `count` collectives of `size` bytes together."""
@@ -73,7 +80,10 @@ class ProgramCosts:
 
 
 def program_costs(
-    text: str, kernel_flops: Mapping[str, KernelFlops] | None = None, unknown_turns: int = 1
+    text: str,
+    kernel_flops: Mapping[str, KernelFlops] | None = None,
+    unknown_turns: int = 1,
+    peaks: tuple[float, float] | None = None,
 ) -> ProgramCosts:
     """The costs of one run of the program whose optimised HLO is `text` (`compiled.as_text()`).
 
@@ -86,18 +96,24 @@ def program_costs(
         text: of a partitioned program: shapes are one device's.
         kernel_flops: for custom kernels, by the start of the kernel's name: FLOPs from the shapes of its operands.
         unknown_turns: how often loops turn whose length the program does not tell.
+        peaks: the chip's FLOP/s and bytes/s, for `least_seconds`: each operation takes as long as its products at the
+            one or its operands and results at the other, whichever is longer.
     """
-    computations, entry = read_hlo(text.splitlines())
-    return _Walk(computations, kernel_flops or {}, unknown_turns).costs(entry)
+    computations, entry = read_hlo(text.splitlines(), everything=peaks is not None)
+    return _Walk(computations, kernel_flops or {}, unknown_turns, peaks).costs(entry)
 
 
 class _Walk:
     """The costs of computations, each worked out once however often it is called."""
 
     def __init__(
-        self, computations: dict[str, Computation], kernel_flops: Mapping[str, KernelFlops], unknown_turns: int
+        self,
+        computations: dict[str, Computation],
+        kernel_flops: Mapping[str, KernelFlops],
+        unknown_turns: int,
+        peaks: tuple[float, float] | None,
     ):
-        self._computations = computations
+        self._computations, self._peaks = computations, peaks
         self._kernel_flops, self._unknown_turns = kernel_flops, unknown_turns
         self._done: dict[str, ProgramCosts] = {}
 
@@ -106,7 +122,10 @@ class _Walk:
             computation = self._computations[name]
             total = ProgramCosts(cycles=Counter(computation.cycles))
             for instruction in computation.instructions:
+                flops = total.flops
                 self._add(total, instruction, computation)
+                if self._peaks and instruction.opcode not in CONTAINERS:
+                    self._add_seconds(total, instruction, computation, total.flops - flops)
             self._done[name] = total
         return self._done[name]
 
@@ -132,11 +151,21 @@ class _Walk:
             for called in called_computations(instruction):
                 costs = self.costs(called)
                 # The estimate for a fusion is its caller's.
-                total.add(replace(costs, cycles=Counter()) if opcode == "fusion" else costs)
+                total.add(replace(costs, cycles=Counter(), least_seconds=Counter()) if opcode == "fusion" else costs)
+
+    def _add_seconds(self, total: ProgramCosts, instruction: Instruction, caller: Computation, flops: float) -> None:
+        compute, bandwidth = self._peaks
+        moved = moved_bytes(instruction, caller.types, self._computations)
+        if seconds := max(flops / compute, moved / bandwidth):
+            total.least_seconds[kind_of_work(instruction, self._computations)] += seconds
 
     def _add_kernel(self, total: ProgramCosts, instruction: Instruction, types: Mapping[str, str]) -> None:
         target = custom_call_target(instruction)
         if not target.startswith(_KERNELS):
+            return
+        if "conv" in target:
+            total.flops += convolution_flops(instruction, types)
+            total.custom_calls[target] = total.custom_calls.get(target, 0) + 1
             return
         name = instruction.name if target == "tpu_custom_call" else target
         name = re.sub(r"(\.\d+)+$", "", name)

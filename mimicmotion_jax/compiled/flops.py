@@ -50,7 +50,7 @@ def valid_products(
     total = 0
     for shift in short:
         position = long + shift
-        total += np.count_nonzero((position >= 0) & (position <= last) & (position % input_dilation == 0))
+        total += int(np.count_nonzero((position >= 0) & (position <= last) & (position % input_dilation == 0)))
     return total
 
 

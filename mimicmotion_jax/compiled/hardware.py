@@ -1,14 +1,4 @@
-"""What chips can do, and TPU slices to compile for without having them."""
-
-import importlib.util
-import math
-import os
-import re
-
-import jax
-from jax.experimental import topologies
-
-from mimicmotion_jax.errors import InputError
+"""What chips can do, from their makers' data sheets."""
 
 # Dense bf16 peak in FLOP/s and memory in bytes by the start of jax's `device_kind`; the first match holds, so longer
 # names come first. From the makers' data sheets; TPU memory is what the compiler lets a program have of it.
@@ -31,17 +21,15 @@ _CHIPS: tuple[tuple[str, float, float], ...] = (
     ("NVIDIA GeForce RTX 3090", 71e12, 24 * _GIB),
 )
 
-# Dimensions of a slice of each generation.
-_TOPOLOGY_RANKS = {"v5e": 2, "v5p": 3, "v6e": 2}
-_FORM = "write it as v5e:2x4, v5p:2x2x2 or v6e:4x4"
-
-# libtpu reads these when it is loaded. It is to describe a slice, not to look for one on this machine: no search for
-# neighbours, no lock that keeps a second process from compiling.
-_LIBTPU_ENVIRONMENT = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-}
+_BANDWIDTHS: tuple[tuple[str, float], ...] = (
+    ("NVIDIA A100-SXM4-40GB", 1.555e12),
+    ("NVIDIA A100-PCIE-40GB", 1.555e12),
+    ("NVIDIA A100-PCIE-80GB", 1.935e12),
+    ("NVIDIA A100", 2.039e12),
+    ("NVIDIA H100 PCIe", 2.0e12),
+    ("NVIDIA H100", 3.35e12),
+    ("NVIDIA H200", 4.8e12),
+)
 
 
 def peak_flops(device_kind: str) -> float | None:
@@ -56,30 +44,12 @@ def memory_bytes(device_kind: str) -> int | None:
     return chip and int(chip[2])
 
 
-def topology_devices(name: str) -> list[jax.Device]:
-    """The chips of a TPU slice, such as "v5p:2x2x2", to make a mesh of and compile for; the slice need not exist.
+def memory_bandwidth(device_kind: str) -> float | None:
+    """Bytes/s between a GPU and its memory, by jax's `device.device_kind`; None where it is not known.
 
-    They hold no arrays: lower with `jax.ShapeDtypeStruct`s and shardings over a mesh (`AxisType.Auto`) of them.
-    The order is the slice's own; `jax.make_mesh(..., devices=...)` lays neighbours of the mesh on neighbours of it.
-
-    Raises:
-        InputError: no libtpu, or no such slice.
+    TPUs have none here: their compiler says what an operation takes.
     """
-    match = re.fullmatch(r"(v\w+):(\d+(?:x\d+)*)", name)
-    rank = _TOPOLOGY_RANKS.get(match[1]) if match else None
-    if rank is None or match[2].count("x") + 1 != rank or not math.prod(map(int, match[2].split("x"))):
-        raise InputError(f"'{name}' is not a TPU topology; {_FORM}.")
-    if importlib.util.find_spec("libtpu") is None:
-        raise InputError(
-            f'compiling for {name} needs the TPU compiler; install it with pip install "mimicmotion_jax[tpu-compile]".'
-        )
-    if "TPU_SKIP_MDS_QUERY" in os.environ:  # jax sets it where there are no TPUs; where there are, libtpu knows more
-        for variable, value in _LIBTPU_ENVIRONMENT.items():
-            os.environ.setdefault(variable, value)
-    try:
-        return list(topologies.get_topology_desc(name, platform="tpu").devices)
-    except jax.errors.JaxRuntimeError as error:
-        raise InputError(f"the TPU compiler has no topology '{name}' ({error}); {_FORM}.") from None
+    return next((rate for start, rate in _BANDWIDTHS if device_kind.startswith(start)), None)
 
 
 def _find(device_kind: str) -> tuple[str, float, float] | None:

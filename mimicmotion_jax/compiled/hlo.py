@@ -1,4 +1,4 @@
-"""Reading optimised HLO text: the instructions that cost something, and what each of them costs.
+"""Reading optimised HLO text: the instructions that cost something.
 
 The text of a large program is hundreds of megabytes, so it is read once, line by line, and only the few instructions
 that matter are looked at closely.
@@ -8,10 +8,8 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-from mimicmotion_jax.compiled.flops import valid_products
 
 
 @dataclass
@@ -31,6 +29,7 @@ class Computation:
 
     types: dict[str, str] = field(default_factory=dict)
     opcodes: dict[str, str] = field(default_factory=dict)
+    parameters: dict[int, str] = field(default_factory=dict)  # names by number
     instructions: list[Instruction] = field(default_factory=list)
     definitions: dict[str, Instruction] = field(default_factory=dict)  # of tuples and integer scalars
     cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax's primitive
@@ -62,15 +61,15 @@ _CALLED = re.compile(r"(?:calls|to_apply|called_computations)=\{?((?:%[\w.\-]+(?
 _BRANCHES = re.compile(r"(?:branch_computations=\{|true_computation=|false_computation=)((?:%[\w.\-]+(?:, )?)+)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\]")
-_CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _PRIMITIVE = re.compile(r'op_name="[^"]*?([\w\-]*)"')
-_WINDOW = re.compile(r"window=\{([^}]*)\}")
-_DIM_LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
-def read_hlo(lines: Iterable[str]) -> tuple[dict[str, Computation], str]:
-    """All computations by name, and the name of the one that the program starts with."""
+def read_hlo(lines: Iterable[str], everything: bool = False) -> tuple[dict[str, Computation], str]:
+    """All computations by name, and the name of the one that the program starts with.
+
+    With `everything`, their instructions are all there are, not only those that multiply, send or call.
+    """
     computations: dict[str, Computation] = {}
     current, entry = Computation(), ""
     for line in lines:
@@ -85,8 +84,10 @@ def read_hlo(lines: Iterable[str]) -> tuple[dict[str, Computation], str]:
         name, type_, opcode = match.groups()
         current.types[name] = type_
         current.opcodes[name] = sys.intern(opcode)
-        if opcode in _READ:
+        if everything or opcode in _READ:
             current.instructions.append(_instruction(match, line))
+        if opcode == "parameter":
+            current.parameters[int(line[match.end() :].partition(")")[0])] = name
         elif opcode == "tuple" or (opcode in _COUNTERS and type_.startswith(_SCALARS)):
             current.definitions[name] = _instruction(match, line)
         elif opcode == "constant" and type_.startswith(_SCALARS) and (value := _CONSTANT.match(line, match.end())):
@@ -123,7 +124,8 @@ def _names(pattern: re.Pattern[str], attributes: str) -> list[str]:
     return [name for group in pattern.findall(attributes) for name in _NAME.findall(group)]
 
 
-def _arrays(type_: str) -> list[tuple[str, tuple[int, ...]]]:
+def arrays(type_: str) -> list[tuple[str, tuple[int, ...]]]:
+    """Element type and shape of an array, or of a tuple's arrays."""
     return [
         (kind, tuple(int(size.lstrip("<=")) for size in sizes.split(",") if size))
         for kind, sizes in _ARRAY.findall(type_)
@@ -132,54 +134,10 @@ def _arrays(type_: str) -> list[tuple[str, tuple[int, ...]]]:
 
 def shape_of(type_: str) -> tuple[int, ...]:
     """The shape in a type such as "bf16[256,512]{1,0}"; of a tuple, that of its first array."""
-    return _arrays(type_)[0][1]
+    return arrays(type_)[0][1]
 
 
-def _nbytes(kind: str, shape: tuple[int, ...]) -> int:
+def nbytes(kind: str, shape: tuple[int, ...]) -> int:
+    """Bytes of an array."""
     bits = re.match(r"[a-z]+(\d+)", kind)  # bf16, f8e4m3fn, s4; pred takes a byte, a token nothing
     return math.ceil(math.prod(shape) * (int(bits[1]) if bits else 8 * (kind == "pred")) / 8)
-
-
-def collective_bytes(instruction: Instruction, types: Mapping[str, str]) -> int:
-    """What the device ends up with for an all-gather, what it puts in for the others."""
-    operands = [array for operand in instruction.operands for array in _arrays(types[operand])]
-    arrays = operands
-    if instruction.opcode == "all-gather":
-        arrays = _arrays(instruction.type)
-    elif instruction.opcode == "all-gather-start":  # the type is (operands, results)
-        arrays = _arrays(instruction.type)[len(operands) : 2 * len(operands)]
-    return sum(_nbytes(*array) for array in arrays)
-
-
-def dot_flops(instruction: Instruction, types: Mapping[str, str]) -> float:
-    """2 per multiply-add."""
-    lhs = shape_of(types[instruction.operands[0]])
-    contracted = _CONTRACTED.search(instruction.attributes)[1]
-    return 2.0 * math.prod(shape_of(instruction.type)) * math.prod(lhs[int(i)] for i in contracted.split(",") if i)
-
-
-def convolution_flops(instruction: Instruction, types: Mapping[str, str]) -> float:
-    """2 per multiply-add, of products with elements of the input: neither padding nor holes of its dilation."""
-    lhs, rhs = (shape_of(types[operand]) for operand in instruction.operands)
-    out = shape_of(instruction.type)
-    lhs_labels, rhs_labels, out_labels = _DIM_LABELS.search(instruction.attributes).groups()
-    found = _WINDOW.search(instruction.attributes)
-    window = dict(item.split("=") for item in found[1].split()) if found else {}
-
-    def sizes(name: str) -> list[int]:
-        return [int(size) for size in window[name].split("x")] if name in window else [1] * (len(out) - 2)
-
-    pads = [int(pad.split("_")[0]) for pad in window["pad"].split("x")] if "pad" in window else [0] * (len(out) - 2)
-    # The kernel's "i" is one feature group's already; with batch groups an output sees one group, hence one "i" too.
-    flops = 2.0 * out[out_labels.index("b")] * out[out_labels.index("f")] * rhs[rhs_labels.index("i")]
-    for dimension, (stride, pad, dilation, kernel_dilation) in enumerate(
-        zip(sizes("stride"), pads, sizes("lhs_dilate"), sizes("rhs_dilate"), strict=True)
-    ):
-        label = str(dimension)
-        inputs, kernel, outputs = (
-            lhs[lhs_labels.index(label)],
-            rhs[rhs_labels.index(label)],
-            out[out_labels.index(label)],
-        )
-        flops *= valid_products(inputs, outputs, kernel, stride, pad, dilation, kernel_dilation)
-    return flops

@@ -47,6 +47,7 @@ class CompileReport:
     uncounted_calls: dict[str, int]  # those whose FLOPs are not in flops_per_chip
     unknown_loops: int  # loops whose length the program does not tell
     estimated_cycles: dict[str, int]  # by the TPU compiler, without custom kernels, by jax's primitive, dearest first
+    least_seconds: dict[str, float]  # on a GPU at its peaks (`program_costs`), by kind of work, dearest first
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and numbers, ready for `json.dumps`."""
@@ -65,7 +66,7 @@ def compile_report(
     """Compile a program and say what it takes; a program too large for its chips gives a report, not an error.
 
     Args:
-        lowered: `jax.jit(f).lower(...)` for the devices of `mesh`, which may be those of a TPU slice that is not there.
+        lowered: `jax.jit(f).lower(...)` for the devices of `mesh`, which may be those of a topology that is not there.
         mesh: all devices that the program runs on, of one kind.
         resident_bytes: per chip, of arrays that live beside the program.
         kernel_flops: for custom kernels, by the start of the kernel's name: FLOPs from the shapes of its operands.
@@ -101,7 +102,9 @@ def describe(
     memory = _memory(compiled, resident_bytes)
     costs, xla, problem = None, {}, None
     try:
-        costs = program_costs(compiled.as_text(), kernel_flops, unknown_turns)
+        bandwidth = hardware.memory_bandwidth(kind)
+        peaks = None if bandwidth is None else (hardware.peak_flops(kind), bandwidth)
+        costs = program_costs(compiled.as_text(), kernel_flops, unknown_turns, peaks)
         xla = compiled.cost_analysis() or {}
     except jax.errors.JaxRuntimeError as error:  # jax may not understand a newer TPU compiler's instructions
         problem = f"the compiled program cannot be read back: {str(error).splitlines()[0]}"
@@ -130,6 +133,7 @@ def _counted(costs: ProgramCosts | None) -> dict[str, Any]:
         "uncounted_calls": costs.uncounted_calls,
         "unknown_loops": costs.unknown_loops,
         "estimated_cycles": dict(costs.cycles.most_common()),
+        "least_seconds": dict(costs.least_seconds.most_common()),
     }
 
 

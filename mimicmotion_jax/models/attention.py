@@ -1,15 +1,18 @@
 """Scaled dot-product attention: the one place that decides how it is computed.
 
 long sequences on TPU       Pallas flash kernel: scores never leave the chip's fast memory
-short sequences on TPU      several in one, blind to each other: temporal attention, 16 frames at thousands of positions
-long sequences on NVIDIA    cuDNN's flash kernel, in half precision
+half precision on NVIDIA    cuDNN's flash kernel
 everything else             scores in memory, a block of queries at a time where they are many: CPU, float32 on GPU,
                             the VAE's single wide head
+
+On both accelerators several short sequences make one, blind to each other: temporal attention, 16 frames at thousands
+of positions.
 """
 
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,22 +28,30 @@ _MAX_SCORES = 2**26
 # Shorter sequences have few scores and are left to XLA; where the kernels begin to pay has not been measured.
 _LONG = 512
 _TPU_BLOCKS = (1024, 768, 512, 384, 256)  # multiples of the 128 lanes of a vector register
-_TPU_ROWS = 128  # of the matrix unit; the size to which short sequences are joined
+_TILE = 128  # rows of a TPU's matrix unit and of cuDNN's blocks: short sequences are joined to as many
 _TPU_TILE = 2**18  # elements of queries, keys or values in fast memory at a time
 _CUDNN_MAX_DIM = 128
+_CUDNN_MAX_BATCH = 65535  # blocks in the last dimension of a CUDA grid
 
 
-def _products(count: int) -> Callable[[Sequence[tuple[int, ...]]], float]:
-    """FLOPs of `count` matrix products of queries [b, h, q, d] with keys [b, h, k, d], or of their size."""
-    return lambda shapes: 2.0 * count * math.prod(shapes[0]) * shapes[1][2]
+def _products(count: int, tokens: int) -> Callable[[Sequence[tuple[int, ...]]], float]:
+    """FLOPs of `count` matrix products of queries with keys, whose axis `tokens` these are, or of their size."""
+    return lambda shapes: 2.0 * count * math.prod(shapes[0]) * shapes[1][tokens]
 
 
 KERNEL_FLOPS = {
-    "flash_attention": _products(2),
-    "flash_mha_bwd_dq": _products(3),
-    "flash_mha_bwd_dkv": _products(4),
+    "flash_attention": _products(2, tokens=2),
+    "flash_mha_bwd_dq": _products(3, tokens=2),
+    "flash_mha_bwd_dkv": _products(4, tokens=2),
+    "__cudnn$fmhaSoftmaxBackward": _products(5, tokens=1),
+    "__cudnn$fmhaScaleBiasSoftmaxBackward": _products(5, tokens=1),
+    "__cudnn$fmhaSoftmax": _products(2, tokens=1),
+    "__cudnn$fmhaScaleBiasSoftmax": _products(2, tokens=1),
 }
-"""What the TPU kernels do, for `compiled.compile_report`; the backward ones compute the scores again."""
+"""What the kernels do, by the start of their names, for `compiled.compile_report`; backward, scores are computed anew.
+
+The first that fits holds.
+"""
 
 
 @jaxtyped(typechecker=beartype)
@@ -60,14 +71,34 @@ def dot_product_attention(
         value: likewise.
         execution: for which devices, and how `batch` is spread over them.
     """
-    long = min(query.shape[1], key.shape[1]) >= _LONG
-    if execution.platform == "tpu" and long and (blocks := _tpu_blocks(query.shape, key.shape)):
-        return execution.per_device(functools.partial(_tpu_flash, blocks=blocks))(query, key, value)
-    if execution.platform == "tpu" and query.shape[1] == key.shape[1] <= _TPU_ROWS // 2:
-        return execution.per_device(_joined)(query, key, value)
-    if execution.platform == "cuda" and long and query.dtype.itemsize == 2 and query.shape[-1] <= _CUDNN_MAX_DIM:
-        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    count = _joinable(query.shape, key.shape, execution.num_devices)
+    if execution.platform == "tpu":
+        if blocks := _tpu_blocks(query.shape, key.shape):
+            return execution.per_device(functools.partial(_tpu_flash, blocks=blocks))(query, key, value)
+        if count > 1:
+            return execution.per_device(functools.partial(_joined, count=count))(query, key, value)
+    sequences = query.shape[0] // (count * execution.num_devices)
+    if execution.platform == "cuda" and _cudnn_takes(query, sequences, count * query.shape[1], count * key.shape[1]):
+        attend = functools.partial(_joined, count=count, implementation="cudnn")
+        return execution.per_device(attend)(query, key, value)
     return _in_blocks(query, key, value, execution.num_devices)
+
+
+def _joinable(query: tuple[int, ...], key: tuple[int, ...], num_devices: int) -> int:
+    """How many sequences of a device fill a tile, where there are enough; 1 for long ones."""
+    batch, tokens, *_ = query
+    if tokens != key[1] or tokens > _TILE // 2:
+        return 1
+    most = _TILE // tokens
+    # Odd numbers of tokens in pairs: cuDNN's backward pass takes even ones.
+    return math.gcd(batch // num_devices, most - most % 2 if tokens % 2 else most)
+
+
+def _cudnn_takes(query: Float[Array, "batch queries heads dim"], batch: int, queries: int, keys: int) -> bool:
+    """Whether cuDNN has a kernel for `batch` sequences on a device, of so many queries and keys."""
+    # jax 0.10 takes no gradients of odd numbers, without a mask either.
+    even, dim = queries % 2 == keys % 2 == 0, query.shape[-1]
+    return even and query.dtype.itemsize == 2 and dim <= _CUDNN_MAX_DIM and dim % 8 == 0 and batch <= _CUDNN_MAX_BATCH
 
 
 def _in_blocks(
@@ -97,23 +128,28 @@ def _joined(
     query: Float[Array, "batch tokens heads dim"],
     key: Float[Array, "batch tokens heads dim"],
     value: Float[Array, "batch tokens heads dim"],
+    count: int,
+    implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "batch tokens heads dim"]:
-    """As many sequences in one as fill the matrix unit, each seeing itself alone.
+    """`count` sequences in one, each seeing itself alone.
 
     A product of 16 x 64 with 64 x 16 takes a TPU as long as one of 128 x 64 with 64 x 128, and its scores take as much
     memory.
     """
-    batch, tokens, *_ = query.shape
-    count = math.gcd(batch, _TPU_ROWS // tokens)
-    sequence = jnp.arange(count * tokens) // tokens
+    if count == 1:
+        return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+    sequence = jnp.arange(count * query.shape[1]) // query.shape[1]
     q, k, v = (rearrange(x, "(n count) t h d -> n (count t) h d", count=count) for x in (query, key, value))
-    attended = jax.nn.dot_product_attention(q, k, v, mask=sequence[:, None] == sequence)
+    mask = (sequence[:, None] == sequence)[None, None]
+    attended = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
     return rearrange(attended, "n (count t) h d -> (n count) t h d", count=count)
 
 
 def _tpu_blocks(query: tuple[int, ...], key: tuple[int, ...]) -> BlockSizes | None:
-    """The largest blocks that divide queries and keys and fit; None where the kernel takes no such shape."""
+    """The largest blocks that divide queries and keys and fit; None for short ones and where the kernel takes none."""
     *_, dim = query
+    if min(query[1], key[1]) < _LONG:
+        return None
     largest = [
         next((size for size in _TPU_BLOCKS if tokens % size == 0 and size * max(dim, 128) <= _TPU_TILE), None)
         for tokens in (query[1], key[1])

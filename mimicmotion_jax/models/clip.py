@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.attention import dot_product_attention
 from mimicmotion_jax.models.config import CLIPConfig
-from mimicmotion_jax.models.layers import Conv, LayerNorm, Linear, join_heads, project_heads
+from mimicmotion_jax.models.layers import Conv, LayerNorm, Linear, gelu, join_heads, project_heads
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -96,7 +96,7 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "b tokens c"]) -> Float[Array, "b tokens c"]:
         x = self.fc1(x)
-        return self.fc2(x * jax.nn.sigmoid(1.702 * x) if self.quick else nnx.gelu(x, approximate=False))
+        return self.fc2(x * jax.nn.sigmoid(1.702 * x) if self.quick else gelu(x))
 
 
 class EncoderLayer(nnx.Module):

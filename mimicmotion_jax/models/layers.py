@@ -319,6 +319,16 @@ class Upsample(nnx.Module):
         return self.conv(einops.repeat(x, "... h w c -> ... (h 2) (w 2) c"))
 
 
+def gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """The exact GELU, x times the normal distribution's function of it (PyTorch `nn.GELU`), computed in float32.
+
+    jax has it by erfc, which chooses between two series; GPUs' compilers then write the result of one half to memory
+    before they multiply (docs/performance.md).
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * (0.5 + 0.5 * jax.lax.erf(wide * 2**-0.5))).astype(x.dtype)
+
+
 def project_heads(linear: Linear, x: Float[Array, "n tokens c"], heads: int) -> Float[Array, "n tokens heads dim"]:
     """A linear layer whose result has the heads apart.
 

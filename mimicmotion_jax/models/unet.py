@@ -26,6 +26,7 @@ from mimicmotion_jax.models.layers import (
     SpatioTemporalResBlock,
     TimestepEmbedding,
     Upsample,
+    gelu,
     sinusoidal_embedding,
 )
 
@@ -70,7 +71,7 @@ class FeedForward(nnx.Module):
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
         # Two products, each with what follows it, instead of one whose result is written whole and read twice.
         kernel, bias = (jnp.split(param[...], 2, axis=-1) for param in (self.proj_in.kernel, self.proj_in.bias))
-        gate = nnx.gelu(x @ kernel[1] + bias[1], approximate=False)
+        gate = gelu(x @ kernel[1] + bias[1])
         return self.proj_out((x @ kernel[0] + bias[0]) * gate)
 
 

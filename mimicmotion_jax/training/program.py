@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.compiled.flops import count_flops
-from mimicmotion_jax.compiled.hardware import topology_devices
 from mimicmotion_jax.compiled.report import compile_report
+from mimicmotion_jax.compiled.topologies import topology_devices
 from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
@@ -105,7 +105,7 @@ def compile_only(config: TrainConfig, topology: str | None = None) -> dict[str, 
 
     Args:
         config: of the run; neither data nor checkpoint contents are read, only a checkpoint's sizes.
-        topology: a TPU slice that need not be there, such as "v5p:2x2x2"; None is the local devices.
+        topology: devices that need not be there, such as "v5p:2x2x2" or "a100:8"; None is the local devices.
 
     Raises:
         InputError: an unknown topology, or a configuration that does not fit it.

@@ -305,7 +305,7 @@ def test_chips():
     assert jax.devices()[0].platform == "cpu"  # compiling for TPUs leaves the default where it was
 
 
-@pytest.mark.parametrize("name", ["v5e", "v5e:2x2x2", "v5p:2x2", "v4:2x2x1", "v5e:0x2", "v5e:3x3", "a100:8", ""])
+@pytest.mark.parametrize("name", ["v5e", "v5e:2x2x2", "v5p:2x2", "v4:2x2x1", "v5e:0x2", "v5e:3x3", "a100:8x8", ""])
 def test_unknown_topologies_are_explained(name):
     with pytest.raises(InputError, match="v5p:2x2x2"):
         topology_devices(name)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
-from mimicmotion_jax.models.layers import GroupNorm, LayerNorm, TemporalConv
+from mimicmotion_jax.models.layers import GroupNorm, LayerNorm, TemporalConv, gelu
 
 
 def normed(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:
@@ -73,3 +73,14 @@ def test_temporal_convolution_is_pytorchs(whole):
         np.testing.assert_allclose(
             ours(x.reshape(2, 5, 21, 6)), np.moveaxis(expected, 1, -1).reshape(2, 5, 21, 4), atol=2e-6
         )
+
+
+def test_gelu_is_pytorchs():
+    x = np.linspace(-12, 12, 4001, dtype=np.float32)
+    expected = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
+    np.testing.assert_allclose(gelu(jnp.asarray(x)), expected, atol=1e-6)
+    half = jnp.asarray(x, jnp.bfloat16)
+    exact = torch.nn.functional.gelu(torch.from_numpy(np.asarray(half, np.float64))).numpy()
+    assert gelu(half).dtype == jnp.bfloat16
+    # A unit in the last of 8 digits, and what float32 leaves where the result nearly vanishes.
+    np.testing.assert_allclose(np.asarray(gelu(half), np.float64), exact, rtol=2**-8, atol=1e-6)

@@ -8,6 +8,7 @@ import pytest
 from mimicmotion_jax import MimicMotionPipeline, sharding, stages
 from mimicmotion_jax.compiled import CompileReport, compile_report
 from mimicmotion_jax.generate import GenerateConfig
+from mimicmotion_jax.models import attention, layers
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.program import abstract_networks, lower_denoising
 
@@ -45,6 +46,26 @@ def test_one_window_on_eight_devices(tiny_pipeline, guidance_scale):
     eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
     found = eight(image, poses, **options).frames
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("num_frames", [8, 14])  # one window, two
+def test_the_denoising_program_lies_on_one_mesh(monkeypatch, num_frames):
+    """jax demands it of programs that depend on where arrays lie, as cuDNN's attention does; here one that asks."""
+    seen = []
+
+    def attend(query, *others):
+        jax.debug.inspect_array_sharding(query, callback=seen.append)
+        return attention.dot_product_attention(query, *others)
+
+    monkeypatch.setattr(layers, "dot_product_attention", attend)
+    jax.clear_caches()
+    random = np.random.default_rng(3)
+    poses = random.integers(0, 256, (num_frames, 64, 64, 3), np.uint8)
+    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
+    options = {"num_inference_steps": 1, "window_overlap": 2, "output_type": "latent"}
+    assert np.isfinite(eight(poses[0], poses, **options).frames).all()
+    assert seen
+    jax.clear_caches()
 
 
 def test_decoding_on_eight_devices(tiny_pipeline):
