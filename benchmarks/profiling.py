@@ -3,7 +3,7 @@
     python benchmarks/profiling.py [unet|decode|generation|training] [--size full]
 
 One run of ours from benchmarks/versus_torch.py under jax's profiler, after one that compiles. What each operation does
-is read from the program that XLA writes down. For a TPU that is not there, benchmarks/tpu_blocks.py.
+is read from the program that XLA writes down. For chips that are not there: benchmarks/blocks.py.
 """
 
 import argparse

@@ -129,7 +129,9 @@ def performance() -> None:
     axes[0].tick_params(axis="x", labelsize=8)
     axes[0].set_title("Speed over PyTorch's, two CPU cores", loc="left", fontsize=10)
 
-    reports = {path.stem: json.loads(path.read_text())["report"] for path in sorted((RESULTS / "tpu").glob("*.json"))}
+    reports = {
+        path.stem: json.loads(path.read_text())["report"] for path in sorted((RESULTS / "compiled").glob("*.json"))
+    }
     programs = [
         (f"{name.removeprefix('sample-')}: {label}", report[key]["memory_needed"] / report[key]["memory_limit"])
         for name, report in reports.items()
@@ -141,7 +143,7 @@ def performance() -> None:
     axes[1].axvline(100, color="black", lw=0.8)
     axes[1].invert_yaxis()
     axes[1].tick_params(axis="y", labelsize=8)
-    axes[1].set_title("Memory of a TPU chip, full size", loc="left", fontsize=10)
+    axes[1].set_title("Memory of a chip, full size", loc="left", fontsize=10)
 
     rows = json.loads((RESULTS / "length.json").read_text())["rows"]
     frames = [row["frames"] for row in rows]

@@ -124,8 +124,8 @@ class TemporalConv(nnx.Module):
     PyTorch: `nn.Conv3d(kernel_size=(3, 1, 1), padding=(1, 0, 0))`; kernel [3, in, out].
 
     Either three matrix products on shifted copies, which XLA's partitioner cuts up well and which is the faster way on
-    TPUs with a UNet's many channels and two branches; or (`whole`) one convolution per position, with which a VAE's
-    blocks take a third to a half of the time there (docs/performance.md).
+    TPUs with a UNet's many channels and two branches; or (`whole`, and always on NVIDIA) one convolution per position,
+    with which a VAE's blocks take a third to a half of the time on a TPU (docs/performance.md).
     """
 
     def __init__(
@@ -141,8 +141,9 @@ class TemporalConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
         self.whole = whole
 
-    def __call__(self, x: Float[Array, "b f *p cin"]) -> Float[Array, "b f *p cout"]:
-        return (self._convolution(x) if self.whole else self._products(x)) + self.bias[...]
+    def __call__(self, x: Float[Array, "b f *p cin"], execution: Execution = DEFAULT) -> Float[Array, "b f *p cout"]:
+        whole = self.whole or execution.platform == "cuda"
+        return (self._convolution(x) if whole else self._products(x)) + self.bias[...]
 
     def _products(self, x: Float[Array, "b f *p cin"]) -> Float[Array, "b f *p cout"]:
         frames = x.shape[1]
@@ -235,12 +236,12 @@ class TemporalResnetBlock(nnx.Module):
         self.conv2 = TemporalConv(channels, channels, whole=whole, **make)
 
     def __call__(
-        self, x: Float[Array, "b f p c"], embedding: Float[Array, "b e"] | None = None
+        self, x: Float[Array, "b f p c"], embedding: Float[Array, "b e"] | None, execution: Execution
     ) -> Float[Array, "b f p c"]:
-        h = self.conv1(nnx.silu(self.norm1(x)))
+        h = self.conv1(nnx.silu(self.norm1(x)), execution)
         if embedding is not None:
             h += self.time_emb_proj(nnx.silu(embedding))[:, None, None]
-        return x + self.conv2(nnx.silu(self.norm2(h)))
+        return x + self.conv2(nnx.silu(self.norm2(h)), execution)
 
 
 class AlphaBlender(nnx.Module):
@@ -294,7 +295,7 @@ class SpatioTemporalResBlock(nnx.Module):
         per_frame = None if embedding is None else jnp.repeat(embedding, frames, axis=0)
         spatial = self.spatial_res_block(einops.rearrange(x, "b f h w c -> (b f) h w c"), per_frame)
         spatial = execution.by_frame(einops.rearrange(spatial, "(b f) h w c -> b f (h w) c", b=batch))
-        temporal = self.temporal_res_block(execution.by_position(spatial), embedding)
+        temporal = self.temporal_res_block(execution.by_position(spatial), embedding, execution)
         temporal = execution.by_frame(execution.by_position(temporal))
         return einops.rearrange(self.time_mixer(spatial, temporal), "b f (h w) c -> b f h w c", h=height)
 

@@ -1,10 +1,11 @@
-"""Where a TPU's time goes in the networks' blocks at full size, by the TPU compiler's estimate; half a minute each.
+"""Where a chip's time goes in the networks' blocks at full size, without the chip; half a minute each, less for GPUs.
 
-    python benchmarks/tpu_blocks.py [--blocks "UNet transformer, 72x128"] [--output FILE.json]
+    python benchmarks/blocks.py [--chip v5e|h100] [--blocks "UNet transformer, 72x128"] [--output FILE.json]
 
-One v5e chip, bfloat16, a window of 16 frames with both branches of guidance, 8 frames in the VAE. For each block: the
-compiler's estimated cycles, the cycles that its products alone would take at the chip's peak, and the dearest
-primitives. The attention kernel is in neither. Good for choosing between two ways to write a layer, without a TPU.
+One chip, bfloat16, a window of 16 frames with both branches of guidance, 8 frames in the VAE. For each block of a TPU:
+the compiler's estimate in million cycles, attention kernel left out; of a GPU: the least microseconds, each kernel at
+the card's FLOP/s or at its memory's speed, whichever is slower. Beside it what the products alone would take at the
+chip's peak, and the dearest primitives or kinds of work. Good for choosing between two ways to write a layer.
 """
 
 import argparse
@@ -21,15 +22,17 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mimicmotion_jax.compiled import compile_report, topology_devices
+from mimicmotion_jax.compiled import compile_report, peak_flops, topology_devices
 from mimicmotion_jax.directories import write_file
+from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.layers import SpatioTemporalResBlock
 from mimicmotion_jax.models.unet import SpatioTemporalTransformer
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CYCLE_FLOPS = 2 * 4 * 128 * 128  # of a v5e: four matrix units; at 1.5 GHz 197 TFLOP/s
-EXECUTION = Execution(platform="tpu")
+TOPOLOGIES = {"v5e": "v5e:1x1", "h100": "h100:1"}
+UNITS = {"v5e": "Mcycles", "h100": "us"}
 EMBEDDING, CONTEXT = 1280, 1024
 
 Block = tuple[Callable[[dict[str, Any]], nnx.Module], list[tuple[int, ...]]]
@@ -41,8 +44,8 @@ class Transformer(nnx.Module):
     def __init__(self, channels: int, make: dict[str, Any]):
         self.transformer = SpatioTemporalTransformer(channels, channels // 64, 1, CONTEXT, **make)
 
-    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-        return self.transformer(x, self.transformer.conditions(context, x.shape[1]), EXECUTION)
+    def __call__(self, x: jax.Array, context: jax.Array, execution: Execution) -> jax.Array:
+        return self.transformer(x, self.transformer.conditions(context, x.shape[1]), execution)
 
 
 def unet_resnet(channels: int, height: int, width: int) -> Block:
@@ -77,42 +80,56 @@ BLOCKS: dict[str, Block] = {
 }
 
 
-def measure(block: Block) -> dict[str, Any]:
+def measure(block: Block, chip: str) -> dict[str, Any]:
     """Compile a block."""
     build, shapes = block
-    mesh = Mesh(np.array(topology_devices("v5e:1x1")), ("chip",))
+    mesh = Mesh(np.array(topology_devices(TOPOLOGIES[chip])), ("chip",))
+    execution = Execution(platform="tpu" if chip == "v5e" else "cuda")
     here = NamedSharding(mesh, PartitionSpec())
     graph, params = nnx.split(nnx.eval_shape(lambda: build({"rngs": nnx.Rngs(0), "param_dtype": jnp.bfloat16})))
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), params)
     inputs = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=here) for shape in shapes]
-    report = compile_report(jax.jit(lambda params, *x: nnx.merge(graph, params)(*x)).lower(params, *inputs), mesh)
-    cycles = sum(report.estimated_cycles.values())
-    dearest = list(report.estimated_cycles.items())[:4]
+
+    def run(params: nnx.State, *inputs: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(*inputs, execution=execution)
+
+    # The TPU compiler knows no time for the attention kernel: there its products are left out as well.
+    report = compile_report(
+        jax.jit(run).lower(params, *inputs), mesh, kernel_flops=None if chip == "v5e" else KERNEL_FLOPS
+    )
+    if chip == "v5e":
+        unit, costs, peak = 1e6, report.estimated_cycles, CYCLE_FLOPS
+    else:
+        unit, costs, peak = 1e-6, report.least_seconds, peak_flops(report.device_kind)
     return {
-        "Mcycles": round(cycles / 1e6, 1),
-        "least": round(report.flops_per_chip / CYCLE_FLOPS / 1e6, 1),
-        "dearest": {name: round(count / 1e6, 1) for name, count in dearest},
+        UNITS[chip]: round(sum(costs.values()) / unit, 1),
+        "products": round(report.flops_per_chip / peak / unit, 1),
+        "dearest": {name: round(cost / unit, 1) for name, cost in list(costs.items())[:4]},
     }
 
 
 def main() -> None:
     """Compile them all, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chip", choices=TOPOLOGIES, default="v5e", help="default: v5e")
     parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=list(BLOCKS), metavar="NAME", help="these alone")
-    parser.add_argument("--output", type=Path, default=RESULTS / "tpu_blocks.json", help="where the results go")
+    parser.add_argument(
+        "--output", type=Path, help="where the results go (default: benchmarks/results/blocks_CHIP.json)"
+    )
     args = parser.parse_args()
     rows = {}
     for name in args.blocks:
         start = time.perf_counter()
-        rows[name] = measure(BLOCKS[name])
+        rows[name] = measure(BLOCKS[name], args.chip)
         print(f"{name}: {json.dumps(rows[name])} ({time.perf_counter() - start:.0f} s)", flush=True)
     report = {
-        "command": "python benchmarks/tpu_blocks.py",
-        "chip": "v5e, by its compiler",
+        "command": f"python benchmarks/blocks.py --chip {args.chip}",
+        "chip": f"{args.chip}, by its compiler",
         "date": datetime.date.today().isoformat(),
         "blocks": rows,
     }
-    write_file(args.output, (json.dumps(report, indent=1) + "\n").encode())
+    output = args.output or RESULTS / f"blocks_{args.chip}.json"
+    write_file(output, (json.dumps(report, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

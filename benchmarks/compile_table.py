@@ -1,13 +1,15 @@
-"""What the full model takes on TPUs that need not be there: memory, FLOPs and traffic per chip, by the TPU compiler.
+"""What the full model takes on TPUs and GPUs that need not be there: memory, FLOPs, traffic per chip, by the compilers.
 
-    python benchmarks/tpu_table.py                  every row that is missing; minutes to an hour each on two cores
-    python benchmarks/tpu_table.py --rows sample-v5e-1 train-v5p-8
-    python benchmarks/tpu_table.py --list
+    python benchmarks/compile_table.py              every row that is missing; minutes to an hour each on two cores
+    python benchmarks/compile_table.py --rows sample-v5e-1 train-v5p-8
+    python benchmarks/compile_table.py --list
 
-Each row is a run of `sample.py` or `train.py --compile-only`; its report goes into benchmarks/results/tpu/ROW.json as
-soon as it is there, and the table of all rows into benchmarks/results/tpu.md. FLOPs count loops as often as they turn,
-and custom kernels too, which the compiler's own count does not. Cycles are the compiler's estimate of a chip's time
-without custom kernels; they say where the time goes and which of two ways is faster, not how fast a chip is.
+Each row is a run of `sample.py` or `train.py --compile-only`; its report goes into benchmarks/results/compiled/ROW.json
+as soon as it is there, and the table of all rows into benchmarks/results/compiled.md. FLOPs count loops as often as
+they turn, and custom kernels too, which the compilers' own count does not. How long it takes nobody knows without a
+chip. For TPUs there are the compiler's estimates of cycles, without custom kernels; for GPUs the least seconds, each
+kernel at the card's FLOP/s or at its memory's speed, whichever is slower. Both say where the time goes, and which of
+two ways is faster.
 """
 
 import argparse
@@ -42,6 +44,14 @@ ROWS = {
     "train-v5e-16": [*PAPER, "--topology", "v5e:4x4", "mesh.fsdp=8", "mesh.frames=2"],
     "train-v6e-8": [*PAPER, "--topology", "v6e:2x4", "mesh.fsdp=8"],
     "train-v5p-8": [*PAPER, "--topology", "v5p:2x2x2", "mesh.fsdp=8"],
+    "sample-a100-1": ["sample.py", "--topology", "a100:1", "max_frames=16"],
+    "sample-h100-1": ["sample.py", "--topology", "h100:1", "max_frames=16"],
+    "sample-h100-1-2-windows": ["sample.py", "--topology", "h100:1", "max_frames=25"],
+    "sample-h100-1-32-windows": ["sample.py", "--topology", "h100:1", "max_frames=295"],
+    "sample-h100-8-8-windows": ["sample.py", "--topology", "h100:8", "max_frames=79"],
+    "sample-h100-8-72-frames": ["sample.py", "--topology", "h100:8", "max_frames=72", "window_size=72"],
+    "train-h100-1": [*PAPER, "--topology", "h100:1", "mesh.fsdp=1", "batch_size=1"],
+    "train-h100-8": [*PAPER, "--topology", "h100:8", "mesh.fsdp=8"],
 }
 PROGRAMS = {"denoising": "denoising", "decoding": "decoding", "train_step": "training step", "encoding": "encoding"}
 
@@ -57,14 +67,26 @@ def make(name: str) -> dict[str, Any]:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """One line per program."""
-    head = ("", "program", "chips", "GB per chip", "of", "fits", "TFLOP per chip", "Gcycles", "GB moved", "compiled in")
+    head = (
+        "",
+        "program",
+        "chips",
+        "GB per chip",
+        "of",
+        "fits",
+        "TFLOP per chip",
+        "Gcycles",
+        "least s",
+        "GB moved",
+        "made in",
+    )
     lines = [head, ("---",) * len(head)]
     for name, row in rows.items():
         found = [(label, row["report"][key]) for key, label in PROGRAMS.items() if key in row["report"]]
         lines += [(name, label, *_cells(report)) for label, report in found]
     commands = [f"- {name}: `{row['command']}` ({row['date']})" for name, row in rows.items()]
     text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-    return f"# The full model on TPUs, by their compiler\n\n{text}\n\n" + "\n".join(commands) + "\n"
+    return f"# The full model on TPUs and GPUs, by their compilers\n\n{text}\n\n" + "\n".join(commands) + "\n"
 
 
 def _cells(report: dict[str, Any]) -> tuple[str | int, ...]:
@@ -78,6 +100,7 @@ def _cells(report: dict[str, Any]) -> tuple[str | int, ...]:
         "yes" if report["fits"] else "no",
         scaled(report["flops_per_chip"], 1e12, 1),
         scaled(sum(report["estimated_cycles"].values()) or None, 1e9, 1),
+        scaled(sum(report.get("least_seconds", {}).values()) or None, 1, 2),
         scaled(report["collective_bytes"], 1e9, 1),
         f"{report['compile_seconds'] / 60:.0f} min",
     )
@@ -93,13 +116,13 @@ def main() -> None:
         for name, arguments in ROWS.items():
             print(name, " ".join(arguments))
         return
-    folder = RESULTS / "tpu"
+    folder = RESULTS / "compiled"
     folder.mkdir(parents=True, exist_ok=True)
     for name in args.rows or [name for name in ROWS if not (folder / f"{name}.json").exists()]:
         print(name, file=sys.stderr, flush=True)
         write_file(folder / f"{name}.json", (json.dumps(make(name), indent=1) + "\n").encode())
     rows = {name: json.loads(path.read_text()) for name in ROWS if (path := folder / f"{name}.json").exists()}
-    write_file(RESULTS / "tpu.md", table(rows).encode())
+    write_file(RESULTS / "compiled.md", table(rows).encode())
     print(table(rows))
 
 
