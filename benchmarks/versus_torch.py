@@ -115,12 +115,10 @@ class Sides:
         positions = height * width // self.ours.config.unet.downscale**2
         mesh = sharding.window_mesh(self.ours.mesh, 1, 2, self.case.frames, positions)
         execution = sharding.sampling_execution(mesh)
-        both = jax.jit(lambda unet, context, ids: unet.conditions(context, ids, self.case.frames))(
-            self.ours.unet, *self._on_all(self.context, ids)
-        )
+        unet, given, *rest = jax.device_put((self.ours.unet, self.sample, self.context, ids), sharding.replicated(mesh))
+        both = jax.jit(lambda unet, context, ids: unet.conditions(context, ids, self.case.frames))(unet, *rest)
         step = jax.jit(lambda unet, sample, conditions: unet(sample, jnp.full(2, 0.3), conditions, None, execution))
-        (given,) = self._on_all(self.sample)
-        return theirs, lambda: np.asarray(step(self.ours.unet, given, both), np.float32)
+        return theirs, lambda: np.asarray(step(unet, given, both), np.float32)
 
     def decode(self) -> tuple[Run, Run]:
         """A chunk of latents for each device to frames; PyTorch takes them one after the other."""
@@ -188,10 +186,6 @@ class Sides:
             return np.asarray(grads["conv_in"]["kernel"][...], np.float32)
 
         return theirs, ours
-
-    def _on_all(self, *arrays: np.ndarray) -> list[jax.Array]:
-        """On every device of the mesh."""
-        return [jax.device_put(array, sharding.replicated(self.ours.mesh)) for array in arrays]
 
     def _compile(self, network: Callable, in_place: bool = False) -> Callable:
         if not self.compiled:

@@ -43,8 +43,20 @@ class Execution:
     remat: bool = False
 
     def checkpoint(self, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """`function`, of which only the arguments are kept for the backward pass if `remat`."""
-        return jax.checkpoint(function) if self.remat else function
+        """`function`, of which only the arguments are kept for the backward pass if `remat`.
+
+        It hands all its gradients on at once. Left free, XLA puts those of parameters off where they are summed over
+        devices, and keeps what it computes them from, of every block: three times the memory (docs/training.md).
+        """
+        if not self.remat:
+            return function
+        recomputed = jax.checkpoint(function)
+        held = jax.custom_vjp(recomputed)
+        held.defvjp(
+            lambda *args: jax.vjp(recomputed, *args),
+            lambda pull_back, gradient: jax.lax.optimization_barrier(pull_back(gradient)),
+        )
+        return held
 
     def run(self, block: Callable[..., jax.Array], *args: Any) -> jax.Array:
         """`block(*args, self)` under `checkpoint`; the block, a module, is an argument like the others."""
