@@ -7,6 +7,7 @@ import pytest
 
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.program import compile_only
 
@@ -26,6 +27,19 @@ def test_compiles_for_a_tpu_slice(smallest_model):
     expected = 4 / 3 * report["model_flops_per_sample"] * config.batch_size / 4
     assert step["flops_per_chip"] == pytest.approx(expected, rel=0.1)
     assert report["encoding"]["fits"] is True
+
+
+@pytest.mark.cuda_compiler
+def test_a_step_on_several_gpus_takes_the_memory_of_one():
+    """Per sample: where gradients of parameters wait to be summed, what they are computed from must not wait."""
+    options = ["data.width=384", "data.height=256", "data.encodings=true", "objective.noise_aug_strength=0"]
+    temporaries = []
+    for devices in (1, 4):
+        split = [f"mesh.data={devices}", "mesh.fsdp=1", f"batch_size={devices}"]
+        config = dataclasses.replace(load_config(TrainConfig, overrides=options + split), model=ModelConfig.tiny())
+        step = compile_only(config, f"h100:{devices}")["train_step"]
+        temporaries.append(step["memory"]["temporaries"])
+    assert temporaries[1] < 1.2 * temporaries[0]
 
 
 def test_unknown_topology():
