@@ -100,7 +100,7 @@ def _cells(report: dict[str, Any]) -> tuple[str | int, ...]:
         "yes" if report["fits"] else "no",
         scaled(report["flops_per_chip"], 1e12, 1),
         scaled(sum(report["estimated_cycles"].values()) or None, 1e9, 1),
-        scaled(sum(report.get("least_seconds", {}).values()) or None, 1, 2),
+        scaled(sum(report["least_seconds"].values()) or None, 1, 2),
         scaled(report["collective_bytes"], 1e9, 1),
         f"{report['compile_seconds'] / 60:.0f} min",
     )

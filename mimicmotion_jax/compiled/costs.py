@@ -53,8 +53,8 @@ class ProgramCosts:
 
     flops: float = 0.0
     collectives: dict[str, Traffic] = field(default_factory=dict)  # by kind, such as "all-gather"
-    custom_calls: dict[str, int] = field(default_factory=dict)  # runs by kernel name
-    uncounted_calls: dict[str, int] = field(default_factory=dict)  # those of unknown FLOPs, runs by kernel name
+    custom_calls: Counter[str] = field(default_factory=Counter)  # runs by kernel name
+    uncounted_calls: Counter[str] = field(default_factory=Counter)  # those of unknown FLOPs, runs by kernel name
     unknown_loops: int = 0  # loops of unknown length, counted as one turn
     cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax's primitive
     least_seconds: Counter[str] = field(default_factory=Counter)  # at a chip's peaks, by kind of work
@@ -64,13 +64,11 @@ class ProgramCosts:
         self.flops += times * other.flops
         for kind, traffic in other.collectives.items():
             self.add_collective(kind, times * traffic.count, times * traffic.bytes)
-        for mine, theirs in ((self.custom_calls, other.custom_calls), (self.uncounted_calls, other.uncounted_calls)):
-            for name, count in theirs.items():
-                mine[name] = mine.get(name, 0) + times * count
         self.unknown_loops += other.unknown_loops
-        for mine, theirs in ((self.cycles, other.cycles), (self.least_seconds, other.least_seconds)):
-            for name, amount in theirs.items():
-                mine[name] += times * amount
+        for name in ("custom_calls", "uncounted_calls", "cycles", "least_seconds"):
+            mine = getattr(self, name)
+            for key, amount in getattr(other, name).items():
+                mine[key] += times * amount
 
     def add_collective(self, kind: str, count: int, size: int) -> None:
         """Add `count` collectives of `size` bytes together."""
@@ -163,18 +161,15 @@ class _Walk:
         target = custom_call_target(instruction)
         if not target.startswith(_KERNELS):
             return
-        if "conv" in target:
+        name = re.sub(r"(\.\d+)+$", "", instruction.name) if target == "tpu_custom_call" else target
+        total.custom_calls[name] += 1
+        known = next((flops for start, flops in self._kernel_flops.items() if name.startswith(start)), None)
+        if "conv" in target:  # cuDNN's
             total.flops += convolution_flops(instruction, types)
-            total.custom_calls[target] = total.custom_calls.get(target, 0) + 1
-            return
-        name = instruction.name if target == "tpu_custom_call" else target
-        name = re.sub(r"(\.\d+)+$", "", name)
-        total.custom_calls[name] = total.custom_calls.get(name, 0) + 1
-        flops = next((flops for start, flops in self._kernel_flops.items() if name.startswith(start)), None)
-        if flops is None:
-            total.uncounted_calls[name] = total.uncounted_calls.get(name, 0) + 1
+        elif known is None:
+            total.uncounted_calls[name] += 1
         else:
-            total.flops += flops([shape_of(types[operand]) for operand in instruction.operands])
+            total.flops += known([shape_of(types[operand]) for operand in instruction.operands])
 
 
 def _starts_chain(computation: Computation) -> bool:

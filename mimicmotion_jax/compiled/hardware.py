@@ -1,34 +1,25 @@
 """What chips can do, from their makers' data sheets."""
 
-# Dense bf16 peak in FLOP/s and memory in bytes by the start of jax's `device_kind`; the first match holds, so longer
-# names come first. From the makers' data sheets; TPU memory is what the compiler lets a program have of it.
 _GIB = 2**30
-_CHIPS: tuple[tuple[str, float, float], ...] = (
-    ("TPU v4", 275e12, 32 * _GIB),
-    ("TPU v5 lite", 197e12, 15.75 * _GIB),
-    ("TPU v5e", 197e12, 15.75 * _GIB),
-    ("TPU v5", 459e12, 95.73 * _GIB),
-    ("TPU v6", 918e12, 31.24 * _GIB),
-    ("NVIDIA A100-SXM4-40GB", 312e12, 40 * _GIB),
-    ("NVIDIA A100-PCIE-40GB", 312e12, 40 * _GIB),
-    ("NVIDIA A100", 312e12, 80 * _GIB),
-    ("NVIDIA H100 PCIe", 756e12, 80 * _GIB),
-    ("NVIDIA H100", 989e12, 80 * _GIB),
-    ("NVIDIA H200", 989e12, 141e9),
-    ("NVIDIA L40S", 362e12, 48 * _GIB),
-    ("NVIDIA L4", 121e12, 24 * _GIB),
-    ("NVIDIA GeForce RTX 4090", 165e12, 24 * _GIB),
-    ("NVIDIA GeForce RTX 3090", 71e12, 24 * _GIB),
-)
-
-_BANDWIDTHS: tuple[tuple[str, float], ...] = (
-    ("NVIDIA A100-SXM4-40GB", 1.555e12),
-    ("NVIDIA A100-PCIE-40GB", 1.555e12),
-    ("NVIDIA A100-PCIE-80GB", 1.935e12),
-    ("NVIDIA A100", 2.039e12),
-    ("NVIDIA H100 PCIe", 2.0e12),
-    ("NVIDIA H100", 3.35e12),
-    ("NVIDIA H200", 4.8e12),
+# By the start of jax's `device_kind`: dense bf16 peak in FLOP/s, memory in bytes, and of GPUs bytes/s to and from it.
+# The first match holds, so longer names come first. TPU memory is what the compiler lets a program have of it.
+_CHIPS: tuple[tuple[str, float, float, float | None], ...] = (
+    ("TPU v4", 275e12, 32 * _GIB, None),
+    ("TPU v5 lite", 197e12, 15.75 * _GIB, None),
+    ("TPU v5e", 197e12, 15.75 * _GIB, None),
+    ("TPU v5", 459e12, 95.73 * _GIB, None),
+    ("TPU v6", 918e12, 31.24 * _GIB, None),
+    ("NVIDIA A100-SXM4-40GB", 312e12, 40 * _GIB, 1.555e12),
+    ("NVIDIA A100-PCIE-40GB", 312e12, 40 * _GIB, 1.555e12),
+    ("NVIDIA A100-PCIE-80GB", 312e12, 80 * _GIB, 1.935e12),
+    ("NVIDIA A100", 312e12, 80 * _GIB, 2.039e12),
+    ("NVIDIA H100 PCIe", 756e12, 80 * _GIB, 2.0e12),
+    ("NVIDIA H100", 989e12, 80 * _GIB, 3.35e12),
+    ("NVIDIA H200", 989e12, 141e9, 4.8e12),
+    ("NVIDIA L40S", 362e12, 48 * _GIB, 0.864e12),
+    ("NVIDIA L4", 121e12, 24 * _GIB, 0.3e12),
+    ("NVIDIA GeForce RTX 4090", 165e12, 24 * _GIB, 1.008e12),
+    ("NVIDIA GeForce RTX 3090", 71e12, 24 * _GIB, 0.936e12),
 )
 
 
@@ -49,8 +40,9 @@ def memory_bandwidth(device_kind: str) -> float | None:
 
     TPUs have none here: their compiler says what an operation takes.
     """
-    return next((rate for start, rate in _BANDWIDTHS if device_kind.startswith(start)), None)
+    chip = _find(device_kind)
+    return chip and chip[3]
 
 
-def _find(device_kind: str) -> tuple[str, float, float] | None:
+def _find(device_kind: str) -> tuple[str, float, float, float | None] | None:
     return next((chip for chip in _CHIPS if device_kind.startswith(chip[0])), None)

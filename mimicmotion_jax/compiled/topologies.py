@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jax
 from jax.experimental import topologies
 
+from mimicmotion_jax.compiled.hardware import memory_bandwidth, memory_bytes
 from mimicmotion_jax.errors import InputError
 
 _RANKS = {"v5e": 2, "v5p": 3, "v6e": 2}  # dimensions of a slice of each generation of TPUs
@@ -32,9 +33,7 @@ class _GPU:
     fpus: int  # float32 units per multiprocessor
     shared_memory: int  # bytes per multiprocessor
     l2_cache: int  # bytes
-    bandwidth: float  # bytes/s
     clock: float  # GHz
-    memory: int  # bytes
 
     def target_config(self) -> str:
         """The message as text. Limits of threads and grids are CUDA's, the same on all these cards."""
@@ -53,9 +52,9 @@ class _GPU:
             "core_count": self.multiprocessors,
             "fpus_per_core": self.fpus,
             "l2_cache_size": self.l2_cache,
-            "memory_bandwidth": int(self.bandwidth),
+            "memory_bandwidth": int(memory_bandwidth(self.name)),
             "clock_rate_ghz": self.clock,
-            "device_memory_size": self.memory,
+            "device_memory_size": memory_bytes(self.name),
         }
         info = " ".join(f"{key}: {value}" for key, value in fields.items())
         return " ".join(
@@ -68,9 +67,9 @@ class _GPU:
 
 
 _GPUS = {
-    "a100": _GPU("NVIDIA A100-SXM4-80GB", 8, 108, 64, 164 * 2**10, 40 * 2**20, 2.039e12, 1.41, 80 * 2**30),
-    "h100": _GPU("NVIDIA H100 80GB HBM3", 9, 132, 128, 228 * 2**10, 50 * 2**20, 3.35e12, 1.98, 80 * 2**30),
-    "h200": _GPU("NVIDIA H200", 9, 132, 128, 228 * 2**10, 50 * 2**20, 4.8e12, 1.98, int(141e9)),
+    "a100": _GPU("NVIDIA A100-SXM4-80GB", 8, 108, 64, 164 * 2**10, 40 * 2**20, 1.41),
+    "h100": _GPU("NVIDIA H100 80GB HBM3", 9, 132, 128, 228 * 2**10, 50 * 2**20, 1.98),
+    "h200": _GPU("NVIDIA H200", 9, 132, 128, 228 * 2**10, 50 * 2**20, 1.98),
 }
 
 

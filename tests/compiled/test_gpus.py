@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
+from programs import PROGRAMS, report
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.compiled import compile_report, count_flops, memory_bandwidth, topology_devices
@@ -102,37 +103,12 @@ def test_unknown_gpus_are_explained(name):
 # From here on with jax's CUDA plugin, which needs no GPU to compile: pip install -e ".[cuda]", then
 # JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python -m pytest -m cuda_compiler
 
-ROWS, WHOLE = PartitionSpec("x"), PartitionSpec()
-
-
-def shape(*sizes, dtype=jnp.bfloat16):
-    return jax.ShapeDtypeStruct(sizes, dtype)
-
-
-def convolve(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def chain(x, weights):
-    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
-
-
-def gradient(fn):
-    return jax.grad(lambda *arguments: jnp.sum(fn(*arguments).astype(jnp.float32) ** 2), (0, 1))
-
-
-PICTURES, WEIGHTS = [shape(32, 16, 16, 128), shape(3, 3, 128, 128)], [shape(1024, 256), shape(10, 256, 256)]
-
 
 @pytest.mark.cuda_compiler
-@pytest.mark.parametrize(
-    ("fn", "arguments"),
-    [(convolve, PICTURES), (gradient(convolve), PICTURES), (chain, WEIGHTS), (gradient(chain), WEIGHTS)],
-)
-def test_compiled_flops_are_those_of_the_jaxpr(fn, arguments):
-    mesh = jax.make_mesh((4,), ("x",), devices=topology_devices("h100:4"), axis_types=(AxisType.Auto,))
-    shardings = NamedSharding(mesh, ROWS), NamedSharding(mesh, WHOLE)
-    found = compile_report(jax.jit(fn, in_shardings=shardings).lower(*arguments), mesh)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_compiled_flops_are_those_of_the_jaxpr(name):
+    fn, arguments, specs = PROGRAMS[name]
+    found = report("h100:4", fn, arguments, specs)
     assert found.flops_per_chip == pytest.approx(count_flops(fn, *arguments, skip_padding=True) / 4, rel=0.001)
     assert found.unknown_loops == 0
     assert sum(found.least_seconds.values()) > found.flops_per_chip / 989e12
