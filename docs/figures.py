@@ -125,7 +125,7 @@ def performance() -> None:
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), constrained_layout=True, width_ratios=(2, 3, 2))
     parts = json.loads((RESULTS / "versus_torch_cpu.json").read_text())["parts"]
     bars = axes[0].bar(list(parts), [part["ratio"] for part in parts.values()], width=0.6)
-    axes[0].bar_label(bars, fmt="%.2f", fontsize=8)
+    axes[0].bar_label(bars, fmt="%.2f", fontsize=8, label_type="center", color="white")
     axes[0].axhline(1, color="black", lw=0.8)
     axes[0].tick_params(axis="x", labelsize=8)
     axes[0].set_title("Speed over PyTorch's, two CPU cores", loc="left", fontsize=10)
