@@ -25,9 +25,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mimicmotion_jax.compiled import compile_report, peak_flops, topology_devices
 from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.models.attention import KERNEL_FLOPS
+from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
 from mimicmotion_jax.models.execution import Execution
-from mimicmotion_jax.models.layers import SpatioTemporalResBlock
-from mimicmotion_jax.models.unet import SpatioTemporalTransformer
+from mimicmotion_jax.models.layers import Init
+from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CYCLE_FLOPS = 2 * 4 * 128 * 128  # of a v5e: four matrix units; at 1.5 GHz 197 TFLOP/s
@@ -35,14 +36,14 @@ TOPOLOGIES = {"v5e": "v5e:1x1", "h100": "h100:1"}
 UNITS = {"v5e": "Mcycles", "h100": "us"}
 EMBEDDING, CONTEXT = 1280, 1024
 
-Block = tuple[Callable[[dict[str, Any]], nnx.Module], list[tuple[int, ...]]]
+Block = tuple[Callable[[Init], nnx.Module], list[tuple[int, ...]]]
 
 
 class Transformer(nnx.Module):
     """One of the UNet's, with its constants."""
 
-    def __init__(self, channels: int, make: dict[str, Any]):
-        self.transformer = SpatioTemporalTransformer(channels, channels // 64, 1, CONTEXT, **make)
+    def __init__(self, init: Init, channels: int):
+        self.transformer = SpatioTemporalTransformer(init, channels, channels // 64, 1, CONTEXT)
 
     def __call__(self, x: jax.Array, context: jax.Array, execution: Execution) -> jax.Array:
         return self.transformer(x, self.transformer.conditions(context, x.shape[1]), execution)
@@ -51,20 +52,20 @@ class Transformer(nnx.Module):
 def unet_resnet(channels: int, height: int, width: int) -> Block:
     """The UNet's residual block."""
     return (
-        lambda make: SpatioTemporalResBlock(channels, channels, EMBEDDING, 1e-6, **make),
+        lambda init: SpatioTemporalResBlock(init, channels, channels, EMBEDDING, 1e-6),
         [(2, 16, height, width, channels), (2, EMBEDDING)],
     )
 
 
 def unet_transformer(channels: int, height: int, width: int) -> Block:
     """The UNet's transformer."""
-    return lambda make: Transformer(channels, make), [(2, 16, height, width, channels), (2, CONTEXT)]
+    return lambda init: Transformer(init, channels), [(2, 16, height, width, channels), (2, CONTEXT)]
 
 
 def vae_resnet(channels: int, height: int, width: int) -> Block:
     """The VAE decoder's residual block."""
     return (
-        lambda make: SpatioTemporalResBlock(channels, channels, None, 1e-6, 1e-5, **make),
+        lambda init: SpatioTemporalResBlock(init, channels, channels, None, 1e-6, 1e-5),
         [(1, 8, height, width, channels)],
     )
 
@@ -84,9 +85,9 @@ def measure(block: Block, chip: str) -> dict[str, Any]:
     """Compile a block."""
     build, shapes = block
     mesh = Mesh(np.array(topology_devices(TOPOLOGIES[chip])), ("chip",))
-    execution = Execution(platform="tpu" if chip == "v5e" else "cuda")
+    execution = Execution(platform="tpu" if chip == "v5e" else "cuda", cudnn_attention=chip == "h100")
     here = NamedSharding(mesh, PartitionSpec())
-    graph, params = nnx.split(nnx.eval_shape(lambda: build({"rngs": nnx.Rngs(0), "param_dtype": jnp.bfloat16})))
+    graph, params = nnx.split(nnx.eval_shape(lambda: build(Init(nnx.Rngs(0), jnp.bfloat16))))
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), params)
     inputs = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=here) for shape in shapes]
 

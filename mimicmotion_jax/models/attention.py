@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from beartype import beartype
 from einops import rearrange
-from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, flash_attention
 from jaxtyping import Array, Float, jaxtyped
 
+from mimicmotion_jax.models import cudnn
 from mimicmotion_jax.models.execution import DEFAULT, Execution
 
 # Scores of more elements than this are computed a block of queries at a time (2^26 float32 are 256 MiB).
@@ -30,8 +30,6 @@ _LONG = 512
 _TPU_BLOCKS = (1024, 768, 512, 384, 256)  # multiples of the 128 lanes of a vector register
 _TILE = 128  # rows of a TPU's matrix unit and of cuDNN's blocks: short sequences are joined to as many
 _TPU_TILE = 2**18  # elements of queries, keys or values in fast memory at a time
-_CUDNN_MAX_DIM = 128
-_CUDNN_MAX_BATCH = 65535  # blocks in the last dimension of a CUDA grid
 
 
 def _products(count: int, tokens: int) -> Callable[[Sequence[tuple[int, ...]]], float]:
@@ -78,9 +76,8 @@ def dot_product_attention(
         if count > 1:
             return execution.per_device(functools.partial(_joined, count=count))(query, key, value)
     sequences = query.shape[0] // (count * execution.num_devices)
-    if execution.platform == "cuda" and _cudnn_takes(query, sequences, count * query.shape[1], count * key.shape[1]):
-        attend = functools.partial(_joined, count=count, implementation="cudnn")
-        return execution.per_device(attend)(query, key, value)
+    if execution.cudnn_attention and cudnn.takes(query, sequences, count * query.shape[1], count * key.shape[1]):
+        return execution.per_device(functools.partial(_by_cudnn, count=count))(query, key, value)
     return _in_blocks(query, key, value, execution.num_devices)
 
 
@@ -90,15 +87,8 @@ def _joinable(query: tuple[int, ...], key: tuple[int, ...], num_devices: int) ->
     if tokens != key[1] or tokens > _TILE // 2:
         return 1
     most = _TILE // tokens
-    # Odd numbers of tokens in pairs: cuDNN's backward pass takes even ones.
+    # Odd numbers of tokens in pairs: cuDNN takes even ones.
     return math.gcd(batch // num_devices, most - most % 2 if tokens % 2 else most)
-
-
-def _cudnn_takes(query: Float[Array, "batch queries heads dim"], batch: int, queries: int, keys: int) -> bool:
-    """Whether cuDNN has a kernel for `batch` sequences on a device, of so many queries and keys."""
-    # jax 0.10 takes no gradients of odd numbers, without a mask either.
-    even, dim = queries % 2 == keys % 2 == 0, query.shape[-1]
-    return even and query.dtype.itemsize == 2 and dim <= _CUDNN_MAX_DIM and dim % 8 == 0 and batch <= _CUDNN_MAX_BATCH
 
 
 def _in_blocks(
@@ -111,17 +101,18 @@ def _in_blocks(
     batch, queries, heads, _ = query.shape
     scores = batch * heads * queries * key.shape[1] // num_devices
     blocks = 1
-    while scores // blocks > _MAX_SCORES and queries % (2 * blocks) == 0:
+    while scores // blocks > _MAX_SCORES and blocks < queries:
         blocks *= 2
     if blocks == 1:
         return jax.nn.dot_product_attention(query, key, value)
+    query = jnp.pad(query, ((0, 0), (0, -queries % blocks), (0, 0), (0, 0)))  # whose results are cut off again
 
     @jax.checkpoint
     def attend(block: Float[Array, "batch block heads dim"]) -> Float[Array, "batch block heads dim"]:
         return jax.nn.dot_product_attention(block, key, value)
 
     out = jax.lax.map(attend, rearrange(query, "b (n q) h d -> n b q h d", n=blocks))
-    return rearrange(out, "n b q h d -> b (n q) h d")
+    return rearrange(out, "n b q h d -> b (n q) h d")[:, :queries]
 
 
 def _joined(
@@ -145,7 +136,32 @@ def _joined(
     return rearrange(attended, "n (count t) h d -> (n count) t h d", count=count)
 
 
-def _tpu_blocks(query: tuple[int, ...], key: tuple[int, ...]) -> BlockSizes | None:
+def _by_cudnn(
+    query: Float[Array, "batch tokens heads dim"],
+    key: Float[Array, "batch tokens heads dim"],
+    value: Float[Array, "batch tokens heads dim"],
+    count: int,
+) -> Float[Array, "batch tokens heads dim"]:
+    """`_joined`, with the gradients of single sequences in plain XLA.
+
+    The backward kernel would sum a gradient of the mask over all sequences, which nobody needs and cards before Hopper
+    may refuse.
+    """
+    if count == 1:
+        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+
+    @jax.custom_vjp
+    def attend(*qkv: Float[Array, "batch tokens heads dim"]) -> Float[Array, "batch tokens heads dim"]:
+        return _joined(*qkv, count, "cudnn")
+
+    def pull_back(qkv: tuple[Array, ...], gradient: Float[Array, "batch tokens heads dim"]) -> tuple[Array, ...]:
+        return jax.vjp(jax.nn.dot_product_attention, *qkv)[1](gradient)
+
+    attend.defvjp(lambda *qkv: (attend(*qkv), qkv), pull_back)
+    return attend(query, key, value)
+
+
+def _tpu_blocks(query: tuple[int, ...], key: tuple[int, ...]) -> dict[str, int] | None:
     """The largest blocks that divide queries and keys and fit; None for short ones and where the kernel takes none."""
     *_, dim = query
     if min(query[1], key[1]) < _LONG:
@@ -159,15 +175,18 @@ def _tpu_blocks(query: tuple[int, ...], key: tuple[int, ...]) -> BlockSizes | No
     q, k = largest
     forward = {"block_q": q, "block_k_major": k, "block_k": k, "block_b": 1}
     backward = {"block_q_major_dkv": q, "block_k_major_dkv": k, "block_k_dkv": k, "block_q_dkv": q}
-    return BlockSizes(**forward, **backward, block_k_major_dq=k, block_k_dq=k, block_q_dq=q)
+    return forward | backward | {"block_k_major_dq": k, "block_k_dq": k, "block_q_dq": q}
 
 
 def _tpu_flash(
     query: Float[Array, "batch queries heads dim"],
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],
-    blocks: BlockSizes,
+    blocks: dict[str, int],
 ) -> Float[Array, "batch queries heads dim"]:
+    # Experimental in jax: where it is not needed, nothing hangs on its being there.
+    from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, flash_attention
+
     q, k, v = (rearrange(x, "b t h d -> b h t d") for x in (query, key, value))
-    attended = flash_attention(q, k, v, sm_scale=query.shape[-1] ** -0.5, block_sizes=blocks)
+    attended = flash_attention(q, k, v, sm_scale=query.shape[-1] ** -0.5, block_sizes=BlockSizes(**blocks))
     return rearrange(attended, "b h t d -> b t h d")

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.attention import dot_product_attention
 from mimicmotion_jax.models.config import CLIPConfig
-from mimicmotion_jax.models.layers import Conv, LayerNorm, Linear, gelu, join_heads, project_heads
+from mimicmotion_jax.models.layers import Conv, Init, LayerNorm, Linear, gelu, join_heads, project_heads
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -72,14 +72,13 @@ def _bicubic_matrix(source: int, target: int) -> Float[np.ndarray, "target sourc
 class Attention(nnx.Module):
     """Multi-head self-attention with biases (transformers `CLIPAttention`)."""
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+    def __init__(self, init: Init, config: CLIPConfig):
         self.heads = config.num_attention_heads
         width = config.hidden_size
-        self.q_proj = Linear(width, width, **make)
-        self.k_proj = Linear(width, width, **make)
-        self.v_proj = Linear(width, width, **make)
-        self.out_proj = Linear(width, width, **make)
+        self.q_proj = Linear(init, width, width)
+        self.k_proj = Linear(init, width, width)
+        self.v_proj = Linear(init, width, width)
+        self.out_proj = Linear(init, width, width)
 
     def __call__(self, x: Float[Array, "b tokens c"]) -> Float[Array, "b tokens c"]:
         q, k, v = (project_heads(linear, x, self.heads) for linear in (self.q_proj, self.k_proj, self.v_proj))
@@ -89,10 +88,10 @@ class Attention(nnx.Module):
 class MLP(nnx.Module):
     """Two linear layers (transformers `CLIPMLP`)."""
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
+    def __init__(self, init: Init, config: CLIPConfig):
         self.quick = config.hidden_act == "quick_gelu"
-        self.fc1 = Linear(config.hidden_size, config.intermediate_size, param_dtype=param_dtype, rngs=rngs)
-        self.fc2 = Linear(config.intermediate_size, config.hidden_size, param_dtype=param_dtype, rngs=rngs)
+        self.fc1 = Linear(init, config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(init, config.intermediate_size, config.hidden_size)
 
     def __call__(self, x: Float[Array, "b tokens c"]) -> Float[Array, "b tokens c"]:
         x = self.fc1(x)
@@ -102,12 +101,11 @@ class MLP(nnx.Module):
 class EncoderLayer(nnx.Module):
     """Pre-norm transformer layer (transformers `CLIPEncoderLayer`)."""
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
-        self.layer_norm1 = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **make)
-        self.self_attn = Attention(config, **make)
-        self.layer_norm2 = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **make)
-        self.mlp = MLP(config, **make)
+    def __init__(self, init: Init, config: CLIPConfig):
+        self.layer_norm1 = LayerNorm(init, config.hidden_size, epsilon=config.layer_norm_eps)
+        self.self_attn = Attention(init, config)
+        self.layer_norm2 = LayerNorm(init, config.hidden_size, epsilon=config.layer_norm_eps)
+        self.mlp = MLP(init, config)
 
     def __call__(self, x: Float[Array, "b tokens c"]) -> Float[Array, "b tokens c"]:
         x += self.self_attn(self.layer_norm1(x))
@@ -117,9 +115,8 @@ class EncoderLayer(nnx.Module):
 class Encoder(nnx.Module):
     """The stack of layers (transformers `CLIPEncoder`)."""
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
-        self.layers = nnx.List([EncoderLayer(config, **make) for _ in range(config.num_hidden_layers)])
+    def __init__(self, init: Init, config: CLIPConfig):
+        self.layers = nnx.List([EncoderLayer(init, config) for _ in range(config.num_hidden_layers)])
 
     def __call__(self, x: Float[Array, "b tokens c"]) -> Float[Array, "b tokens c"]:
         for layer in self.layers:
@@ -130,16 +127,15 @@ class Encoder(nnx.Module):
 class Embeddings(nnx.Module):
     """Class token, patches and their positions (transformers `CLIPVisionEmbeddings`)."""
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+    def __init__(self, init: Init, config: CLIPConfig):
         width = config.hidden_size
         patches = (config.image_size // config.patch_size) ** 2
         normal = nnx.initializers.normal(0.02)
-        self.class_embedding = nnx.Param(normal(rngs.params(), (width,), param_dtype))
+        self.class_embedding = nnx.Param(normal(init.rngs.params(), (width,), init.param_dtype))
         self.patch_embedding = Conv(
-            config.num_channels, width, config.patch_size, config.patch_size, use_bias=False, **make
+            init, config.num_channels, width, config.patch_size, config.patch_size, use_bias=False
         )
-        self.position_embedding = nnx.Embed(patches + 1, width, **make)
+        self.position_embedding = nnx.Embed(patches + 1, width, param_dtype=init.param_dtype, rngs=init.rngs)
 
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b tokens c"]:
         x = rearrange(self.patch_embedding(pixels), "b h w c -> b (h w) c")
@@ -150,12 +146,11 @@ class Embeddings(nnx.Module):
 class VisionTransformer(nnx.Module):
     """The encoder up to the normed class token (transformers `CLIPVisionTransformer`)."""
 
-    def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
-        self.embeddings = Embeddings(config, **make)
-        self.pre_layrnorm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **make)
-        self.encoder = Encoder(config, **make)
-        self.post_layernorm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **make)
+    def __init__(self, init: Init, config: CLIPConfig):
+        self.embeddings = Embeddings(init, config)
+        self.pre_layrnorm = LayerNorm(init, config.hidden_size, epsilon=config.layer_norm_eps)
+        self.encoder = Encoder(init, config)
+        self.post_layernorm = LayerNorm(init, config.hidden_size, epsilon=config.layer_norm_eps)
 
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b c"]:
         x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
@@ -166,10 +161,10 @@ class CLIPImageEncoder(nnx.Module):
     """Image embedding of CLIP: the projected class token."""
 
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+        init = Init(rngs, param_dtype)
         self.config = config
-        self.vision_model = VisionTransformer(config, **make)
-        self.visual_projection = Linear(config.hidden_size, config.projection_dim, use_bias=False, **make)
+        self.vision_model = VisionTransformer(init, config)
+        self.visual_projection = Linear(init, config.hidden_size, config.projection_dim, use_bias=False)
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b d"]:

@@ -1,8 +1,11 @@
 """Sizes of the networks: frozen dataclasses that any official `config.json` fills, and the full-size preset."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
 
 from mimicmotion_jax.config import build_config, config_dataclass
 from mimicmotion_jax.errors import InputError
@@ -10,6 +13,9 @@ from mimicmotion_jax.errors import InputError
 _CROSS_DOWN, _DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 _CROSS_UP, _UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
 NUM_GROUPS = 32  # of every group norm in SVD; at 32 channels that leaves one each, which loses its brightness
+
+_Count = Annotated[int, Field(ge=1)]
+_Counts = Annotated[tuple[_Count, ...], Field(min_length=1)]
 
 
 class _Official:
@@ -65,19 +71,19 @@ def _per_block(value: int | tuple[int, ...], num_blocks: int) -> tuple[int, ...]
 class UNetConfig(_Official):
     """SVD's spatio-temporal UNet (diffusers `UNetSpatioTemporalConditionModel`); the defaults are the full model."""
 
-    in_channels: int = 8
-    out_channels: int = 4
+    in_channels: _Count = 8
+    out_channels: _Count = 4
     down_block_types: tuple[str, ...] = (_CROSS_DOWN, _CROSS_DOWN, _CROSS_DOWN, _DOWN)
     up_block_types: tuple[str, ...] = (_UP, _CROSS_UP, _CROSS_UP, _CROSS_UP)
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    addition_time_embed_dim: int = 256
-    projection_class_embeddings_input_dim: int = 768
-    layers_per_block: int | tuple[int, ...] = 2
-    cross_attention_dim: int | tuple[int, ...] = 1024
-    transformer_layers_per_block: int | tuple[int, ...] = 1
-    num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20)
-    num_frames: int = 25
-    norm_num_groups: int = NUM_GROUPS
+    block_out_channels: _Counts = (320, 640, 1280, 1280)
+    addition_time_embed_dim: _Count = 256
+    projection_class_embeddings_input_dim: _Count = 768
+    layers_per_block: _Count | _Counts = 2
+    cross_attention_dim: _Count | _Counts = 1024
+    transformer_layers_per_block: _Count | _Counts = 1
+    num_attention_heads: _Count | _Counts = (5, 10, 20, 20)
+    num_frames: _Count = 25
+    norm_num_groups: _Count = NUM_GROUPS
 
     official_class = "UNetSpatioTemporalConditionModel"
     _ignored = frozenset({"sample_size"})
@@ -96,6 +102,8 @@ class UNetConfig(_Official):
                 raise ValueError(
                     f"{channels} channels do not divide into {self.norm_num_groups} groups and {heads} heads"
                 )
+        if any(size % 2 for size in (*self.block_out_channels, self.addition_time_embed_dim)):
+            raise ValueError("block_out_channels and addition_time_embed_dim must be even: half of them holds cosines")
         if self.projection_class_embeddings_input_dim != 3 * self.addition_time_embed_dim:
             raise ValueError("projection_class_embeddings_input_dim must be 3 x addition_time_embed_dim")
         if len(set(self.blocks("cross_attention_dim"))) != 1:
@@ -123,13 +131,13 @@ _PER_BLOCK = ("layers_per_block", "cross_attention_dim", "transformer_layers_per
 class VAEConfig(_Official):
     """SVD's VAE (diffusers `AutoencoderKLTemporalDecoder`): image encoder, temporal decoder."""
 
-    in_channels: int = 3
-    out_channels: int = 3
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    latent_channels: int = 4
-    scaling_factor: float = 0.18215
-    norm_num_groups: int = NUM_GROUPS
+    in_channels: Literal[3] = 3
+    out_channels: Literal[3] = 3
+    block_out_channels: _Counts = (128, 256, 512, 512)
+    layers_per_block: _Count = 2
+    latent_channels: _Count = 4
+    scaling_factor: Annotated[float, Field(gt=0)] = 0.18215
+    norm_num_groups: _Count = NUM_GROUPS
 
     official_class = "AutoencoderKLTemporalDecoder"
     _ignored = frozenset({"sample_size", "force_upcast", "down_block_types"})
@@ -153,16 +161,16 @@ class VAEConfig(_Official):
 class CLIPConfig(_Official):
     """CLIP image encoder with projection (transformers `CLIPVisionModelWithProjection`); default ViT-H/14."""
 
-    hidden_size: int = 1280
-    intermediate_size: int = 5120
-    projection_dim: int = 1024
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 16
-    num_channels: int = 3
-    image_size: int = 224
-    patch_size: int = 14
+    hidden_size: _Count = 1280
+    intermediate_size: _Count = 5120
+    projection_dim: _Count = 1024
+    num_hidden_layers: _Count = 32
+    num_attention_heads: _Count = 16
+    num_channels: Literal[3] = 3
+    image_size: _Count = 224
+    patch_size: _Count = 14
     hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-5
 
     official_class = "CLIPVisionModelWithProjection"
     _ignored = frozenset(
@@ -186,9 +194,18 @@ class CLIPConfig(_Official):
 class PoseNetConfig:
     """PoseNet (paper, appendix B, table 3): widths and strides of its convolutions."""
 
-    channels: tuple[int, ...] = (3, 16, 16, 32, 32, 64, 64, 128)
-    strides: tuple[int, ...] = (1, 2, 1, 2, 1, 2, 1, 1)
-    out_channels: int = 320
+    channels: _Counts = (3, 16, 16, 32, 32, 64, 64, 128)
+    strides: tuple[Annotated[int, Field(ge=1, le=2)], ...] = (1, 2, 1, 2, 1, 2, 1, 1)
+    out_channels: _Count = 320
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != len(self.channels):
+            raise ValueError(f"strides has {len(self.strides)} entries for {len(self.channels)} channels")
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per position of the features along each axis."""
+        return math.prod(self.strides)
 
 
 @config_dataclass
@@ -199,7 +216,7 @@ class ModelConfig:
     vae: VAEConfig = VAEConfig()
     image_encoder: CLIPConfig = CLIPConfig()
     pose_net: PoseNetConfig = PoseNetConfig()
-    window_size: int = 16
+    window_size: Annotated[int, Field(ge=2)] = 16
 
     def __post_init__(self) -> None:
         if self.image_encoder.projection_dim != self.unet.context_dim:
@@ -211,8 +228,11 @@ class ModelConfig:
             raise ValueError("PoseNet's out_channels must equal the UNet's first block_out_channels")
         if self.unet.in_channels != 2 * self.vae.latent_channels or self.unet.out_channels != self.vae.latent_channels:
             raise ValueError("the UNet must take twice the VAE's latent channels and return them once")
-        if self.window_size < 2:
-            raise ValueError("window_size must be at least 2")
+        if self.pose_net.downscale != self.vae.downscale:
+            raise ValueError(
+                f"the strides of PoseNet multiply to {self.pose_net.downscale}, but the VAE has {self.vae.downscale} "
+                "pixels per latent position along each axis"
+            )
 
     @classmethod
     def tiny(cls) -> Self:

@@ -29,7 +29,8 @@ class Execution:
             it the partitioner splits tokens and gathers keys and values.
         per_device: makes of a function of arrays [N, ...], laid out by sequence, one that each device runs on its own
             part, as the partitioner cannot cut a custom kernel up.
-        platform: "tpu", "cuda" or "cpu": whose kernels may be used; any device runs what "cpu" says.
+        platform: "tpu" or "cuda" choose how layers are computed; with any other word every device runs them well.
+        cudnn_attention: the devices run cuDNN's attention (`models.cudnn`).
         num_devices: over how many devices a batch of frames is spread; attention divides its memory bound by it.
         remat: recompute the inside of each residual block and each transformer in the backward pass.
     """
@@ -39,6 +40,7 @@ class Execution:
     by_sequence: Callable[[jax.Array], jax.Array] = _leave
     per_device: Callable[[Attend], Attend] = _leave
     platform: str = "cpu"
+    cudnn_attention: bool = False
     num_devices: int = 1
     remat: bool = False
 

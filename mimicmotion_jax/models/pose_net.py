@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.config import PoseNetConfig
-from mimicmotion_jax.models.layers import Conv
+from mimicmotion_jax.models.layers import Conv, Init
 
 
 class PoseNet(nnx.Module):
@@ -17,12 +17,12 @@ class PoseNet(nnx.Module):
     """
 
     def __init__(self, config: PoseNetConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
-        widths = zip((3, *config.channels), config.channels, config.strides, strict=False)
+        init = Init(rngs, param_dtype)
+        widths = zip((3, *config.channels[:-1]), config.channels, config.strides, strict=True)
         self.conv_layers = nnx.List(
-            [Conv(cin, cout, 3 if stride == 1 else 4, stride, padding=1, **make) for cin, cout, stride in widths]
+            [Conv(init, cin, cout, 3 if stride == 1 else 4, stride, padding=1) for cin, cout, stride in widths]
         )
-        self.final_proj = Conv(config.channels[-1], config.out_channels, 1, **make)
+        self.final_proj = Conv(init, config.channels[-1], config.out_channels, 1)
         self.scale = nnx.Param(jnp.full((1,), 2.0, param_dtype))
         he_normal = nnx.initializers.he_normal()
         for conv in self.conv_layers:
@@ -31,7 +31,7 @@ class PoseNet(nnx.Module):
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, pixels: Float[Array, "*n height width 3"]) -> Float[Array, "*n h w c"]:
-        """Features at 1/8 of the resolution.
+        """Features at the VAE's resolution, 1/8 of the pixels'.
 
         Args:
             pixels: the drawn skeleton in [-1, 1].

@@ -6,17 +6,9 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, jaxtyped
 
-from mimicmotion_jax.models.config import NUM_GROUPS, VAEConfig
-from mimicmotion_jax.models.layers import (
-    Conv,
-    Downsample,
-    GroupNorm,
-    ResnetBlock,
-    SelfAttention,
-    SpatioTemporalResBlock,
-    TemporalConv,
-    Upsample,
-)
+from mimicmotion_jax.models.blocks import Downsample, ResnetBlock, SpatioTemporalResBlock, Upsample
+from mimicmotion_jax.models.config import VAEConfig
+from mimicmotion_jax.models.layers import Conv, GroupNorm, Init, SelfAttention, TemporalConv
 
 _EPSILON, _TEMPORAL_EPSILON = 1e-6, 1e-5
 
@@ -24,10 +16,9 @@ _EPSILON, _TEMPORAL_EPSILON = 1e-6, 1e-5
 class SpatialAttention(SelfAttention):
     """One wide head over all positions of a picture, around a shortcut (diffusers `Attention` in a VAE)."""
 
-    def __init__(self, channels: int, *, norm_num_groups: int = NUM_GROUPS, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
-        super().__init__(channels, 1, qkv_bias=True, **make)
-        self.group_norm = GroupNorm(channels, _EPSILON, norm_num_groups=norm_num_groups, **make)
+    def __init__(self, init: Init, channels: int):
+        super().__init__(init, channels, 1, qkv_bias=True)
+        self.group_norm = GroupNorm(init, channels, _EPSILON)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         tokens = rearrange(self.group_norm(x), "n h w c -> n (h w) c")
@@ -37,23 +28,10 @@ class SpatialAttention(SelfAttention):
 class EncoderStage(nnx.Module):
     """Residual blocks of one resolution (diffusers `DownEncoderBlock2D`)."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        layers: int,
-        last: bool,
-        *,
-        norm_num_groups: int,
-        rngs: nnx.Rngs,
-        param_dtype: jnp.dtype,
-    ):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+    def __init__(self, init: Init, in_channels: int, channels: int, layers: int, last: bool):
         widths = [(in_channels if n == 0 else channels, channels) for n in range(layers)]
-        self.resnets = nnx.List(
-            [ResnetBlock(*pair, None, _EPSILON, norm_num_groups=norm_num_groups, **make) for pair in widths]
-        )
-        self.downsamplers = nnx.List([] if last else [Downsample(channels, (0, 1), **make)])
+        self.resnets = nnx.List([ResnetBlock(init, *pair, None, _EPSILON) for pair in widths])
+        self.downsamplers = nnx.List([] if last else [Downsample(init, channels, (0, 1))])
 
     def __call__(self, x: Float[Array, "n h w cin"]) -> Float[Array, "n h2 w2 c"]:
         for layer in (*self.resnets, *self.downsamplers):
@@ -64,10 +42,9 @@ class EncoderStage(nnx.Module):
 class EncoderMid(nnx.Module):
     """Residual block, attention, residual block (diffusers `UNetMidBlock2D`)."""
 
-    def __init__(self, channels: int, *, norm_num_groups: int, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
-        self.resnets = nnx.List([ResnetBlock(channels, channels, None, _EPSILON, **make) for _ in range(2)])
-        self.attentions = nnx.List([SpatialAttention(channels, **make)])
+    def __init__(self, init: Init, channels: int):
+        self.resnets = nnx.List([ResnetBlock(init, channels, channels, None, _EPSILON) for _ in range(2)])
+        self.attentions = nnx.List([SpatialAttention(init, channels)])
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
@@ -76,20 +53,18 @@ class EncoderMid(nnx.Module):
 class Encoder(nnx.Module):
     """Pictures to the moments of the latent distribution (diffusers `Encoder`)."""
 
-    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
-        normed = make | {"norm_num_groups": config.norm_num_groups}
+    def __init__(self, init: Init, config: VAEConfig):
         widths = config.block_out_channels
-        self.conv_in = Conv(config.in_channels, widths[0], 3, padding=1, **make)
+        self.conv_in = Conv(init, config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nnx.List(
             [
-                EncoderStage(widths[max(i - 1, 0)], width, config.layers_per_block, i == len(widths) - 1, **normed)
+                EncoderStage(init, widths[max(i - 1, 0)], width, config.layers_per_block, i == len(widths) - 1)
                 for i, width in enumerate(widths)
             ]
         )
-        self.mid_block = EncoderMid(widths[-1], **normed)
-        self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **normed)
-        self.conv_out = Conv(widths[-1], 2 * config.latent_channels, 3, padding=1, **make)
+        self.mid_block = EncoderMid(init, widths[-1])
+        self.conv_norm_out = GroupNorm(init, widths[-1], _EPSILON)
+        self.conv_out = Conv(init, widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def __call__(self, x: Float[Array, "n height width 3"]) -> Float[Array, "n h w moments"]:
         x = self.conv_in(x)
@@ -102,10 +77,9 @@ class Encoder(nnx.Module):
 class DecoderMid(nnx.Module):
     """Residual blocks around one attention (diffusers `MidBlockTemporalDecoder`)."""
 
-    def __init__(self, channels: int, layers: int, *, norm_num_groups: int, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
-        self.resnets = nnx.List([_temporal_block(channels, channels, **make) for _ in range(layers)])
-        self.attentions = nnx.List([SpatialAttention(channels, **make)])
+    def __init__(self, init: Init, channels: int, layers: int):
+        self.resnets = nnx.List([_temporal_block(init, channels, channels) for _ in range(layers)])
+        self.attentions = nnx.List([SpatialAttention(init, channels)])
 
     def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
         batch = x.shape[0]
@@ -120,23 +94,11 @@ class DecoderMid(nnx.Module):
 class DecoderStage(nnx.Module):
     """Spatio-temporal residual blocks of one resolution (diffusers `UpBlockTemporalDecoder`)."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        layers: int,
-        last: bool,
-        *,
-        norm_num_groups: int,
-        rngs: nnx.Rngs,
-        param_dtype: jnp.dtype,
-    ):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
-        normed = make | {"norm_num_groups": norm_num_groups}
+    def __init__(self, init: Init, in_channels: int, channels: int, layers: int, last: bool):
         self.resnets = nnx.List(
-            [_temporal_block(in_channels if n == 0 else channels, channels, **normed) for n in range(layers)]
+            [_temporal_block(init, in_channels if n == 0 else channels, channels) for n in range(layers)]
         )
-        self.upsamplers = nnx.List([] if last else [Upsample(channels, **make)])
+        self.upsamplers = nnx.List([] if last else [Upsample(init, channels)])
 
     def __call__(self, x: Float[Array, "b f h w cin"]) -> Float[Array, "b f h2 w2 c"]:
         for layer in (*self.resnets, *self.upsamplers):
@@ -144,32 +106,27 @@ class DecoderStage(nnx.Module):
         return x
 
 
-def _temporal_block(
-    in_channels: int, channels: int, *, norm_num_groups: int, rngs: nnx.Rngs, param_dtype: jnp.dtype
-) -> SpatioTemporalResBlock:
-    make = {"norm_num_groups": norm_num_groups, "rngs": rngs, "param_dtype": param_dtype}
-    return SpatioTemporalResBlock(in_channels, channels, None, _EPSILON, _TEMPORAL_EPSILON, **make)
+def _temporal_block(init: Init, in_channels: int, channels: int) -> SpatioTemporalResBlock:
+    return SpatioTemporalResBlock(init, in_channels, channels, None, _EPSILON, _TEMPORAL_EPSILON)
 
 
 class TemporalDecoder(nnx.Module):
     """Latents of neighbouring frames to pixels, smoothed along time (diffusers `TemporalDecoder`)."""
 
-    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
-        normed = make | {"norm_num_groups": config.norm_num_groups}
+    def __init__(self, init: Init, config: VAEConfig):
         widths = config.block_out_channels[::-1]
         layers = config.layers_per_block
-        self.conv_in = Conv(config.latent_channels, widths[0], 3, padding=1, **make)
-        self.mid_block = DecoderMid(widths[0], layers, **normed)
+        self.conv_in = Conv(init, config.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = DecoderMid(init, widths[0], layers)
         self.up_blocks = nnx.List(
             [
-                DecoderStage(widths[max(i - 1, 0)], width, layers + 1, i == len(widths) - 1, **normed)
+                DecoderStage(init, widths[max(i - 1, 0)], width, layers + 1, i == len(widths) - 1)
                 for i, width in enumerate(widths)
             ]
         )
-        self.conv_norm_out = GroupNorm(widths[-1], _EPSILON, **normed)
-        self.conv_out = Conv(widths[-1], config.out_channels, 3, padding=1, **make)
-        self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, whole=True, **make)
+        self.conv_norm_out = GroupNorm(init, widths[-1], _EPSILON)
+        self.conv_out = Conv(init, widths[-1], config.out_channels, 3, padding=1)
+        self.time_conv_out = TemporalConv(init, config.out_channels, config.out_channels, whole=True)
 
     def __call__(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
         batch = latents.shape[0]
@@ -184,11 +141,11 @@ class VAE(nnx.Module):
     """The autoencoder between pixels in [-1, 1] and latents; `config.scaling_factor` is left to the caller."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
-        make = {"rngs": rngs, "param_dtype": param_dtype}
+        init = Init(rngs, param_dtype, config.norm_num_groups)
         self.config = config
-        self.encoder = Encoder(config, **make)
-        self.quant_conv = Conv(2 * config.latent_channels, 2 * config.latent_channels, 1, **make)
-        self.decoder = TemporalDecoder(config, **make)
+        self.encoder = Encoder(init, config)
+        self.quant_conv = Conv(init, 2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.decoder = TemporalDecoder(init, config)
 
     @jaxtyped(typechecker=beartype)
     def encode(

@@ -30,10 +30,12 @@ def gradients(attend, q, k, v) -> tuple[jax.Array, ...]:
     return jax.grad(lambda *qkv: jnp.sum(weights * attend(*qkv)), argnums=(0, 1, 2))(q, k, v)
 
 
-def test_in_query_blocks(monkeypatch):
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 24, 3, 8))
+@pytest.mark.parametrize("tokens", [24, 23])
+def test_in_query_blocks(tokens, monkeypatch):
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, tokens, 3, 8))
     np.testing.assert_allclose(dot_product_attention(q, k, v), formula(q, k, v), atol=2e-6)
     monkeypatch.setattr("mimicmotion_jax.models.attention._MAX_SCORES", 600)  # forces blocks of three queries
+    assert f"2,3,3,{tokens}" in str(jax.make_jaxpr(dot_product_attention)(q, k, v)).replace(" ", "")  # their scores
     np.testing.assert_allclose(dot_product_attention(q, k, v), formula(q, k, v), atol=2e-6)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
-from mimicmotion_jax.models.layers import GroupNorm, LayerNorm, TemporalConv, gelu
+from mimicmotion_jax.models.layers import GroupNorm, Init, LayerNorm, TemporalConv, gelu
 
 
 def normed(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:
@@ -31,7 +31,7 @@ def randomised(norm: nnx.GroupNorm | nnx.LayerNorm) -> tuple[np.ndarray, np.ndar
 def test_group_norm_is_pytorchs(mean):
     """A mean that is a hundred times the deviation cancels no digits."""
     x = features(mean, jnp.float32)
-    ours = GroupNorm(12, 1e-5, norm_num_groups=4, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+    ours = GroupNorm(Init(nnx.Rngs(0), groups=4), 12, 1e-5)
     scale, bias = (torch.tensor(x).double() for x in randomised(ours))
     theirs = torch.nn.functional.group_norm(torch.tensor(np.moveaxis(x, -1, 1)).double(), 4, scale, bias, 1e-5)
     np.testing.assert_allclose(ours(x), np.moveaxis(theirs.numpy(), 1, -1), atol=2e-5 if mean else 2e-6)
@@ -40,7 +40,7 @@ def test_group_norm_is_pytorchs(mean):
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 def test_layer_norm_is_pytorchs(mean):
     x = features(mean, jnp.float32)
-    ours = LayerNorm(12, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+    ours = LayerNorm(Init(nnx.Rngs(0)), 12)
     scale, bias = (torch.tensor(x).double() for x in randomised(ours))
     theirs = torch.nn.functional.layer_norm(torch.tensor(np.asarray(x)).double(), (12,), scale, bias)
     np.testing.assert_allclose(ours(x), theirs.numpy(), atol=2e-5 if mean else 2e-6)
@@ -50,17 +50,17 @@ def test_layer_norm_is_pytorchs(mean):
 def test_norms_in_half_precision_are_as_good_as_their_result_can_say(mean):
     """One pass over bfloat16 inputs loses nothing that the rounding of the result to 8 bits would show."""
     x = features(mean, jnp.bfloat16)
-    make = {"rngs": nnx.Rngs(0), "param_dtype": jnp.bfloat16}
+    init = Init(nnx.Rngs(0), jnp.bfloat16, groups=4)
     groups = normed(np.asarray(x, np.float64).reshape(2, 3, 5, 4, 3), (1, 2, 4), 1e-5).reshape(x.shape)
-    found = GroupNorm(12, 1e-5, norm_num_groups=4, **make)(x)
+    found = GroupNorm(init, 12, 1e-5)(x)
     np.testing.assert_allclose(np.asarray(found, np.float64), groups, rtol=2**-8, atol=1e-3)
-    found = LayerNorm(12, **make)(x)
+    found = LayerNorm(init, 12)(x)
     np.testing.assert_allclose(np.asarray(found, np.float64), normed(np.asarray(x), (-1,), 1e-5), rtol=2**-8, atol=1e-3)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["convolution", "products"])
 def test_temporal_convolution_is_pytorchs(whole):
-    ours = TemporalConv(6, 4, whole=whole, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+    ours = TemporalConv(Init(nnx.Rngs(0)), 6, 4, whole=whole)
     ours.bias[...] = jnp.arange(4.0)
     theirs = torch.nn.Conv3d(6, 4, (3, 1, 1), padding=(1, 0, 0))
     with torch.no_grad():

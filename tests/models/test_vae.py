@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
 
-from mimicmotion_jax.models.config import ModelConfig, VAEConfig
+from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, VAEConfig
 
 CONFIGS = {
     "four blocks": {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 2},
@@ -20,7 +20,9 @@ def test_matches_diffusers(name, load_torch, random_weights, error):
     kinds = ("DownEncoderBlock2D",) * len(CONFIGS[name]["block_out_channels"])
     reference = random_weights(AutoencoderKLTemporalDecoder(down_block_types=kinds, **CONFIGS[name]), seed=0)
     config = VAEConfig.from_official(dict(reference.config))
-    vae = load_torch("vae", ModelConfig(vae=config), reference.state_dict())
+    strides = (1, *(2,) * (len(kinds) - 1))
+    pose_net = PoseNetConfig(channels=(3,) * len(strides), strides=strides)
+    vae = load_torch("vae", ModelConfig(vae=config, pose_net=pose_net), reference.state_dict())
     generator = torch.Generator().manual_seed(1)
     pixels = torch.rand(2, 3, 32, 48, generator=generator) * 2 - 1
     with torch.no_grad():

@@ -1,0 +1,125 @@
+"""What the UNet and the VAE are built of: residual blocks in space and time, their mixture, changes of resolution."""
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mimicmotion_jax.models.execution import DEFAULT, Execution
+from mimicmotion_jax.models.layers import Conv, GroupNorm, Init, Linear, TemporalConv
+
+
+class ResnetBlock(nnx.Module):
+    """Norm, SiLU, convolution, twice, around a shortcut; each frame by itself (diffusers `ResnetBlock2D`)."""
+
+    def __init__(self, init: Init, in_channels: int, out_channels: int, embedding_dim: int | None, epsilon: float):
+        self.norm1 = GroupNorm(init, in_channels, epsilon)
+        self.conv1 = Conv(init, in_channels, out_channels, 3, padding=1)
+        if embedding_dim is not None:
+            self.time_emb_proj = Linear(init, embedding_dim, out_channels)
+        self.norm2 = GroupNorm(init, out_channels, epsilon)
+        self.conv2 = Conv(init, out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = Conv(init, in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def __call__(
+        self, x: Float[Array, "n h w cin"], embedding: Float[Array, "n e"] | None = None
+    ) -> Float[Array, "n h w cout"]:
+        h = self.conv1(nnx.silu(self.norm1(x)))
+        if embedding is not None:
+            h += self.time_emb_proj(nnx.silu(embedding))[:, None, None]
+        h = self.conv2(nnx.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class TemporalResnetBlock(nnx.Module):
+    """The residual block along frames; its norms span all frames (diffusers `TemporalResnetBlock`)."""
+
+    def __init__(self, init: Init, channels: int, embedding_dim: int | None, epsilon: float):
+        whole = embedding_dim is None  # in the VAE
+        self.norm1 = GroupNorm(init, channels, epsilon)
+        self.conv1 = TemporalConv(init, channels, channels, whole=whole)
+        if embedding_dim is not None:
+            self.time_emb_proj = Linear(init, embedding_dim, channels)
+        self.norm2 = GroupNorm(init, channels, epsilon)
+        self.conv2 = TemporalConv(init, channels, channels, whole=whole)
+
+    def __call__(
+        self, x: Float[Array, "b f p c"], embedding: Float[Array, "b e"] | None, execution: Execution
+    ) -> Float[Array, "b f p c"]:
+        h = self.conv1(nnx.silu(self.norm1(x)), execution)
+        if embedding is not None:
+            h += self.time_emb_proj(nnx.silu(embedding))[:, None, None]
+        return x + self.conv2(nnx.silu(self.norm2(h)), execution)
+
+
+class AlphaBlender(nnx.Module):
+    """Learned mixture of the spatial and the temporal branch (diffusers `AlphaBlender`, strategy "learned").
+
+    out = a spatial + (1 - a) temporal with a = sigmoid(mix_factor), or a = 1 - sigmoid(mix_factor) when `switched`.
+    """
+
+    def __init__(self, init: Init, initial: float, *, switched: bool = False):
+        self.mix_factor = nnx.Param(jnp.full((1,), initial, init.param_dtype))
+        self.switched = switched
+
+    def __call__(self, spatial: Float[Array, "..."], temporal: Float[Array, "..."]) -> Float[Array, "..."]:
+        mix = self.mix_factor[...].astype(jnp.float32)
+        alpha = jax.nn.sigmoid(-mix if self.switched else mix).astype(spatial.dtype)
+        return alpha * spatial + (1 - alpha) * temporal
+
+
+class SpatioTemporalResBlock(nnx.Module):
+    """Spatial residual block, temporal residual block, learned mixture (diffusers `SpatioTemporalResBlock`).
+
+    In the UNet the step embedding enters and the mixture starts at 0.5; in the VAE's decoder (`embedding_dim=None`)
+    there is none, the mixture starts at 0 and is switched.
+    """
+
+    def __init__(
+        self,
+        init: Init,
+        in_channels: int,
+        out_channels: int,
+        embedding_dim: int | None,
+        epsilon: float,
+        temporal_epsilon: float | None = None,
+    ):
+        in_vae = embedding_dim is None
+        self.spatial_res_block = ResnetBlock(init, in_channels, out_channels, embedding_dim, epsilon)
+        self.temporal_res_block = TemporalResnetBlock(init, out_channels, embedding_dim, temporal_epsilon or epsilon)
+        self.time_mixer = AlphaBlender(init, 0.0 if in_vae else 0.5, switched=in_vae)
+
+    def __call__(
+        self,
+        x: Float[Array, "b f h w cin"],
+        embedding: Float[Array, "b e"] | None = None,
+        execution: Execution = DEFAULT,
+    ) -> Float[Array, "b f h w cout"]:
+        batch, frames, height = x.shape[:3]
+        per_frame = None if embedding is None else jnp.repeat(embedding, frames, axis=0)
+        spatial = self.spatial_res_block(einops.rearrange(x, "b f h w c -> (b f) h w c"), per_frame)
+        spatial = execution.by_frame(einops.rearrange(spatial, "(b f) h w c -> b f (h w) c", b=batch))
+        temporal = self.temporal_res_block(execution.by_position(spatial), embedding, execution)
+        temporal = execution.by_frame(execution.by_position(temporal))
+        return einops.rearrange(self.time_mixer(spatial, temporal), "b f (h w) c -> b f h w c", h=height)
+
+
+class Downsample(nnx.Module):
+    """Convolution of stride 2 (diffusers `Downsample2D`): the UNet's pads (1, 1), the VAE encoder's (0, 1)."""
+
+    def __init__(self, init: Init, channels: int, padding: tuple[int, int]):
+        self.conv = Conv(init, channels, channels, 3, stride=2, padding=(padding,) * 2)
+
+    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 c"]:
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Each position repeated 2 x 2, then a convolution (diffusers `Upsample2D`)."""
+
+    def __init__(self, init: Init, channels: int):
+        self.conv = Conv(init, channels, channels, 3, padding=1)
+
+    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 c"]:
+        return self.conv(einops.repeat(x, "... h w c -> ... (h 2) (w 2) c"))
