@@ -42,12 +42,12 @@ class SamplingConfig:
     guidance_scale: Annotated[float, Field(ge=1, le=100)] = 2.0  # 1 turns guidance off and halves the work
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     fusion: FusionMode = "progressive"
-    window_size: Annotated[int, Field(ge=2)] | None = None  # None: the checkpoint's own
-    window_overlap: Annotated[int, Field(ge=0)] | None = None  # None: 6, or less where the window is small
-    group_size: Annotated[int, Field(ge=1)] = 1  # windows that one device predicts together
+    window_size: Annotated[int, Field(ge=2, le=1024)] | None = None  # None: the checkpoint's own
+    window_overlap: Annotated[int, Field(ge=0, lt=1024)] | None = None  # None: 6, or less for a small window
+    group_size: Annotated[int, Field(ge=1, le=1024)] = 1  # windows that one device predicts together
     periodic_noise: bool = False  # repeat the noise of one window along time, as the official release does
-    decode_chunk_size: Annotated[int, Field(ge=1)] = 8
-    decode_overlap: Annotated[int, Field(ge=0)] | None = None  # None: a quarter of the chunk; 0 with official fusion
+    decode_chunk_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    decode_overlap: Annotated[int, Field(ge=0, lt=1024)] | None = None  # None: a quarter of the chunk; official: 0
     fps: Annotated[int, Field(ge=1, le=1000)] = 7  # a condition of the model, not the rate of the output
     motion_bucket_id: Annotated[int, Field(ge=0, le=1023)] = 127
     noise_aug_strength: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -174,7 +174,8 @@ class MimicMotionPipeline:
             **options: fields of `SamplingConfig`.
 
         Raises:
-            InputError: sizes that do not fit the networks or each other, unknown or impossible options.
+            InputError: sizes that do not fit the networks or each other, unknown or impossible options, a result that
+                is not a number.
         """
         if output_type not in ("np", "latent"):
             raise InputError(f"output_type must be 'np' or 'latent', not '{output_type}'.")
@@ -208,6 +209,9 @@ class MimicMotionPipeline:
             noise: as in `__call__`.
             noise_aug: as in `__call__`.
             progress: as in `__call__`.
+
+        Raises:
+            InputError: as `__call__`.
         """
         images = image[None] if np.ndim(image) == 3 else image
         poses = pose_images if len(pose_images.shape) == 5 else PoseBatch([pose_images])
@@ -215,7 +219,7 @@ class MimicMotionPipeline:
         batch, num_frames = poses.shape[:2]
         seeds = np.full(batch, config.seed) if seeds is None else np.asarray(seeds)
         plan = config.plan(num_frames, self.config.window_size)
-        padded = _padded_frames(int(plan.indices.max()) + 1, plan.indices.shape[1])
+        padded = padded_frames(plan)
         capacity = config.plan(padded, self.config.window_size).num_windows
 
         with self._precision():
@@ -225,7 +229,7 @@ class MimicMotionPipeline:
             features = self._pose_features(poses, padded, progress)
             start = self._initial_noise(seeds, padded, image_latents.shape[1:], plan, config, noise)
             latents = self._denoise(start, context, image_latents, features, plan, capacity, config, progress)
-        return np.asarray(latents)[:, :num_frames]
+        return _check_finite(np.asarray(latents)[:, :num_frames])
 
     def decode(
         self, latents: Float[np.ndarray, "b f h w c"], config: SamplingConfig, progress: bool = False
@@ -233,6 +237,9 @@ class MimicMotionPipeline:
         """Yield frames in [0, 1] in order, so that a long video never lies in memory whole.
 
         Each device decodes a chunk of each sample at a time, while the caller has the frames of the chunks before.
+
+        Raises:
+            InputError: frames that are not numbers.
         """
 
         def decode(chunks: Float[np.ndarray, "n t h w c"]) -> Float[jax.Array, "n t height width 3"]:
@@ -243,7 +250,7 @@ class MimicMotionPipeline:
         with tqdm(total=latents.shape[1], desc="decoding", unit="frame", disable=not progress) as bar:
             for frames in decode_in_chunks(decode, latents, size, overlap, together):
                 bar.update(frames.shape[1])
-                yield frames
+                yield _check_finite(frames)
 
     def _check_sizes(self, images: np.ndarray, poses: "np.ndarray | PoseBatch") -> None:
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
@@ -384,9 +391,20 @@ def lay_out_windows(
     return windows, per_device * parallel
 
 
-def _padded_frames(num_frames: int, window_size: int) -> int:
-    """Frames that the arrays are padded to, so that videos of similar length share a program."""
+def padded_frames(plan: WindowPlan) -> int:
+    """Frames that the arrays of a video are padded to, so that videos of similar length share a program."""
+    num_frames, window_size = int(plan.indices.max()) + 1, plan.indices.shape[1]
     return num_frames if num_frames == window_size else bucket(-(-num_frames // 4)) * 4
+
+
+def _check_finite(values: np.ndarray) -> np.ndarray:
+    """Refuse what is no picture: as pixels it would look like a video that has merely turned out badly."""
+    if not np.isfinite(values).all():
+        raise InputError(
+            "the result is not a number: the weights are damaged (fetch or convert them again), or an option such as "
+            "guidance_scale is out of all proportion."
+        )
+    return values
 
 
 def _slice_length(steps: int) -> int:

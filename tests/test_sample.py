@@ -12,7 +12,7 @@ from PIL import Image
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.checkpoint import save_checkpoint
-from mimicmotion_jax.generate import GenerateConfig, load_options
+from mimicmotion_jax.generation.options import GenerateConfig, load_options
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.demo import demo_motion, demo_reference
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
@@ -62,9 +62,29 @@ def test_a_video_keeps_frame_rate_and_length(folder, tmp_path, monkeypatch):
     assert open_video(tmp_path / "out_pose.mp4").num_frames == 5
 
 
+@pytest.mark.parametrize(
+    ("output", "stem"),
+    [("frames/%05d.png", "frames_pose"), ("v1.2.gif", "v1.2_pose"), ("take.1/%03d.png", "take.1_pose")],
+)
+def test_the_pose_lies_beside_what_appears(folder, tmp_path, monkeypatch, output, stem):
+    assert run(monkeypatch, *one_video(folder, tmp_path / output, "--save-pose", "max_frames=2")) == 0
+    appears = output.partition("/")[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([appears, f"{stem}.mp4", f"{stem}.npz"])
+    assert open_video(tmp_path / appears).num_frames == open_video(tmp_path / f"{stem}.mp4").num_frames == 2
+
+
+@pytest.mark.parametrize("name", ["out_pose.npz", "out_pose.mp4"])
+def test_a_pose_that_cannot_be_written_is_told_before_the_work(folder, tmp_path, monkeypatch, capsys, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=rf"{name}.* is a folder"):
+        run(monkeypatch, *one_video(folder, tmp_path / "out.mp4", "--save-pose"))
+    assert "denoising" not in capsys.readouterr().err
+
+
 def test_frames_of_the_file_are_those_of_the_pipeline(folder, tiny_pipeline, tmp_path, monkeypatch):
     """PNG keeps every level, so files and library can be compared exactly."""
-    from mimicmotion_jax.generate import GenerateConfig, Job, Preparer
+    from mimicmotion_jax.generation.job import Job
+    from mimicmotion_jax.generation.preparing import Preparer
     from mimicmotion_jax.pose.render import DrawnPoses
 
     run(monkeypatch, *one_video(folder, tmp_path / "frames", "--devices", 1))
@@ -141,6 +161,18 @@ def test_jobs_are_batched_resumed_and_reported(folder, tmp_path, monkeypatch, ca
     assert run(monkeypatch, *arguments) == 1
     assert {path.name: path.stat().st_mtime_ns for path in videos.iterdir()} == before
     assert "denoising" not in capsys.readouterr().err
+
+
+def test_jobs_of_numbered_pictures_are_resumed(folder, tmp_path, monkeypatch, capsys):
+    inputs = {"image": folder / "person.png", "image_pose": folder / "person.npz", "motion": folder / "dance.npz"}
+    line = {name: str(path) for name, path in inputs.items()} | {"output": "frames/%05d.png"}
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(line))
+    (tmp_path / "videos" / "frames").mkdir(parents=True)  # empty: nothing is done
+    arguments = ["--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path / "videos", *OPTIONS, "max_frames=2"]
+    for denoised in (True, False):
+        assert run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments) == 0
+        assert ("denoising" in capsys.readouterr().err) == denoised
+        assert open_video(tmp_path / "videos" / "frames").num_frames == 2
 
 
 def test_processes_share_the_jobs(folder, tmp_path, monkeypatch):
@@ -223,6 +255,25 @@ def test_bad_input_is_one_sentence(case, folder, tmp_path, monkeypatch):
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        (["--output-dir", "videos"], "--output-dir has no effect without --jobs"),
+        (["--distributed"], "--distributed has no effect without --jobs"),
+        (["--process-id", "0"], "--process-id has no effect without --jobs"),
+        (["--image-pose", "person.npz"], "--image-pose has no effect without --image"),
+        (["--jobs", "jobs.jsonl", "--output", "out.mp4"], "--output has no effect with --jobs"),
+        (["--jobs", "a", "--distributed", "--num-processes", "2"], "--num-processes has no effect with --distributed"),
+        (["--pose-only", "--jobs", "jobs.jsonl"], "--jobs has no effect with --pose-only"),
+        (["--pose-only", "--dtype", "float32"], "--dtype has no effect with --pose-only"),
+        (["--compile-only", "--devices", "2"], "--devices has no effect with --compile-only"),
+    ],
+)
+def test_a_switch_without_effect_is_refused(monkeypatch, switches, message):
+    with pytest.raises(InputError, match=message):
+        run(monkeypatch, *switches)
+
+
 def test_a_gif_too_fast_is_refused_before_the_work(folder, tmp_path, monkeypatch, capsys):
     motion = load_keypoints(folder / "dance.npz", fps=60)
     save_keypoints(motion, tmp_path / "fast.npz")
@@ -240,30 +291,6 @@ def test_what_a_killed_run_left_is_cleared_away(folder, tmp_path, monkeypatch):
 def test_a_heavy_crop_is_announced(folder, tmp_path, monkeypatch, capsys):
     run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "size=[128,64]", "max_frames=2"))
     assert "only 30 % of the picture fits into 128x64" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "no jobs"),
-        ("{", "line 1 is not JSON"),
-        ('{"image": "a.png"}', "motion"),
-        ('{"image": "a.png", "motion": "b.mp4", "sead": 1}', "sead"),
-        ('{"image": "a.png", "motion": "b.mp4"}\n{"image": "a.png", "motion": "b.mp4"}', "another job writes"),
-    ],
-)
-def test_a_bad_job_file_is_explained(text, message, folder, tmp_path, monkeypatch):
-    (tmp_path / "jobs.jsonl").write_text(text)
-    with pytest.raises(InputError, match=message):
-        run(
-            monkeypatch,
-            "--checkpoint",
-            folder / "checkpoint",
-            "--jobs",
-            tmp_path / "jobs.jsonl",
-            "--output-dir",
-            tmp_path,
-        )
 
 
 def test_the_shell_sees_one_line_and_an_exit_status(tmp_path):
@@ -290,3 +317,54 @@ def test_one_frame_video_as_motion(folder, tmp_path, monkeypatch, golden):
     else:
         assert run(monkeypatch, *arguments) == 0
         assert open_video(tmp_path / "out.mp4").num_frames == 1
+
+
+@pytest.mark.parametrize(
+    ("motion", "output", "more", "lost"),
+    [
+        ("dance.mp4", "dance.mp4", [], "dance.mp4"),
+        ("link.mp4", "dance.mp4", [], "link.mp4"),
+        ("dance.mp4", "link.mp4", [], "dance.mp4"),
+        ("k_pose.npz", "k.mp4", ["--save-pose"], "k_pose.npz"),
+        ("frames", "frames/%05d.png", [], "frames"),
+        ("frames/0.png", "frames", [], "frames/0.png"),
+    ],
+)
+def test_an_input_is_never_overwritten(folder, tmp_path, monkeypatch, motion, output, more, lost):
+    with open_writer(tmp_path / "dance.mp4", 30, 64, 64) as writer:
+        writer.write(np.zeros((2, 64, 64, 3), np.uint8))
+    (tmp_path / "link.mp4").symlink_to("dance.mp4")
+    (tmp_path / "k_pose.npz").write_bytes((folder / "dance.npz").read_bytes())
+    (tmp_path / "frames").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "frames" / "0.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(InputError, match=rf"would destroy the input .*{lost}; give another output"):
+        run(monkeypatch, *one_video(folder, tmp_path / output, "--motion", tmp_path / motion, *more))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("number", [0, -2])
+def test_no_processes_are_refused(folder, tmp_path, monkeypatch, number):
+    (tmp_path / "jobs.jsonl").write_text('{"image": "a.png", "motion": "b.mp4"}')
+    arguments = ["--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path, f"--num-processes={number}"]
+    with pytest.raises(InputError, match=f"--num-processes {number} leaves nobody"):
+        run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments)
+
+
+@pytest.mark.parametrize("with_checkpoint", [True, False])
+def test_poses_alone_are_those_of_the_video(folder, tmp_path, monkeypatch, capsys, with_checkpoint):
+    """Without a checkpoint the full model's sizes hold, whose sides are multiples of 64."""
+    first = 0 if with_checkpoint else 2  # leaves --checkpoint out
+    made = one_video(folder, tmp_path / "a.mp4", "--save-pose", "max_frames=2")
+    alone = one_video(folder, tmp_path / "b.mp4", "--pose-only", "max_frames=2")[first:]
+    assert run(monkeypatch, *alone) == 0
+    err = capsys.readouterr().err
+    assert "frames (0.2 s): a person in 100%" in err
+    assert "denoising" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b_pose.mp4", "b_pose.npz"]
+    if with_checkpoint:
+        assert run(monkeypatch, *made) == 0
+        assert (tmp_path / "a_pose.mp4").read_bytes() == (tmp_path / "b_pose.mp4").read_bytes()
+    else:
+        with pytest.raises(InputError, match="multiples of 64"):
+            run(monkeypatch, *alone, "size=[80,80]")

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mimicmotion_jax.ahead import one_ahead
+from mimicmotion_jax.generation.ahead import one_ahead
 
 
 def test_same_items_one_ahead():

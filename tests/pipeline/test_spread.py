@@ -7,10 +7,10 @@ import pytest
 
 from mimicmotion_jax import MimicMotionPipeline, sharding, stages
 from mimicmotion_jax.compiled import CompileReport, compile_report
-from mimicmotion_jax.generate import GenerateConfig
+from mimicmotion_jax.generation.options import GenerateConfig
+from mimicmotion_jax.generation.program import abstract_networks, compile_only, lower_denoising
 from mimicmotion_jax.models import attention, layers
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.program import abstract_networks, lower_denoising
 
 TINY = ModelConfig.tiny()  # windows of 8 frames
 
@@ -105,9 +105,17 @@ def test_work_per_device(windows):
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)
 
 
+@pytest.mark.parametrize(("max_frames", "frames", "windows"), [(None, 7, 1), (7, 7, 1), (8, 8, 2), (12, 12, 2)])
+def test_compiled_is_what_a_run_of_as_many_frames_compiles(max_frames, frames, windows):
+    """The reference's frame comes on top; windows of 8, of which 2 overlap and one is the reference's."""
+    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=2, max_frames=max_frames)
+    report = compile_only(config, TINY, "float32")
+    assert (report["frames"], report["windows"]) == (frames, windows)
+
+
 def test_memory_hardly_grows_with_the_length():
     """What a frame more takes on the device: its latents, and PoseNet's features before their projection."""
-    totals = {frames: denoising_report(frames, 1).memory.total for frames in (26, 206)}
-    per_frame = (totals[206] - totals[26]) / 180
+    short, long = 28, 224  # to which others are padded
+    per_frame = (denoising_report(long, 1).memory.total - denoising_report(short, 1).memory.total) / (long - short)
     latents, features = 8 * 8 * 4 * 4, 8 * 8 * TINY.pose_net.channels[-1] * 4
     assert per_frame < features + 4 * latents

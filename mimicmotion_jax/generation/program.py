@@ -11,11 +11,11 @@ from mimicmotion_jax import sharding, stages
 from mimicmotion_jax.compiled.report import compile_report
 from mimicmotion_jax.compiled.topologies import topology_devices
 from mimicmotion_jax.diffusion.sampler import group_plan
-from mimicmotion_jax.generate import GenerateConfig
+from mimicmotion_jax.generation.options import GenerateConfig
 from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.pipeline import lay_out_windows
+from mimicmotion_jax.pipeline import lay_out_windows, padded_frames
 from mimicmotion_jax.video.image import target_size
 
 
@@ -25,8 +25,8 @@ def compile_only(
     """Compile denoising and decoding of one video and report what each takes, as plain dictionaries for JSON.
 
     Args:
-        config: size, fusion, steps, group and chunk sizes; `max_frames` is the length of the video, by default that of
-            one window.
+        config: size, fusion, steps, group and chunk sizes; `max_frames` is the length of the video, by default as many
+            as fit one window beside the reference's frame.
         model: sizes of the networks.
         dtype: of parameters and computation.
         topology: devices that need not be there, such as "v5e:2x4" or "h100:1"; None is the local devices.
@@ -39,8 +39,8 @@ def compile_only(
     height, width = target_size(9, 16, config.resolution, config.size or config.aspect, model.size_multiple)
     networks = abstract_networks(model, jnp.dtype(dtype), mesh)
     sizes = {name: sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(net)) for name, net in networks.items()}
-    num_frames = config.max_frames or model.window_size
-    denoising, rounds = lower_denoising(config, model, networks, num_frames, height, width, mesh)
+    num_frames = config.max_frames or max((config.window_size or model.window_size) - 1, 1)
+    denoising, rounds = lower_denoising(config, model, networks, 1 + num_frames, height, width, mesh)
     scale = model.vae.downscale
     chunks = (mesh.size, config.decode_chunk_size, height // scale, width // scale, model.vae.latent_channels)
     apart = jax.ShapeDtypeStruct(chunks, jnp.float32, sharding=sharding.by_window(mesh))
@@ -49,6 +49,7 @@ def compile_only(
         "topology": topology or mesh.devices.flat[0].device_kind,
         "devices": mesh.size,
         "frames": num_frames,
+        "windows": config.plan(1 + num_frames, model.window_size).num_windows,
         "height": height,
         "width": width,
         "network_bytes": sizes,
@@ -73,14 +74,14 @@ def lower_denoising(
 ) -> tuple[jax.stages.Lowered, int]:
     """The denoising loop as `pipeline` calls it, for a batch of one; and how many groups of windows a step predicts.
 
-    The latter is an argument of the program, not part of it.
+    The latter is an argument of the program, not part of it. `num_frames` counts the reference's.
     """
     unet = networks["unet"]
     plan = config.plan(num_frames, model.window_size)
-    window_size, total = plan.indices.shape[1], int(plan.indices.max()) + 1
+    window_size, total = plan.indices.shape[1], padded_frames(plan)
     h, w, channels = height // model.vae.downscale, width // model.vae.downscale, model.vae.latent_channels
     windows, group = lay_out_windows(mesh, model, config, plan.num_windows, (1, total, h, w, channels))
-    groups = group_plan(plan, group, plan.num_windows)
+    groups = group_plan(plan, group, config.plan(total, model.window_size).num_windows)
     grouped = jax.tree.map(lambda x: _leaf(np.shape(x), np.asarray(x).dtype, windows), groups)
     dtype, guided = unet.conv_in.kernel.dtype, config.guidance_scale > 1
     conditions = jax.eval_shape(

@@ -1,0 +1,1 @@
+"""From files to files: a picture and a motion on disk become a video on disk, one or many."""

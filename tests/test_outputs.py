@@ -1,0 +1,26 @@
+"""What is written for a job, under the names that people give."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mimicmotion_jax.generation.job import Prepared
+from mimicmotion_jax.generation.options import GenerateConfig
+from mimicmotion_jax.generation.outputs import open_output
+from mimicmotion_jax.pose.demo import demo_motion
+from mimicmotion_jax.video.decode import open_video
+
+sys.path.insert(0, str(Path(__file__).parent / "video"))
+from video_clips import click_track, ramp, write_clip
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "A.MP4"])
+def test_sound_comes_along_whatever_the_case_of_the_name(tmp_path, name):
+    source = write_clip(tmp_path / "source.mp4", ramp(25, 64, 64), sound=click_track(1, 48_000))
+    picture = np.zeros((64, 64, 3), np.uint8)
+    item = Prepared(picture, demo_motion(26, 25, 64, 64), tmp_path / name, seed=0, sound=source)
+    with open_output(item, GenerateConfig()) as writer:
+        writer.write(ramp(25, 64, 64))
+    assert open_video(tmp_path / name).has_audio
