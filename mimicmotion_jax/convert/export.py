@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from etils import epath
 from tqdm import tqdm
 
 from mimicmotion_jax.checkpoint import read_config, read_group, stored_groups
+from mimicmotion_jax.checkpoint.files import StoredTensor
 from mimicmotion_jax.convert.engine import DTYPES, Leaf, network_leaves, to_torch
 from mimicmotion_jax.convert.svd_files import MODEL_INDEX, SCHEDULER, preprocessor
 from mimicmotion_jax.convert.tables import TABLES
@@ -83,8 +84,7 @@ def export_torch(
                         bar.update(tensor.nbytes)
 
 
-# Groups of stored tensors: shape and dtype by path.
-_Groups = Sequence[Mapping[str, Mapping[str, Any]]]
+_Groups = Sequence[Mapping[str, StoredTensor]]
 
 
 def _stored(checkpoint: epath.PathLike, name: str, leaves: Mapping[str, Leaf]) -> _Groups:
@@ -93,7 +93,7 @@ def _stored(checkpoint: epath.PathLike, name: str, leaves: Mapping[str, Leaf]) -
 
 def _specs(groups: _Groups, leaves: Mapping[str, Leaf], dtype: str | None) -> list[Spec]:
     return [
-        Spec(leaves[path].key, leaves[path].torch_shape, dtype or stored["dtype"])
+        Spec(leaves[path].key, leaves[path].torch_shape, dtype or stored.dtype)
         for group in groups
         for path, stored in group.items()
     ]
@@ -118,7 +118,7 @@ def _tensors(
     device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     for number, group in enumerate(groups):
         target = {
-            path: jax.ShapeDtypeStruct(leaves[path].shape, np.dtype(stored["dtype"]), sharding=device)
+            path: jax.ShapeDtypeStruct(leaves[path].shape, np.dtype(stored.dtype), sharding=device)
             for path, stored in group.items()
         }
         arrays = read_group(checkpoint, name, number, target)

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from mimicmotion_jax.convert.sources import (
 )
 from mimicmotion_jax.convert.tables import TABLES
 from mimicmotion_jax.convert.torch_files import Entry, TensorFile
-from mimicmotion_jax.directories import check_space
+from mimicmotion_jax.directories import check_space, sha256_file
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig, VAEConfig
@@ -148,17 +147,17 @@ def _nbytes(entry: Entry, dtype: str | None) -> int:
 
 @contextlib.contextmanager
 def _hashing(files: Sequence[TensorFile]) -> Iterator[Mapping[TensorFile, "concurrent.futures.Future[str]"]]:
-    """sha256 of the files, computed beside the conversion."""
+    """sha256 of the files, computed beside the conversion; of one that is damaged its result is the `InputError`."""
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         try:
-            yield {file: executor.submit(_sha256, file.path) for file in files}
+            yield {file: executor.submit(_verified_sha256, file) for file in files}
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _verified_sha256(file: TensorFile) -> str:
+    file.verify()
+    return sha256_file(file.path)
 
 
 def _describe(file: TensorFile, sha256: str) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import math
 import pickle
 import re
 import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.errors import InputError, root_cause
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +69,13 @@ class TensorFile(abc.ABC):
     @abc.abstractmethod
     def read(self, keys: Iterable[str]) -> Mapping[str, "torch.Tensor"]:
         """Tensors by key, mapped from the file: drop them all, and the memory of their pages is given back."""
+
+    def verify(self) -> None:  # noqa: B027 (safetensors have no checksums)
+        """Compare the whole file with its checksums, where its format has any: damaged numbers are numbers too.
+
+        Raises:
+            InputError: it is not as it was written.
+        """
 
 
 def open_tensor_file(name: str, path: Path) -> TensorFile:
@@ -138,6 +147,24 @@ class PickleFile(TensorFile):
         """Tensors by key, mapped from the file unless it is in torch's format of before 2020."""
         tensors = self._loaded or self._load()
         return {key: tensors[key] for key in keys}
+
+    def verify(self) -> None:
+        """Compare the records of a zip with their CRC-32, which torch's loader does not look at.
+
+        Raises:
+            InputError: one is not as it was written.
+        """
+        if not self._mappable:
+            return
+        try:
+            with zipfile.ZipFile(self.path) as records:
+                # All zero: `torch.serialization.set_crc32_options(False)` has left them out.
+                checked = any(record.CRC for record in records.infolist())
+                damaged = records.testzip() if checked else None
+        except (*_MALFORMED, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{self.name} is damaged ({root_cause(error)}); fetch it again.") from None
+        if damaged is not None:
+            raise InputError(f"{self.name} is damaged (its record {damaged} has another checksum); fetch it again.")
 
     def _load(self) -> Mapping[str, "torch.Tensor"]:
         import torch

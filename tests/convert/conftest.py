@@ -47,7 +47,7 @@ def make_modules() -> dict[str, nn.Module]:
         ),
         "pose_net": make_pose_net(32),
         "vae": AutoencoderKLTemporalDecoder(
-            block_out_channels=(32, 64), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1
+            block_out_channels=(32, 32, 32, 64), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1
         ),
         "image_encoder": CLIPVisionModelWithProjection(
             CLIPVisionConfig(

@@ -1,91 +1,12 @@
 """Fetching from a hub: a server on this machine that answers as the real one does, and one that is not there."""
 
-import contextlib
 import hashlib
-import http.server
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from hub_server import REPOSITORY, python, serve
 
 from mimicmotion_jax.checkpoint import read_config, read_manifest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(http.server.ThreadingHTTPServer):
-    """Serves `files` by `owner/name/path`; `fetched` records what was downloaded."""
-
-    def __init__(self, files: dict[str, Path]):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.fetched = files, []
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body: bool):
-        repository, _, file = self.path.lstrip("/").partition("/resolve/main/")
-        path = self.server.files.get(f"{repository}/{file}")
-        if repository == "them/gated":
-            self.refuse(403, "GatedRepo")
-        elif repository not in ("them/svd", "them/motion"):
-            self.refuse(401, "RepoNotFound")
-        elif path is None:
-            self.refuse(404, "EntryNotFound")
-        else:
-            content = path.read_bytes()
-            self.send_response(200)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if body:
-                self.server.fetched.append(f"{repository}/{file}")
-                self.wfile.write(content)
-
-    def refuse(self, status: int, code: str):
-        self.send_response(status)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *arguments):
-        pass
-
-
-@contextlib.contextmanager
-def serve(files: dict[str, Path]) -> Iterator[tuple[Hub, str]]:
-    with Hub(files) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server, f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def python(cache: Path, endpoint: str, *arguments: object, offline: bool = False) -> subprocess.CompletedProcess:
-    """A process whose hub is `endpoint`, as the hub's library reads this once when it is imported."""
-    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    env = {**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(REPOSITORY)}
-    env["HF_HUB_OFFLINE"] = str(int(offline))
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=240)
 
 
 def test_only_the_files_needed_are_fetched_and_the_cache_serves_without_network(made, tmp_path):

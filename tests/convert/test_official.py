@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import runpy
 import shutil
 import sys
@@ -97,7 +98,7 @@ def test_window_size_belongs_to_the_checkpoint(file, window_size, expected, copy
 
 
 def test_a_window_of_no_frames_is_refused(made, tmp_path):
-    with pytest.raises(InputError, match="window_size must be at least 2"):
+    with pytest.raises(InputError, match="window_size: input should be greater than or equal to 2, not 0"):
         run_convert(made.svd, made.motion, tmp_path / "out", window_size=0)
 
 
@@ -193,6 +194,14 @@ def truncate(copy):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def flip(copy):
+    """The lowest bits of some numbers, which stay finite."""
+    content = bytearray(copy.motion.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(byte ^ 1 for byte in content[middle : middle + 3000])
+    copy.motion.write_bytes(content)
+
+
 def swap_in_another_network(state):
     kept = {key.removeprefix("unet."): value for key, value in state.items()}
     state.clear()
@@ -217,12 +226,14 @@ BROKEN = {
         edit_motion(lambda s: s["unet.conv_out.weight"].fill_(float("inf"))),
         r"conv_out\.weight has values that are not finite",
     ),
-    "other sizes": (edit_json("vae/config.json", block_out_channels=[32, 96]), r"mis-shaped \(.*decoder"),
+    "other sizes": (edit_json("vae/config.json", block_out_channels=[32, 32, 32, 96]), r"mis-shaped \(.*decoder"),
     "no network of ours": (edit_json("unet/config.json", _class_name="UNet2DModel"), "UNet2DModel"),
     "malformed config": (lambda c: (c.svd / "unet/config.json").write_text("{"), "is not valid JSON"),
     "no config": (lambda c: (c.svd / "unet/config.json").unlink(), "lacks unet/config.json"),
     "no weights": (lambda c: (c.svd / VAE_FILE).unlink(), "lacks weights for the vae"),
     "truncated": (truncate, r"vae/diffusion_pytorch_model\.fp16\.safetensors is truncated"),
+    "flipped bits": (flip, r"MimicMotion\.pth is damaged \(.*\); fetch it again"),
+    "no scale of latents": (edit_json("vae/config.json", scaling_factor=math.nan), "scaling_factor: .*finite"),
     "no folder": (lambda c: shutil.rmtree(c.svd), "svd is neither a folder nor a hub id"),
     "no file": (lambda c: c.motion.unlink(), "MimicMotion.pth is neither a file nor a hub id"),
 }

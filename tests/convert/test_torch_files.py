@@ -86,6 +86,34 @@ def test_truncated_files_are_one_sentence(name, kept, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "a.safetensors"])
+def test_flipped_bits_are_found_where_there_are_checksums(name, tmp_path):
+    """In numbers, where nothing else could tell; the format of before 2020 has no checksums."""
+    path = tmp_path / name
+    FORMATS[name](TENSORS, path)
+    open_tensor_file(name, path).verify()
+    content = bytearray(path.read_bytes())
+    numbers = TENSORS["single"].numpy().tobytes()
+    content[content.index(numbers) + 400] ^= 1
+    path.write_bytes(content)
+    file = open_tensor_file(name, path)
+    assert not torch.equal(file.read(["single"])["single"], TENSORS["single"])
+    if name == "before_2020.pth":
+        file.verify()
+        return
+    with pytest.raises(InputError, match=rf"^{name} is damaged \(its record \S+/data/\d has another checksum\); fetch"):
+        file.verify()
+
+
+def test_torch_may_leave_the_checksums_out(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(TENSORS, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    open_tensor_file("x.pth", tmp_path / "x.pth").verify()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

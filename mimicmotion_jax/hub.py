@@ -30,8 +30,9 @@ class HubRepository:
             RepositoryNotFoundError,
         )
 
-        # The base of this error is that of the HTTP library in use, which differs among versions of huggingface_hub.
-        transport_errors = (*HfHubHTTPError.__bases__, OSError)
+        # The base of this error is that of the HTTP library in use, which differs among versions of huggingface_hub;
+        # hf_xet, which fetches large files, raises RuntimeError.
+        transport_errors = (*HfHubHTTPError.__bases__, OSError, RuntimeError)
         try:
             # Once unreachable, always so: else the choice among the variants would be a matter of luck.
             return Path(hf_hub_download(self.name, file, local_files_only=self._offline))
@@ -65,3 +66,19 @@ class HubRepository:
                 "it in the cache; connect to the network or give what you fetched elsewhere."
             )
         return InputError(f"{self.name} on the hub lacks {what}; check the name.")
+
+
+def fetch(repo_id: str, *files: str) -> list[Path]:
+    """Files of a repository, all of which it must have; paths in the cache.
+
+    Raises:
+        InputError: as `HubRepository.get`; the repository lacks one, or cannot be reached and the cache has it not.
+    """
+    repository = HubRepository(repo_id)
+    paths = []
+    for file in files:
+        path = repository.get(file)
+        if path is None:
+            raise repository.missing(file)
+        paths.append(path)
+    return paths
