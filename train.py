@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   python train.py --config configs/train_paper.yaml checkpoint=checkpoints/svd data.dataset=gs://bucket/dances
   python train.py --config configs/train_paper.yaml --compile-only --topology v5p:2x2x2
 
-run the same command again to go on where a run stopped. On several hosts start it on each: SLURM is recognised,
+run the same command again to go on where a run stopped. On several hosts start it on each: SLURM's srun is recognised,
 --distributed suits a Cloud TPU pod, --coordinator and its like everything else.
 """
 
@@ -58,7 +58,8 @@ def main() -> int:
     if not joined and config.mesh.given_devices <= available_cores():
         split_cpu(config.mesh.given_devices)
     enable_compilation_cache()
-    stopped_by = Run(config).train()
+    run = Run(config)
+    stopped_by = run.train()
     return 0 if stopped_by is None else 128 + signal.Signals(stopped_by)
 
 

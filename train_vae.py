@@ -34,7 +34,8 @@ def main() -> int:
     log_to_stderr(libraries=logging.CRITICAL)  # what goes wrong is told in our words
     config = load_config(VAETrainConfig, args.config, args.options)
     enable_compilation_cache()
-    stopped_by = VAERun(config).train()
+    run = VAERun(config)
+    stopped_by = run.train()
     return 0 if stopped_by is None else 128 + signal.Signals(stopped_by)
 
 

@@ -1,10 +1,13 @@
 """Joining the processes of a run: Cloud TPU pods, SLURM, or addresses given by hand."""
 
+import inspect
 import os
 
 import jax
 
 from mimicmotion_jax.errors import InputError
+
+_SLURM_TASKS = "SLURM_STEP_NUM_TASKS"  # set by srun; SLURM_NTASKS is set in a batch script too, which is one process
 
 
 def initialize(
@@ -12,11 +15,16 @@ def initialize(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    shutdown_timeout: int | None = None,
 ) -> bool:
     """Call `jax.distributed.initialize` where there is more than one process; before anything else touches jax.
 
-    Addresses given by hand go first. Without them a SLURM job of several tasks is recognised by its environment;
-    `distributed` asks jax to find out by itself, as on a Cloud TPU pod.
+    Addresses given by hand go first. Without them several tasks that SLURM's srun has started are recognised by their
+    environment; `distributed` asks jax to find out by itself, as on a Cloud TPU pod.
+
+    A process that has come to its end waits for the others; when `shutdown_timeout` (seconds) is over, jax ends them
+    all. None is jax's 300 s, right for processes that work together: where one has failed, the others wait in vain.
+    A process that dies without a word ends the others in any case, after jax's 100 s without a heartbeat.
 
     Returns:
         whether there are other processes.
@@ -32,14 +40,23 @@ def initialize(
         )
     if by_hand and not 0 <= process_id < num_processes:
         raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
-    if not (by_hand or distributed or int(os.environ.get("SLURM_NTASKS", "1")) > 1):
+    slurm_tasks = os.environ.get(_SLURM_TASKS, "1")
+    if not (by_hand or distributed or slurm_tasks != "1"):
         return False
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(coordinator, num_processes, process_id, **_patience(shutdown_timeout))
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
+        which = "" if slurm_tasks == "1" else f" that {_SLURM_TASKS}={slurm_tasks} announces"
         raise InputError(
-            f"the processes could not be joined ({reason}): no cluster was recognised, or another process cannot be "
-            "reached; see --help for how to say where they are."
+            f"the processes{which} could not be joined ({reason}): no cluster was recognised, or another process "
+            "cannot be reached; see --help for how to say where they are."
         ) from None
     return True
+
+
+def _patience(shutdown_timeout: int | None) -> dict[str, int]:
+    """As jax's option, which came after 0.8.0; before it the 300 s are fixed."""
+    name = "shutdown_timeout_seconds"
+    known = name in inspect.signature(jax.distributed.initialize).parameters
+    return {name: shutdown_timeout} if known and shutdown_timeout is not None else {}

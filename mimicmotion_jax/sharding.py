@@ -15,21 +15,32 @@ Training has three as well, and parameters that are not on every device whole:
              parameters cut up as well
 """
 
+import collections
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models import cudnn
 from mimicmotion_jax.models.execution import Attend, Execution
 
 WINDOWS, BRANCHES = "windows", "branches"
 DATA, FSDP, FRAMES = "data", "fsdp", "frames"
 _SAMPLES = (DATA, FSDP)
 _SMALL = 2**14  # parameters of fewer elements are repeated: cutting them up costs more than it saves
+
+
+class Rows(NamedTuple):
+    """A process's part of a batch."""
+
+    rows: tuple[int, ...]  # of the batch, ascending
+    share: int  # which of the shares this is; processes whose devices hold frames of the same samples have the same
+    num_shares: int
 
 
 def sampling_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -46,7 +57,9 @@ def sampling_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] 
     count = len(devices) if num_devices is None else num_devices
     if not 1 <= count <= len(devices):
         raise InputError(f"{count} devices were asked for, but there are {len(devices)}.")
-    return jax.make_mesh((count,), (WINDOWS,), devices=devices[:count], axis_types=(AxisType.Auto,))
+    # Some of the chips of a TPU slice need not form one, so their order is taken as it is.
+    laid = mesh_utils.create_device_mesh((count,), devices) if count == len(devices) else np.array(devices[:count])
+    return Mesh(laid, (WINDOWS,), axis_types=(AxisType.Auto,))
 
 
 def window_mesh(mesh: Mesh, num_windows: int, num_branches: int, num_frames: int, positions: int) -> Mesh:
@@ -96,7 +109,16 @@ def training_mesh(
             f"a mesh of data={data} x fsdp={fsdp} x frames={frames} needs {data * fsdp * frames} devices, but there "
             f"are {len(devices)}; change mesh.data, mesh.fsdp or mesh.frames."
         )
-    return jax.make_mesh((data, fsdp, frames), (DATA, FSDP, FRAMES), devices=devices, axis_types=(AxisType.Auto,) * 3)
+    # Neighbours of the mesh on neighbours of a TPU slice, whose sides an axis of the mesh may have to share.
+    laid = mesh_utils.create_device_mesh((data, fsdp, frames), devices, allow_split_physical_axes=True)
+    return Mesh(laid, (DATA, FSDP, FRAMES), axis_types=(AxisType.Auto,) * 3)
+
+
+def describe_mesh(mesh: Mesh) -> str:
+    """Devices and axes in words: "8 x NVIDIA H100 (mesh data=1 fsdp=8 frames=1)"."""
+    kinds = collections.Counter(device.device_kind for device in mesh.devices.flat)
+    devices = " and ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    return f"{devices} (mesh {' '.join(f'{name}={size}' for name, size in mesh.shape.items())})"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -185,12 +207,17 @@ def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
         return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
     sequences = (*samples, FRAMES)
+    here = jax.local_devices()
+    # The devices need not be there (a topology to compile for), nor in this process.
+    device = next((device for device in mesh.devices.flat if device in here), mesh.devices.flat[0])
+    capability = cudnn.compute_capability(device)
     return Execution(
         by_frame=lay(samples, FRAMES),
         by_position=lay(samples, None, FRAMES),
         by_sequence=lay(sequences),
         per_device=_per_device(mesh, PartitionSpec(sequences)),
-        platform=_platform(mesh),
+        platform=device.platform if capability is None else "cuda",
+        cudnn_attention=capability is not None and cudnn.runs_on(device),
         num_devices=mesh.size,
         remat=remat,
     )
@@ -204,27 +231,28 @@ def _per_device(mesh: Mesh, spec: PartitionSpec) -> Callable[[Attend], Attend]:
     return wrap
 
 
-def _platform(mesh: Mesh) -> str:
-    """Of the mesh's devices, which need not be there (a TPU topology)."""
-    device = mesh.devices.flat[0]
-    if device.platform == "gpu":
-        return "cuda" if "nvidia" in device.device_kind.lower() else "gpu"
-    return device.platform
+def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> Rows:
+    """The rows of a batch that a process's devices need.
 
+    They need not lie side by side: a mesh follows the wires of a TPU slice, not the processes. What a process reads
+    goes to its rows in their order; the order of a batch means nothing, samples are known by their index.
 
-def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:
-    """The share of a batch that this process's devices need, as (which share, of how many).
-
-    Processes whose devices hold frames of the same samples get the same share.
+    Args:
+        mesh: for training.
+        batch_size: of the whole batch.
+        process: None takes this one.
 
     Raises:
-        InputError: devices that do not lie in equal, contiguous shares.
+        InputError: processes that need unequal shares of the batch, or share some of their rows only.
     """
-    indices = shard_samples(mesh).addressable_devices_indices_map((batch_size,)).values()
-    rows = sorted({row for (part,) in indices for row in range(batch_size)[part]})
-    if rows != list(range(rows[0], rows[-1] + 1)) or batch_size % len(rows) or rows[0] % len(rows):
+    needed: dict[int, set[int]] = {}
+    for device, (part,) in shard_samples(mesh).devices_indices_map((batch_size,)).items():
+        needed.setdefault(device.process_index, set()).update(range(batch_size)[part])
+    shares = sorted({tuple(sorted(rows)) for rows in needed.values()})
+    if len({len(share) for share in shares}) > 1 or sum(len(share) for share in shares) != batch_size:
         raise InputError("the mesh does not give every process an equal share of the batch; change mesh.data or fsdp.")
-    return rows[0] // len(rows), batch_size // len(rows)
+    own = tuple(sorted(needed[jax.process_index() if process is None else process]))
+    return Rows(own, shares.index(own), len(shares))
 
 
 def global_batch(
@@ -238,15 +266,14 @@ def global_batch(
         local: this process's rows, by name.
         by_frame: names of arrays [B, F, ...], which are cut along the frames as well.
     """
-    share, _ = local_rows(mesh, batch_size)
+    place = {row: i for i, row in enumerate(local_rows(mesh, batch_size).rows)}
 
     def assemble(name: str, rows: np.ndarray) -> jax.Array:
         sharding = shard_frames(mesh) if name in by_frame else shard_samples(mesh)
-        first = share * len(rows)
 
         def part(index: tuple[slice, ...]) -> np.ndarray:
-            start, stop, _ = index[0].indices(batch_size)
-            return rows[start - first : stop - first][(slice(None), *index[1:])]
+            places = [place[row] for row in range(batch_size)[index[0]]]
+            return rows[places[0] : places[-1] + 1][(slice(None), *index[1:])]
 
         return jax.make_array_from_callback((batch_size, *rows.shape[1:]), sharding, part)
 

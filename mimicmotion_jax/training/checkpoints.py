@@ -8,11 +8,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from mimicmotion_jax.checkpoint.restoring import explain_damage
 from mimicmotion_jax.directories import absolute_path, check_space
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.errors import InputError, root_cause
 from mimicmotion_jax.training.state import TrainState
 
-# What orbax and tensorstore raise when a file cannot be written or read.
+# What orbax and tensorstore raise when a file cannot be written.
 _STORAGE_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
 
 
@@ -91,7 +92,11 @@ class RunCheckpoints:
             raise self._failed("the last checkpoint", error) from error
 
     def read_run(self) -> dict[str, Any]:
-        """What `save` was given as `run` in the newest checkpoint."""
+        """What `save` was given as `run` in the newest checkpoint.
+
+        Raises:
+            InputError: a damaged checkpoint.
+        """
         return self._restore(run=ocp.args.JsonRestore())["run"]
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -102,6 +107,7 @@ class RunCheckpoints:
 
         Raises:
             InputError: a damaged checkpoint, or one of another model or optimizer.
+            jax.errors.JaxRuntimeError: the devices' memory does not suffice.
         """
         items = self._restore(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         return items["state"], items["data"]
@@ -112,13 +118,15 @@ class RunCheckpoints:
 
     def _restore(self, **items: Any) -> Any:
         step = self.latest()
-        try:
+
+        def damaged(reason: str) -> str:
+            return (
+                f"{self.directory / str(step)} cannot be restored ({reason}); it is damaged or of another model or "
+                "optimizer: remove it to go on from the one before, or choose another output."
+            )
+
+        with explain_damage(damaged):
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except _STORAGE_ERRORS as error:
-            raise InputError(
-                f"{self.directory / str(step)} cannot be restored ({_reason(error)}); it is damaged or of another "
-                "model or optimizer: remove it to go on from the one before, or choose another output."
-            ) from error
 
     def _failed(self, what: str, error: Exception) -> InputError:
         self._manager.reload()  # what is on the disk counts, not what was meant to be
@@ -131,7 +139,4 @@ class RunCheckpoints:
 
 
 def _reason(error: Exception) -> str:
-    if "No space left" in str(error):
-        return "no space left on the device"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+    return "no space left on the device" if "No space left" in str(error) else root_cause(error)

@@ -48,7 +48,8 @@ class TrainConfig:
     checkpoint: str | None = None  # converted SVD or MimicMotion to start from; null starts from scratch
     encoders: str | None = None  # from scratch: a checkpoint to take VAE and CLIP from; null: random ones
     model: Literal["full", "tiny"] | ModelConfig = "full"  # sizes, from scratch
-    trainable: tuple[str, ...] = ("^unet", "^pose_net")  # regular expressions over names of parameters
+    # Regular expressions over names of parameters.
+    trainable: Annotated[tuple[str, ...], Field(min_length=1)] = ("^unet", "^pose_net")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     steps: Annotated[int, Field(ge=1)] = 10_000
     batch_size: Annotated[int, Field(ge=1)] = 8  # samples per step, over all devices

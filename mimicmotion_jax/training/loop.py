@@ -13,10 +13,11 @@ from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.directories import absolute_path
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.memory import explain_memory
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.encode import BY_FRAME, encode_pixels, take_encodings
-from mimicmotion_jax.training.networks import check_encodings, check_shapes, load_frozen, model_config
+from mimicmotion_jax.training.networks import check_encodings, check_sampling, check_shapes, load_frozen, model_config
 from mimicmotion_jax.training.objective import Encoded
 from mimicmotion_jax.training.outputs import Sampler, best_params, export_model
 from mimicmotion_jax.training.program import forward_flops
@@ -33,6 +34,11 @@ from mimicmotion_jax.training.stepping import Plan, run_steps
 
 logger = logging.getLogger(__name__)
 
+_LESS_MEMORY = (
+    "lower batch_size or raise accumulation, spread the run over more devices with mesh.fsdp or a sample with "
+    "mesh.frames, and leave remat=true"
+)
+
 
 class Run:
     """Everything a training run holds; the constructor fails before anything long starts where the input is wrong.
@@ -46,13 +52,15 @@ class Run:
         InputError: whatever is wrong with configuration, data, checkpoint or devices.
     """
 
+    @explain_memory(_LESS_MEMORY)
     def __init__(self, config: TrainConfig, progress: bool = True, devices: Sequence[jax.Device] | None = None):
         self.config, self.progress = config, progress and jax.process_index() == 0
         self.directory = absolute_path(config.output)
         self.mesh = sharding.training_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frames, devices)
         self.model = model_config(config)
         check_shapes(config, self.model, self.mesh)
-        share, num_shares = sharding.local_rows(self.mesh, config.batch_size)
+        check_sampling(config, self.model)
+        _, share, num_shares = sharding.local_rows(self.mesh, config.batch_size)
         self.loader = ClipLoader(
             config.data, config.batch_size, config.seed, share, num_shares, downscale=self.model.vae.downscale
         )
@@ -108,6 +116,7 @@ class Run:
         config = to_dict(self.config)
         return _plain({"config": config, "model": to_dict(self.model), "trained": sorted(self.trained)})
 
+    @explain_memory(_LESS_MEMORY)
     def train(self) -> int | None:
         """Go on to the last step, then export.
 
@@ -115,9 +124,11 @@ class Run:
             None, or the number of the signal that ended the run before that; everything is saved then.
 
         Raises:
-            InputError: a loss or gradient that is not finite, or a checkpoint that cannot be written.
+            InputError: a loss or gradient that is not finite, a checkpoint that cannot be written, or memory that does
+                not suffice.
         """
         config = self.config
+        self._say("training on %s", sharding.describe_mesh(self.mesh))
         plan = Plan(
             first=int(self.state.step),
             steps=config.steps,

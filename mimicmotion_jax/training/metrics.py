@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from etils import epath
 
 from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class MetricLog:
@@ -32,7 +35,7 @@ class MetricLog:
         except ImportError:
             raise InputError('training logs to TensorBoard: pip install "mimicmotion_jax[train]".') from None
         self._path = epath.Path(directory) / "metrics.jsonl"
-        self._lines = [line for line in _read_lines(self._path) if json.loads(line)["step"] <= step]
+        self._lines = _read_lines(self._path, step)
         self._write_all()
         self._board = Writer(str(epath.Path(directory) / "tensorboard"))
 
@@ -61,12 +64,24 @@ class MetricLog:
         write_file(self._path, "".join(line + "\n" for line in self._lines).encode())
 
 
-def _read_lines(path: epath.Path) -> list[str]:
-    """Complete lines: a run that was killed may have left half a one at the end."""
+def _read_lines(path: epath.Path, last_step: int) -> list[str]:
+    """The lines of steps up to `last_step`; a run that was killed may have left half a one at the end."""
     if not path.exists():
         return []
-    *lines, _ = path.read_text().split("\n")
-    return lines
+    *lines, _ = path.read_bytes().split(b"\n")
+    steps = [_step(line) for line in lines]
+    if damaged := steps.count(None):
+        # Not worth an error: a power cut leaves such lines, and the run itself goes on from its checkpoint.
+        logger.warning("%s: %d damaged line(s) dropped", path, damaged)
+    return [line.decode() for line, step in zip(lines, steps, strict=True) if step is not None and step <= last_step]
+
+
+def _step(line: bytes) -> int | None:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 class Stopwatch:

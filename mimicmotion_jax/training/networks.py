@@ -72,6 +72,19 @@ def check_shapes(config: TrainConfig, model: ModelConfig, mesh: Mesh) -> None:
             f"mesh.frames={frames} splits single samples over devices, which needs batch_size / accumulation = data x "
             f"fsdp = {shards}, not {config.batch_size // config.accumulation}; raise accumulation."
         )
+    sharding.local_rows(mesh, config.batch_size)  # refuses what the hosts could not load
+
+
+def check_sampling(config: TrainConfig, model: ModelConfig) -> None:
+    """See that the samples on the way can be made as asked, and videos with the result, which keeps the options.
+
+    Raises:
+        InputError: windows that this model cannot have.
+    """
+    try:
+        config.sampling.plan(1, model.window_size)
+    except InputError as error:
+        raise InputError(f"sampling.{error}") from None
 
 
 def check_encodings(config: TrainConfig) -> None:

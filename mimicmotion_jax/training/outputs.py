@@ -15,11 +15,13 @@ from jax.sharding import Mesh
 from mimicmotion_jax import checkpoint, sharding
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.loader import ClipLoader
+from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.networks import load_frozen
 from mimicmotion_jax.training.state import Params, Template, TrainState
+from mimicmotion_jax.training.stepping import unless_it_fails
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.encode import open_writer
 from mimicmotion_jax.video.image import target_size
@@ -54,10 +56,25 @@ class Sampler:
         loader.close()
 
     def __call__(self, step: int, params: Params, frozen_networks: dict[str, Any], directory: epath.Path) -> None:
-        """Write DIRECTORY/step_STEP_N.mp4. All processes call this; the first one generates."""
-        params, frozen_networks = _on_one_device((params, frozen_networks), jnp.dtype(self._config.dtype))
-        if jax.process_index() != 0:
+        """Write DIRECTORY/step_STEP_N.mp4. All processes call this; the first one generates.
+
+        Where memory or disk do not suffice, that is logged.
+
+        Raises:
+            jax.errors.JaxRuntimeError: with several processes, memory does not suffice to gather the parameters.
+        """
+        tolerance = unless_it_fails(f"samples of step {step}", _LESS_MEMORY)
+        trees, dtype = (params, frozen_networks), jnp.dtype(self._config.dtype)
+        if jax.process_count() == 1:
+            with tolerance:
+                self._make(step, *_on_one_device(trees, dtype), directory)
             return
+        gathered = _on_one_device(trees, dtype)  # by all together: where it fails for one, none can go on
+        if jax.process_index() == 0:
+            with tolerance:
+                self._make(step, *gathered, directory)
+
+    def _make(self, step: int, params: Params, frozen_networks: dict[str, Any], directory: epath.Path) -> None:
         pipeline = MimicMotionPipeline(
             self._model, **self._template.networks(params)._asdict(), **frozen_networks, mesh=sharding.sampling_mesh(1)
         )
@@ -72,6 +89,7 @@ class Sampler:
 
 
 _LABELS = ("reference", "pose", "generated", "true")
+_LESS_MEMORY = "lower sampling.decode_chunk_size or sampling.group_size, or set sample_every=null"
 
 
 def export_model(config: TrainConfig, model: ModelConfig, template: Template, params: Params, mesh: Mesh) -> None:
@@ -122,4 +140,4 @@ def _write_video(path: epath.Path, frames: np.ndarray, metadata: dict[str, str])
         local = Path(folder) / path.name
         with open_writer(local, _FPS, frames.shape[2], frames.shape[1], metadata=metadata, progress=False) as writer:
             writer.write(frames)
-        epath.Path(local).copy(path, overwrite=True)
+        write_file(path, local.read_bytes())

@@ -21,7 +21,7 @@ from mimicmotion_jax.training.objective import Networks
 Params = dict[str, jax.Array]  # by dotted path, "unet.conv_in.kernel"
 
 TRAINED = ("unet", "pose_net")
-# A context of one token leaves these without any effect, and so without gradient (see models/unet.py).
+# A context of one token leaves these without any effect, and so without gradient (see models/transformer.py).
 _WITHOUT_GRADIENT = re.compile(r"transformer_blocks\.\d+\.(norm2|attn2\.to_q|attn2\.to_k)\.")
 
 

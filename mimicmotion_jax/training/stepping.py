@@ -7,7 +7,7 @@ step before it.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import jax
@@ -15,6 +15,7 @@ from etils import epath
 from tqdm import tqdm
 
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.memory import explain_memory
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.interrupt import Interruption
 from mimicmotion_jax.training.metrics import MetricLog, Stopwatch
@@ -34,7 +35,7 @@ class Training(Protocol):
         """Start writing a checkpoint; nothing happens where there is one of this step."""
 
     def sample(self, step: int) -> None:
-        """Show what has been learned so far."""
+        """Show what has been learned so far; what fails there is not to end the run (see `unless_it_fails`)."""
 
     def export(self) -> None:
         """Write the result, after the last step."""
@@ -111,6 +112,21 @@ def _steps(training: Training, plan: Plan, log: MetricLog, interruption: Interru
             with watch.pause():
                 training.sample(step)
     return plan.steps
+
+
+@contextlib.contextmanager
+def unless_it_fails(what: str, advice: str) -> Iterator[None]:
+    """Around what only shows how far a run has come: where memory, disk or options fail it, that is logged, no more.
+
+    Args:
+        what: is made, for the message.
+        advice: what to change where memory does not suffice.
+    """
+    try:
+        with explain_memory(advice):
+            yield
+    except (InputError, OSError) as error:
+        logger.warning("%s could not be made, the run goes on: %s", what, error)
 
 
 class _Newest:

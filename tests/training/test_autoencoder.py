@@ -1,5 +1,6 @@
 """The VAE's training: the loss by PyTorch's formulas, resuming to the bit, and a checkpoint that others can use."""
 
+import dataclasses
 import json
 import os
 import re
@@ -231,7 +232,10 @@ def test_a_bad_step_changes_nothing(run):
 def test_result_encodes_training_videos_with_unit_variance(run):
     """As `prepare_data.py encode=` does it, and `train.py encoders=` takes its sizes from there."""
     model = Path(run.config.output) / "model"
-    config = model_config(load_config(TrainConfig, overrides=["model=tiny", f"encoders={model}"]))
+    config = load_config(TrainConfig, overrides=["model=tiny", f"encoders={model}"])
+    with pytest.raises(InputError, match="the strides of PoseNet multiply to 8, but the VAE has 2 pixels"):
+        model_config(config)
+    config = model_config(dataclasses.replace(config, model=run.model))
     assert config.vae.block_out_channels == (32, 32)
     encode = Encoder.load(model, 4)
     latents = np.concatenate([encode(record, SIZE, SIZE).latents for record in Records(run.config.data.dataset)])
@@ -280,3 +284,10 @@ def test_command_line_ends_in_one_line(tmp_path):
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*nowhere.*\n", done.stderr)
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_fail_do_not_end_the_run(run, monkeypatch, caplog):
+    monkeypatch.setattr(run, "validation", lambda *args: jnp.zeros(1 << 50))
+    run.sample(99)
+    (record,) = caplog.records
+    assert "reconstructions of step 99 could not be made, the run goes on: the device's memory" in record.getMessage()

@@ -1,6 +1,7 @@
 """Wrong input ends in one sentence before anything long starts, and loses nothing."""
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from etils import epath
 
@@ -21,7 +24,7 @@ from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 from mimicmotion_jax.training.networks import check_encodings, model_config
-from mimicmotion_jax.training.state import split_trainable
+from mimicmotion_jax.training.state import TrainState, split_trainable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (["mesh.frames=4", "batch_size=2"], r"raise accumulation"),
         (["mesh.frames=3", "mesh.fsdp=1", "mesh.data=1"], "needs 3 devices, but there are 4"),
         (["checkpoint=nowhere"], "holds no checkpoint"),
+        (["sampling.window_overlap=50"], r"^sampling\.window_overlap must lie between 0 and 2 for a window of 4"),
         (["trainable=[nothing]"], "no parameter matches 'nothing'"),
         (["trainable=['(']"], "no regular expression"),
         (["data.encodings=true", "objective.noise_aug_strength=0"], "encodings"),
@@ -57,6 +61,10 @@ def test_one_sentence_before_the_start(make_config, tmp_path, options, message):
         (["batch_size=5", "accumulation=2"], "must be a multiple of accumulation"),
         (["data.num_frames=1"], "at least 2"),
         (["objective.dropout=0.9"], "objective.dropout"),
+        (["trainable=[]"], "trainable: .* at least 1 item"),
+        (["optimizer.weight_decay=.inf"], r"optimizer\.weight_decay: input should be a finite number, not inf\.$"),
+        (["optimizer.eps=.inf"], r"optimizer\.eps: .*finite"),
+        (["optimizer.clip_norm=.nan"], r"optimizer\.clip_norm: .*finite"),
         (["data.encodings=true"], "noise augmentation acts on pixels"),
     ],
 )
@@ -127,6 +135,47 @@ def test_damaged_checkpoint(make_config, tmp_path):
     with pytest.raises(InputError, match="cannot be restored") as error:
         Run(config, progress=False, devices=jax.devices()[:1])
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """The checkpoints of a run, their files, and how to read them."""
+    folder = tmp_path_factory.mktemp("small")
+    params = {name: jnp.asarray(np.random.default_rng(0).normal(size=(200, 300)), jnp.float32) for name in "abc"}
+    state = TrainState(step=jnp.asarray(3), params=params, opt_state=(jnp.zeros(3),), ema={})
+    checkpoints = RunCheckpoints(folder, 1)
+    checkpoints.save(state, {"position": 7}, {"seed": 1})
+    checkpoints.finish()
+    checkpoints.close()
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    return folder, abstract
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_one_damaged_file_of_a_run_is_one_sentence(small_run, tmp_path, monkeypatch, kept):
+    """Whichever it is; and what orbax's other reads have to say afterwards is not shown."""
+    folder, abstract = small_run
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    told = {}
+    for number, file in enumerate(files):
+        damaged = tmp_path / str(number)
+        shutil.copytree(folder, damaged)
+        content = (damaged / file).read_bytes()
+        (damaged / file).write_bytes(content[: int(kept * len(content))])
+        checkpoints = RunCheckpoints(damaged, 1)
+        try:
+            assert checkpoints.read_run() == {"seed": 1}
+            checkpoints.restore(abstract)
+        except InputError as error:
+            told[file] = str(error)
+        finally:
+            checkpoints.close()
+    assert all("\n" not in text and "cannot be restored" in text for text in told.values())
+    assert max(files, key=lambda file: (folder / file).stat().st_size) in told
+    gc.collect()
+    assert shown == []
 
 
 def test_full_disk_is_noticed_before_the_start(make_config, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ from mimicmotion_jax.training.objective import (
 # Several channels in each group of a norm: one alone would undo every bias before it, and leave it without gradient.
 CHANNELS, CONTEXT = (64, 96), 16
 BATCH, FRAMES, HEIGHT, WIDTH, LATENT = 4, 3, 4, 6, 4
-# Keys of attention to a single token do not matter, whatever asks (models/unet.py).
+# Keys of attention to a single token do not matter, whatever asks (models/transformer.py).
 WITHOUT_GRADIENT = ("transformer_blocks.0.norm2.", "attn2.to_q.", "attn2.to_k.")
 
 # What is kept, one row a sample: embedding, reference, poses.

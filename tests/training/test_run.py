@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import yaml
 from flax import nnx
@@ -166,8 +167,71 @@ def test_killed_and_interrupted(whole, tmp_path, compiled_programs):
             saved = max(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal())
             assert f"stopped and saved at step {saved}" in error
             assert not (tmp_path / "run" / "model").exists()
-    assert "going on from step" in finish(config, compiled_programs)
+    messages = finish(config, compiled_programs)
+    assert "going on from step" in messages
+    assert "training on 1 x cpu (mesh data=1 fsdp=1 frames=1)\n" in messages
     assert_same_bits(weights(config), weights(whole))
+
+
+def too_much(*args, **options) -> jax.Array:
+    """Four pebibytes of one device: jax's own error."""
+    return jnp.zeros(1 << 50)
+
+
+def test_memory_that_a_step_lacks_ends_the_run_in_one_sentence(make_config, tmp_path):
+    run = Run(make_config(tmp_path, "save_every=1"), progress=False, devices=jax.devices()[:1])
+    step, steps = run.step_function, []
+
+    def short_of_memory(*args):
+        steps.append(1)
+        return step(*args) if len(steps) < 3 else too_much()
+
+    run.step_function = short_of_memory
+    with pytest.raises(
+        InputError, match=r"the device's memory does not suffice; lower batch_size .*mesh\.fsdp"
+    ) as caught:
+        run.train()
+    assert "\n" not in str(caught.value)
+    run.checkpoints.close()
+    assert run.checkpoints.latest() == 2  # what was being written is complete
+
+
+def test_memory_that_a_start_lacks(make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("mimicmotion_jax.training.loop.load_frozen", too_much)
+    with pytest.raises(InputError, match="the device's memory does not suffice; lower batch_size"):
+        Run(make_config(tmp_path), progress=False, devices=jax.devices()[:1])
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_called_damaged(make_config, tmp_path, monkeypatch):
+    config = make_config(tmp_path)
+    run = Run(config, progress=False, devices=jax.devices()[:1])
+    run.save()
+    run.checkpoints.close()
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", too_much)
+    with pytest.raises(InputError, match="the device's memory does not suffice; lower batch_size"):
+        Run(config, progress=False, devices=jax.devices()[:1])
+
+
+def test_samples_that_fail_do_not_end_the_run(make_config, tmp_path, monkeypatch, caplog):
+    """The first for want of memory, the second because a file is where their folder should be."""
+    config = make_config(
+        tmp_path, "steps=2", "sample_every=1", "num_samples=1", "sampling.num_inference_steps=1", "dtype=float32"
+    )
+    (tmp_path / "samples").write_text("mine")
+    run = Run(config, progress=False, devices=jax.devices()[:1])
+    whole = MimicMotionPipeline.__call__
+    first = iter([too_much])
+    monkeypatch.setattr(MimicMotionPipeline, "__call__", lambda *args, **options: next(first, whole)(*args, **options))
+    assert run.train() is None
+    run.checkpoints.close()
+    told = [record.getMessage() for record in caplog.records if "the run goes on" in record.getMessage()]
+    assert "samples of step 1 could not be made" in told[0]
+    assert "the device's memory does not suffice; lower sampling.decode_chunk_size" in told[0]
+    assert "samples of step 2 could not be made" in told[1]
+    assert "File exists" in told[1]
+    assert len(told) == 2
+    assert (tmp_path / "samples").read_text() == "mine"
+    assert (tmp_path / "model" / "manifest.json").exists()
 
 
 def test_not_a_number_stops_the_run(make_config, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
+from mimicmotion_jax.training.metrics import MetricLog
 from mimicmotion_jax.training.state import TrainState
 from mimicmotion_jax.training.stepping import Plan, run_steps
 
@@ -49,6 +50,21 @@ def run(training, folder, first=0, **intervals):
 
 def logged(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_damaged_lines_are_dropped_with_a_word(tmp_path, caplog):
+    """As a power cut and an editor leave them."""
+    log = MetricLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": step / 2})
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    damaged = [b"\0" * 40 + b"\n", b'{"loss": 1}\n', b"[2]\n", b'{"step": "2"}\n', b"\xff\n"]
+    path.write_bytes(b"".join([first, *damaged, second, third, b'{"step": 4, "lo']))
+    MetricLog(tmp_path, step=2).close()
+    assert path.read_bytes() == first + second
+    assert f"{path}: 5 damaged line(s) dropped" in caplog.text
 
 
 def test_everything_happens_when_it_is_due(tmp_path):

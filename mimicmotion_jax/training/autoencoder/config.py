@@ -40,7 +40,7 @@ class VAETrainConfig:
             raise ValueError("the VAE is trained on pixels: leave data.encodings off")
 
     def model(self, scaling_factor: float) -> ModelConfig:
-        """Sizes for the checkpoint that the run gives; UNet and PoseNet, which it does not hold, are the tiny ones."""
+        """Sizes for the checkpoint that the run gives; UNet and PoseNet, which it does not hold, are tiny ones."""
         tiny, channels = ModelConfig.tiny(), self.vae.latent_channels
         unet = dataclasses.replace(
             tiny.unet,
@@ -49,4 +49,6 @@ class VAETrainConfig:
             cross_attention_dim=self.image_encoder.projection_dim,
         )
         vae = dataclasses.replace(self.vae, scaling_factor=scaling_factor)
-        return dataclasses.replace(tiny, unet=unet, vae=vae, image_encoder=self.image_encoder)
+        strides = (1, *(2,) * (len(vae.block_out_channels) - 1))
+        pose_net = dataclasses.replace(tiny.pose_net, channels=(16,) * len(strides), strides=strides)
+        return dataclasses.replace(tiny, unet=unet, vae=vae, image_encoder=self.image_encoder, pose_net=pose_net)

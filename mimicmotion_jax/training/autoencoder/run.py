@@ -12,6 +12,7 @@ from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.directories import absolute_path
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.memory import explain_memory
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.autoencoder.initial import initial_params
 from mimicmotion_jax.training.autoencoder.loss import Metrics
@@ -20,9 +21,11 @@ from mimicmotion_jax.training.autoencoder.step import VAETemplate, make_vae_step
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.metrics import MetricLog
 from mimicmotion_jax.training.state import Params, TrainState, abstract_state, new_state
-from mimicmotion_jax.training.stepping import Plan, run_steps
+from mimicmotion_jax.training.stepping import Plan, run_steps, unless_it_fails
 
 logger = logging.getLogger(__name__)
+
+_LESS_MEMORY = "lower batch_size, data.num_frames, data.width or data.height, or use a device with more memory"
 
 
 class VAERun:
@@ -36,9 +39,11 @@ class VAERun:
         InputError: whatever is wrong with configuration or data.
     """
 
+    @explain_memory(_LESS_MEMORY)
     def __init__(self, config: VAETrainConfig, progress: bool = True):
         self.config, self.progress = config, progress
         self.directory = absolute_path(config.output)
+        self.mesh = sharding.training_mesh(devices=jax.local_devices()[:1])
         self.model = config.model(config.vae.scaling_factor)
         self.template = VAETemplate(self.model)
         self.loader = ClipLoader(config.data, config.batch_size, config.seed, downscale=self.model.vae.downscale)
@@ -51,9 +56,8 @@ class VAERun:
 
     def _start(self) -> TrainState:
         """Fresh or from the newest checkpoint; sets the loader to where it was."""
-        mesh = sharding.training_mesh(devices=jax.local_devices()[:1])
         optimizer, steps = self.config.optimizer, self.config.steps
-        abstract = abstract_state(self.template.shapes, optimizer, steps, mesh)
+        abstract = abstract_state(self.template.shapes, optimizer, steps, self.mesh)
         latest = self.checkpoints.latest()
         if latest is None:
             params = initial_params(self.model, self.config.seed)
@@ -80,6 +84,7 @@ class VAERun:
         """The configuration as JSON gives it back."""
         return json.loads(json.dumps(to_dict(self.config)))
 
+    @explain_memory(_LESS_MEMORY)
     def train(self) -> int | None:
         """Go on to the last step, then export.
 
@@ -87,9 +92,11 @@ class VAERun:
             None, or the number of the signal that ended the run before that; everything is saved then.
 
         Raises:
-            InputError: a loss or gradient that is not finite, or a checkpoint that cannot be written.
+            InputError: a loss or gradient that is not finite, a checkpoint that cannot be written, or memory that does
+                not suffice.
         """
         config = self.config
+        self._say("training on %s", sharding.describe_mesh(self.mesh))
         plan = Plan(
             first=int(self.state.step),
             steps=config.steps,
@@ -114,8 +121,9 @@ class VAERun:
 
     def sample(self, step: int) -> None:
         """Measure reconstructions and show some."""
-        values = self.validation(self._best_params(), self.directory / "samples" / f"step_{step:07d}.png")
-        self._validation_log.write(step, values)
+        with unless_it_fails(f"reconstructions of step {step}", "set sample_every=null"):
+            values = self.validation(self._best_params(), self.directory / "samples" / f"step_{step:07d}.png")
+            self._validation_log.write(step, values)
 
     def export(self) -> None:
         """Write the encoders as a checkpoint, with the scaling factor that their latents need."""

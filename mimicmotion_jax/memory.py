@@ -1,0 +1,37 @@
+"""Running out of memory, of a device or of the machine, ends in one sentence that says what to do."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+from mimicmotion_jax.errors import InputError
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this machine's memory does not suffice, or a device's, at compilation or while a program runs."""
+    # The kind of error is in its words only. CUDA's are those of its libraries, which allocate by themselves.
+    words = ("RESOURCE_EXHAUSTED", "CUDA_ERROR_OUT_OF_MEMORY")
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return any(word in str(error) for word in words)
+    return isinstance(error, MemoryError)
+
+
+@contextlib.contextmanager
+def explain_memory(advice: str) -> Iterator[None]:
+    """Around work on devices, or as a function's decorator: other errors pass as they are.
+
+    Args:
+        advice: what to change, to follow "the device's memory does not suffice;".
+
+    Raises:
+        InputError: the memory of a device or of this machine does not suffice.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(f"this machine's memory does not suffice; {advice}.") from error
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"the device's memory does not suffice; {advice}.") from error

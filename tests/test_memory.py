@@ -1,0 +1,87 @@
+"""Memory that does not suffice is told in one sentence wherever devices work; the errors are jax's and NumPy's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mimicmotion_jax import InputError, MimicMotionPipeline
+from mimicmotion_jax.evaluation.config import EvaluateConfig
+from mimicmotion_jax.evaluation.model import Model
+from mimicmotion_jax.evaluation.videos import VideoMaker
+from mimicmotion_jax.generation.generate import generate, load_pipeline
+from mimicmotion_jax.generation.job import Prepared
+from mimicmotion_jax.generation.options import GenerateConfig
+from mimicmotion_jax.memory import explain_memory
+from mimicmotion_jax.pose.demo import demo_motion
+
+
+def too_much(*args, **kwargs) -> jax.Array:
+    """Four pebibytes of one device."""
+    return jnp.zeros(1 << 50)
+
+
+@jax.jit
+def too_much_in_between(x: jax.Array) -> jax.Array:
+    return jnp.sort(jnp.broadcast_to(x, (1 << 25, x.size))).sum()
+
+
+@pytest.mark.parametrize(
+    ("work", "where"),
+    [
+        (too_much, "the device's"),
+        (lambda: too_much_in_between(jnp.ones(1 << 25)).block_until_ready(), "the device's"),
+        (lambda: np.zeros(1 << 58), "this machine's"),
+    ],
+)
+def test_what_to_do_is_said_in_one_sentence(work, where):
+    with pytest.raises(InputError) as caught, explain_memory("buy some more"):
+        work()
+    assert str(caught.value) == f"{where} memory does not suffice; buy some more."
+
+
+def test_other_errors_pass():
+    def fail(x):
+        raise OSError("no such luck")
+
+    def call(x):
+        return jax.pure_callback(fail, jax.ShapeDtypeStruct((), np.float32), x)
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no such luck"), explain_memory("buy some more"):
+        jax.jit(call)(1.0).block_until_ready()
+
+
+def test_weights_that_a_device_has_no_room_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(MimicMotionPipeline, "from_pretrained", too_much)
+    with pytest.raises(InputError, match=r"the device's memory does not suffice; .*bfloat16"):
+        load_pipeline(tmp_path, GenerateConfig())
+
+
+def test_a_video_that_a_device_has_no_room_for(tiny_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(MimicMotionPipeline, "latents", too_much)
+    image = np.zeros((64, 64, 3), np.uint8)
+    prepared = Prepared(image, demo_motion(2, 10, 64, 64), tmp_path / "out.mp4", seed=0)
+    with pytest.raises(InputError, match=r"the device's memory does not suffice; lower batch_size"):
+        generate(tiny_pipeline, [prepared], GenerateConfig())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reconstruction_that_a_device_has_no_room_for(tiny_pipeline, tmp_path, monkeypatch):
+    class Task:
+        """Two frames in memory, in the place of a sequence's on disk."""
+
+        name, size, num_frames, keypoints = "dance", (64, 64), 2, demo_motion(2, 10, 64, 64)
+
+        def frames(self, start=0):
+            return iter(np.zeros((2 - start, 64, 64, 3), np.uint8))
+
+        def sha256(self):
+            return "0"
+
+    monkeypatch.setattr("mimicmotion_jax.evaluation.videos.load_pipeline", lambda *args: tiny_pipeline)
+    monkeypatch.setattr("mimicmotion_jax.evaluation.videos.stages.encode_image", too_much)
+    model = Model(tmp_path, "0", "0", 16, 32, None, None)
+    maker = VideoMaker(model, EvaluateConfig(), tmp_path / "output", progress=False)
+    with pytest.raises(InputError, match=r"the device's memory does not suffice; lower decode_chunk_size"):
+        maker.reconstruct([Task()])
+    assert not list((tmp_path / "output").rglob("*.*"))
