@@ -19,14 +19,18 @@ EXAMPLES = """examples:
   python evaluate.py --generated their_videos --data TikTok_dataset --protocol tiktok --output results/theirs
 
 DATA holds one folder of frames (or NAME/images, as in the TikTok dataset) or one video per sequence; NAME.npz beside it
-gives its keypoints, which are detected otherwise. The first frame is the reference. OUTPUT/index.html shows everything;
-run the same command again to go on where a run stopped.
+gives its keypoints, which are detected otherwise. The first frame is the reference and is not compared.
+
+A video in --generated of as many frames as the true one begins with the reference, which is left out; any other begins
+with the frame after it. What the longer of the two has more is not compared; videos that are too short are named.
+
+OUTPUT/index.html shows everything; run the same command again to go on where a run stopped.
 """
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = script_parser(__doc__, EXAMPLES, EvaluateConfig, meanings="configs/sample.yaml")
+    parser = script_parser(__doc__, EXAMPLES, EvaluateConfig, meanings="configs/evaluate.yaml")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="generate with these weights")
     parser.add_argument("--generated", type=Path, metavar="DIR", help="score NAME.mp4 or NAME/*.png instead")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the test sequences")

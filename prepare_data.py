@@ -35,7 +35,7 @@ occur in training; of the options it takes those of the world only.
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = script_parser(__doc__, EXAMPLES, PrepareConfig)
+    parser = script_parser(__doc__, EXAMPLES, PrepareConfig, meanings="configs/prepare.yaml")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--videos", metavar="DIR", help="videos, also in folders below; local or gs://")
     source.add_argument("--synthetic", type=int, metavar="N", help="N rendered scenes instead, see world.* below")

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import pydantic
 from etils import epath
 from pydantic import Field
 
@@ -21,7 +22,7 @@ from mimicmotion_jax.data.recipe import DetectorChoice, Encoding, Part, Recipe, 
 from mimicmotion_jax.data.sources import Item, Source
 from mimicmotion_jax.data.synthetic.config import WorldConfig
 from mimicmotion_jax.data.work import Workshop, read_part
-from mimicmotion_jax.directories import absolute_path, write_file
+from mimicmotion_jax.directories import absolute_path, replace_directory, restore_directory, write_file
 from mimicmotion_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -30,20 +31,23 @@ WORK = ".work"
 SHARD_BYTES = 2**28  # a shard's records lie in memory while it is written
 
 
+_Pixels = Annotated[int, Field(ge=1)]
+
+
 @config_dataclass
 class PrepareConfig:
     """Everything that `prepare_data.py` lets you choose, beside the folders."""
 
     resolution: Annotated[int, Field(ge=64)] = 576  # short side of the stored frames, pixels; never enlarged
     crf: Annotated[int, Field(ge=0, le=51)] = 18
-    max_seconds: Annotated[float, Field(gt=0)] = 60.0  # longer videos are cut into equal parts
+    max_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0  # longer videos are cut into equal parts
     min_frames: Annotated[int, Field(ge=1)] = 17  # shorter videos are skipped
     detector: Literal["auto", "dwpose", "mediapipe"] = "auto"
     person_model: str | None = None  # DWPose's yolox_l.onnx
     pose_model: str | None = None  # DWPose's dw-ll_ucoco_384.onnx
     person: Literal["largest", "central"] | Annotated[int, Field(ge=0)] = "largest"
     encode: str | None = None  # checkpoint whose VAE and CLIP outputs are stored for every frame
-    size: tuple[int, int] = (1024, 576)  # width, height at which they see the frames
+    size: tuple[_Pixels, _Pixels] = (1024, 576)  # width, height at which they see the frames
     batch_size: Annotated[int, Field(ge=1)] = 8  # frames that are encoded together
     world: WorldConfig = WorldConfig()  # with --synthetic
 
@@ -110,6 +114,7 @@ def prepare(
     output, encoding = absolute_path(output), config.encoding()
     items, repeated = _distinct(source.items(progress))
     contents = _fingerprint(items, config.recipe, encoding)
+    restore_directory(output / record.NAME)
     if (finished := _finished(output, contents)) is not None:
         logger.info("%s is up to date.", output)
         return finished
@@ -177,7 +182,10 @@ def _finished(output: epath.Path, contents: str) -> Summary | None:
             return None
     except InputError:  # damaged, to be made anew
         return None
-    return Summary(**json.loads((output / "summary.json").read_text()))
+    try:
+        return pydantic.TypeAdapter(Summary).validate_json((output / "summary.json").read_bytes())
+    except pydantic.ValidationError:  # damaged; finished is what can say what came of it
+        return None
 
 
 def _write_dataset(output: epath.Path, parts: Sequence[Part], info: DatasetInfo, run_beam: Beam) -> None:
@@ -186,9 +194,8 @@ def _write_dataset(output: epath.Path, parts: Sequence[Part], info: DatasetInfo,
         from mimicmotion_jax.data.builder import PoseVideos, build
     except ImportError:
         raise InputError(f"preparing data needs TensorFlow Datasets; run {EXTRA}.") from None
-    new, old, place = output / WORK / "new", output / WORK / "old", output / record.NAME
-    for leftover in (new, old):
-        leftover.rmtree(missing_ok=True)
+    new = output / WORK / "new"
+    new.rmtree(missing_ok=True)
     encodings = info.encodings
     features = record.features(*((encodings.latent_shape, encodings.embedding_size) if encodings else ()))
     groups = plan_groups({number: part.num_bytes for number, part in enumerate(parts)}, SHARD_BYTES)
@@ -200,11 +207,8 @@ def _write_dataset(output: epath.Path, parts: Sequence[Part], info: DatasetInfo,
     # TFDS prints what it is about to download.
     with contextlib.redirect_stdout(io.StringIO()):
         build(builder, [len(shard) for shard in shards], run_beam.runner, run_beam.options())
-    if place.exists():
-        place.rename(old)
-    (new / record.NAME).rename(place)
-    for leftover in (new, old):
-        leftover.rmtree(missing_ok=True)
+    replace_directory(new / record.NAME, output / record.NAME, f"{record.VERSION}/metadata.json")
+    new.rmtree()
 
 
 def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:

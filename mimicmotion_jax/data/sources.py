@@ -14,14 +14,13 @@ from etils import epath
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from mimicmotion_jax.directories import absolute_path
+from mimicmotion_jax.directories import absolute_path, sha256_file
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.video.decode import open_video
 
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif"})
-_BLOCK = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +84,9 @@ class VideoFolder:
             raise InputError(f"the folder {self._videos} holds no videos ({', '.join(sorted(SUFFIXES))}).")
         items = []
         for path in tqdm(paths, "looking", unit="video", disable=not progress):
-            video, keypoints = _sha256(path), self._find_keypoints(path)
+            video, keypoints = sha256_file(path), self._find_keypoints(path)
             files = [] if keypoints is None else _files(keypoints)
-            content = hashlib.sha256(" ".join([video, *map(_sha256, files)]).encode()).hexdigest()
+            content = hashlib.sha256(" ".join([video, *map(sha256_file, files)]).encode()).hexdigest()
             name = path.relative_to(self._videos).as_posix()
             items.append(Item(name, video, content, has_keypoints=keypoints is not None))
         return items
@@ -140,14 +139,6 @@ def _walk(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _files(path: epath.Path) -> list[epath.Path]:
     return sorted(path.glob("*_keypoints.json")) if path.is_dir() else [path]
-
-
-def _sha256(path: epath.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pydantic
 from etils import epath
 
 from mimicmotion_jax.data.codec import encode_video
@@ -56,7 +57,8 @@ class Workshop:
         """Make the files of one item; those that are there are kept.
 
         Raises:
-            InputError: nothing to detect with, or no such checkpoint. What is wrong with the video is written down.
+            InputError: nothing to detect with, no such checkpoint, or a damaged file of an earlier run. What is wrong
+                with the video is written down.
         """
         root, key = epath.Path(self.folder), self.recipe.key(item)
         listing = root / f"{key}.json"
@@ -71,21 +73,25 @@ class Workshop:
                 content = {"skipped": str(error)}
             write_file(listing, json.dumps(content).encode())
         if self.encoding is not None:
-            for number, part in enumerate(json.loads(listing.read_text()).get("parts", [])):
+            for number, part in enumerate(_read_listing(listing).parts):
                 path = self._encodings_path(item, number)
                 if not path.exists():
-                    write_file(path, _npz(self._encode(str(root / part["path"]))))
+                    write_file(path, _npz(self._encode(str(root / part.path))))
             write_file(self._marker(item), b"{}")
 
     def result(self, item: Item) -> list[Part] | str:
-        """The parts of a prepared item, or why it was skipped."""
+        """The parts of a prepared item, or why it was skipped.
+
+        Raises:
+            InputError: a damaged file.
+        """
         root = epath.Path(self.folder)
-        content = json.loads((root / f"{self.recipe.key(item)}.json").read_text())
-        if "skipped" in content:
-            return content["skipped"]
+        listing = _read_listing(root / f"{self.recipe.key(item)}.json")
+        if listing.skipped is not None:
+            return listing.skipped
         parts = []
-        for number, values in enumerate(content["parts"]):
-            part = Part(**values | {"name": item.name + values["name"], "path": str(root / values["path"])})
+        for number, part in enumerate(listing.parts):
+            part = dataclasses.replace(part, name=item.name + part.name, path=str(root / part.path))
             if self.encoding is not None:
                 path = self._encodings_path(item, number)
                 size = part.num_bytes + path.stat().length
@@ -151,6 +157,21 @@ def read_part(part: Part) -> dict[str, Any]:
 
 class _Unprepared(ValueError):
     """Something is missing here; the video is not to blame."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Listing:
+    """What came of a video."""
+
+    parts: tuple[Part, ...] = ()
+    skipped: str | None = None
+
+
+def _read_listing(path: epath.Path) -> _Listing:
+    try:
+        return pydantic.TypeAdapter(_Listing).validate_json(path.read_bytes())
+    except pydantic.ValidationError:
+        raise InputError(f"{path} is damaged; remove it and run this again.") from None
 
 
 @functools.cache

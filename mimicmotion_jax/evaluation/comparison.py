@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from mimicmotion_jax.directories import sha256_file
 from mimicmotion_jax.evaluation.protocols import Protocol
-from mimicmotion_jax.evaluation.records import sha256_file
 from mimicmotion_jax.evaluation.regions import Region, compared_regions
 from mimicmotion_jax.evaluation.sequences import TestSequence, sha256_video
 from mimicmotion_jax.pose.hands import hand_mask

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mimicmotion_jax import generate
 from mimicmotion_jax.config import config_dataclass, to_dict
+from mimicmotion_jax.generation import options
 from mimicmotion_jax.pipeline import SamplingConfig
 
 # What changes speed, not results; and what has a hash of its own.
@@ -42,16 +42,16 @@ class EvaluateConfig(SamplingConfig):
         """The options on which generated videos depend, given their poses."""
         return {name: value for name, value in to_dict(self).items() if name not in _NOT_RESULTS}
 
-    def generation(self) -> generate.GenerateConfig:
-        """What `generate.generate` needs to know."""
+    def generation(self) -> options.GenerateConfig:
+        """What `generation.generate` needs to know."""
         sampling = {field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingConfig)}
         drawing = {name: getattr(self, name) for name in ("confidence", "antialias", "stroke_width")}
-        return generate.GenerateConfig(**sampling, **drawing, audio=False)
+        return options.GenerateConfig(**sampling, **drawing, audio=False)
 
 
 def load_options(
     checkpoint: Path | None = None, path: Path | None = None, overrides: Sequence[str] = ()
 ) -> EvaluateConfig:
-    """As `generate.load_options`, with the same errors."""
+    """As `generation.options.load_options`, with the same errors."""
     # The short side is the protocol's business.
-    return generate.load_options(checkpoint, path, overrides, EvaluateConfig, ignored=("resolution",))
+    return options.load_options(checkpoint, path, overrides, EvaluateConfig, ignored=("resolution",))

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mimicmotion_jax import checkpoint as checkpoints
 from mimicmotion_jax.directories import absolute_path
-from mimicmotion_jax.evaluation.records import sha256_file, sha256_files
+from mimicmotion_jax.evaluation.records import sha256_files
 from mimicmotion_jax.pipeline import DTypeName
 
 
@@ -37,12 +37,11 @@ def open_model(
         InputError: no checkpoint there.
     """
     root = absolute_path(directory)
-    checkpoints.read_manifest(root)
     config = checkpoints.read_config(root)
     files = sorted((str(path.relative_to(root)), path) for path in _files(root))
     return Model(
         directory,
-        sha256_file(root / "manifest.json"),
+        checkpoints.manifest_sha256(root),
         sha256_files(tqdm(files, "hashing the weights", unit="file", disable=not progress)),
         config.window_size,
         config.size_multiple,

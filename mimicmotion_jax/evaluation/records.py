@@ -8,23 +8,12 @@ from typing import Any
 
 from etils import epath
 
-from mimicmotion_jax.directories import write_file
-
-_BLOCK = 2**22
+from mimicmotion_jax.directories import sha256_file, write_file
 
 
 def sha256_json(value: Any) -> str:
     """Of plain dictionaries, lists and scalars, whatever the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def sha256_file(path: epath.Path | Path) -> str:
-    """Of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def sha256_files(files: Iterable[tuple[str, epath.Path | Path]]) -> str:

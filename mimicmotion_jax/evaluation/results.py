@@ -47,6 +47,27 @@ def missing_networks(networks: Networks) -> list[str]:
     return sentences
 
 
+def cut_short(comparisons: Sequence[Comparison], max_frames: int | None) -> str | None:
+    """What is to be said of generated videos that are shorter than the true ones; None where none is.
+
+    Args:
+        comparisons: of a run.
+        max_frames: after the reference, more of which nobody asked for; None: all.
+    """
+    short = []
+    for comparison in comparisons:
+        wanted = comparison.lengths["true"] if max_frames is None else min(comparison.lengths["true"], max_frames)
+        if comparison.num_frames < wanted:
+            short.append(f"{comparison.sequence.name} {comparison.num_frames} of {wanted}")
+    if not short:
+        return None
+    more = f" and {len(short) - 20} more" if len(short) > 20 else ""
+    return (
+        "generated videos are shorter than the true ones, and means over fewer frames do not compare with others; "
+        f"compared after the reference: {', '.join(short[:20])}{more}."
+    )
+
+
 def collect(
     protocol: Protocol, comparisons: Sequence[Comparison], scorer: Scorer, networks: Networks, origin: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mimicmotion_jax.evaluation.model import open_model
 from mimicmotion_jax.evaluation.protocols import Protocol, get_protocol
 from mimicmotion_jax.evaluation.records import sha256_json, write_text
 from mimicmotion_jax.evaluation.report import write_page
-from mimicmotion_jax.evaluation.results import collect, missing_networks
+from mimicmotion_jax.evaluation.results import collect, cut_short, missing_networks
 from mimicmotion_jax.evaluation.scores import Networks, Scorer
 from mimicmotion_jax.evaluation.sequences import TestSequence, find_counterparts, find_sequences, sha256_video
 from mimicmotion_jax.evaluation.tasks import TaskMaker
@@ -29,6 +29,8 @@ from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import check_writable
 
 logger = logging.getLogger(__name__)
+
+_OWNER = "protocol.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ def evaluate(request: Request, config: EvaluateConfig, progress: bool = True) ->
     networks: Networks = {name: load_metric_network(name, *paths) for name, paths in request.weights.items()}
     for sentence in missing_networks(networks):
         logger.warning("%s", sentence)
-    _claim(request.output, protocol)
+    _check_owner(request.output, protocol)
 
     bar = tqdm(sequences, "hashing the true frames", unit="sequence", disable=not progress)
     true = [sha256_video(sequence.reader) for sequence in bar]
@@ -77,6 +79,7 @@ def evaluate(request: Request, config: EvaluateConfig, progress: bool = True) ->
             compare(sequence, sha256, {GENERATED: reader}, protocol, max_frames=config.max_frames)
             for sequence, sha256, reader in pairs
         ]
+        _claim(request.output, protocol)
         options = {"max_frames": config.max_frames}
         origin |= {"generated": str(request.generated), "checkpoint": None}
     else:
@@ -85,6 +88,8 @@ def evaluate(request: Request, config: EvaluateConfig, progress: bool = True) ->
         origin |= {"generated": None, "checkpoint": checkpoint}
     origin |= {"options": options, "options_sha256": sha256_json(options)}
 
+    if sentence := cut_short(comparisons, config.max_frames):
+        logger.warning("%s", sentence)
     scorer = Scorer(networks, request.output, progress)
     for comparison in tqdm(comparisons, "scores", unit="sequence", disable=not progress):
         scorer(comparison)
@@ -109,22 +114,30 @@ def _check(request: Request, config: EvaluateConfig) -> None:
     check_writable(request.output / "page" / "sequence.mp4")
 
 
-def _claim(output: Path, protocol: Protocol) -> None:
+def _owner(protocol: Protocol) -> dict[str, str]:
+    return {"name": protocol.name, "sha256": protocol.sha256}
+
+
+def _check_owner(output: Path, protocol: Protocol) -> None:
     """A folder belongs to one protocol: numbers of two never meet in it."""
-    path, content = output / "protocol.json", {"name": protocol.name, "sha256": protocol.sha256}
+    path = output / _OWNER
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
-        write_text(path, json.dumps(content) + "\n")
         return
     except ValueError:
         raise InputError(f"{path} is damaged; choose another --output.") from None
-    if found != content:
+    if found != _owner(protocol):
         other = found.get("name") if isinstance(found, dict) else None
         raise InputError(
             f"{output} holds results of protocol '{other}' or of another version of it, whose numbers do not compare "
             f"with those of '{protocol.name}' ({protocol.sha256[:12]}); choose another --output."
         )
+
+
+def _claim(output: Path, protocol: Protocol) -> None:
+    """Make the folder the protocol's, when all input is checked: a run that was refused keeps it from no other."""
+    write_text(output / _OWNER, json.dumps(_owner(protocol)) + "\n")
 
 
 def _make(
@@ -141,6 +154,7 @@ def _make(
     config.plan(1, model.window_size)  # refuses windows that cannot be
     make_task = TaskMaker(protocol, config, model.size_multiple, request.output / "poses", progress)
     tasks = [make_task(sequence, sha) for sequence, sha in zip(sequences, true, strict=True)]
+    _claim(request.output, protocol)
     maker = VideoMaker(model, config, request.output, progress)
     folders = {GENERATED: maker.generate(tasks)}
     if config.withhold_poses:

@@ -67,6 +67,8 @@ class Scorer:
         path = self._output / "scores" / f"{comparison.sequence.name}.json"
         key = self._key(comparison)
         record = read_record(path, key)
+        if record is not None and not _is_whole(record, comparison):
+            record = None
         features = [
             (network, column)
             for network in CLIP_NETWORKS
@@ -142,6 +144,15 @@ class Scorer:
         content = io.BytesIO()
         np.savez(content, features=features, key=self._features_key(network, comparison, column))
         write_file(path, content.getvalue())
+
+
+def _is_whole(record: dict[str, Any], comparison: Comparison) -> bool:
+    """Whether a record, which somebody may have edited, has all that `Scorer` puts into one."""
+    columns, differences = record.get("columns"), record.get("differences")
+    if not isinstance(columns, dict) or not isinstance(differences, dict):
+        return False
+    whole = {*comparison.columns} <= {*columns} and {TRUE, *comparison.columns} <= {*differences}
+    return whole and {"seams", "seam_discontinuity"} <= {*record}
 
 
 def numbers(values: Iterable[float]) -> list[float | None]:

@@ -27,7 +27,9 @@ from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.model import Model
 from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
 from mimicmotion_jax.evaluation.tasks import Task
-from mimicmotion_jax.generate import Prepared, generate, load_pipeline
+from mimicmotion_jax.generation.generate import generate, load_pipeline
+from mimicmotion_jax.generation.job import Prepared
+from mimicmotion_jax.memory import explain_memory
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import open_writer
@@ -82,7 +84,8 @@ class VideoMaker:
         options = {"chunk": self._config.decode_chunk_size, "overlap": self._config.chunk_overlap}
         for task in self._missing(tasks, _RECONSTRUCTION, options):
             height, width = task.size
-            with open_writer(self._folder(_RECONSTRUCTION, task), task.keypoints.fps, width, height) as writer:
+            writing = open_writer(self._folder(_RECONSTRUCTION, task), task.keypoints.fps, width, height)
+            with writing as writer, explain_memory("lower decode_chunk_size or size, or use a larger device"):
                 for frames in self._through_vae(task):
                     writer.write(frames)
             self._write_record(_RECONSTRUCTION, task, options)

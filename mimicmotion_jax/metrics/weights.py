@@ -1,7 +1,6 @@
 """The metric networks' weights: users point at the published files, and every tensor in them must have its place."""
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from mimicmotion_jax.checkpoint import flat_params
 from mimicmotion_jax.convert.engine import Expected, Leaf, match, to_ours
 from mimicmotion_jax.convert.tables import Table
 from mimicmotion_jax.convert.torch_files import PICKLES, PickleFile, TensorFile, open_tensor_file
+from mimicmotion_jax.directories import sha256_file
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.metrics.i3d import I3D
 from mimicmotion_jax.metrics.perceptual import LPIPS
@@ -101,7 +101,7 @@ def load_metric_network(name: NetworkName, *paths: str | Path) -> MetricNetwork:
         paths: one file; for "lpips" AlexNet's weights and LPIPS' own.
 
     Raises:
-        InputError: a missing, truncated or dangerous file, tensors that are unknown, missing, mis-shaped or not finite,
+        InputError: a missing, damaged or dangerous file, tensors that are unknown, missing, mis-shaped or not finite,
             or no PyTorch to read it with.
     """
     source = _SOURCES[name]
@@ -113,9 +113,10 @@ def load_metric_network(name: NetworkName, *paths: str | Path) -> MetricNetwork:
         if not file.is_file():
             raise InputError(f"there is no weight file {path} for {name}; get {origin}.")
         files.append(_open(file))
+        files[-1].verify()
     names = " and ".join(str(path) for path in paths)
     module = _fill(source, f"{names} (given as {name})", files)
-    return MetricNetwork(name, module, {file.path.name: _sha256(file.path) for file in files})
+    return MetricNetwork(name, module, {file.path.name: sha256_file(file.path) for file in files})
 
 
 def _fill(source: _Source, name: str, files: list[TensorFile]) -> nnx.Module:
@@ -161,8 +162,3 @@ def _open(path: Path) -> TensorFile:
     except ImportError:
         raise InputError('reading PyTorch files needs torch: pip install "mimicmotion_jax[torch]".') from None
     return _CheckpointFile(str(path), path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

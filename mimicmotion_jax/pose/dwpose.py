@@ -11,6 +11,7 @@ from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.hub import fetch
 
 HUB_REPO = "yzd-v/DWPose"
 HUB_FILES = ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")  # person detector, whole-body model
@@ -106,18 +107,9 @@ def download_models() -> tuple[Path, Path]:
     """DWPose's two files (350 MB), downloaded into the hub's cache.
 
     Raises:
-        InputError: the hub cannot be reached.
+        InputError: the download failed.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        person, pose = (Path(hf_hub_download(HUB_REPO, name)) for name in HUB_FILES)
-    except (HfHubHTTPError, LocalEntryNotFoundError):
-        raise InputError(
-            f"could not download {' and '.join(HUB_FILES)} from {HUB_REPO}; check the network, or get the files "
-            "elsewhere and give their paths."
-        ) from None
+    person, pose = fetch(HUB_REPO, *HUB_FILES)
     return person, pose
 
 

@@ -18,6 +18,8 @@ from mimicmotion_jax.errors import InputError
 
 GROUPS = {"body": (18,), "hands": (2, 21), "faces": (68,)}
 ARRAYS = [key for name in GROUPS for key in (name, f"{name}_score")]
+MAX_SIDE = 65536  # pixels of the source picture
+MIN_FPS, MAX_FPS = 0.01, 1000.0
 
 # COCO-WholeBody's index of each OpenPose body point; the neck, which COCO lacks, is computed from the shoulders (5, 6).
 _BODY_FROM_COCO = np.array([0, 5, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3])
@@ -68,7 +70,7 @@ class Keypoints:
 
     Raises:
         InputError: a shape that does not fit, a coordinate or score that is not finite, a negative score, or a size or
-            frame rate that is not positive.
+            frame rate that no video has.
     """
 
     body: Float[np.ndarray, "frames people 18 2"]
@@ -95,14 +97,16 @@ class Keypoints:
                 if key.endswith("_score") and (array < 0).any():
                     raise InputError(f"keypoints '{key}' hold negative scores; a missing point has score 0.")
                 object.__setattr__(self, key, array)
+        # Compared before they are converted: infinity is no integer.
+        sides = all(1 <= side <= MAX_SIDE for side in (self.width, self.height))
+        if not sides or not MIN_FPS <= self.fps <= MAX_FPS:
+            raise InputError(
+                f"keypoints need a picture of 1 to {MAX_SIDE} pixels a side and {MIN_FPS} to {MAX_FPS} frames per "
+                f"second, not {self.width} x {self.height} at {self.fps}."
+            )
         object.__setattr__(self, "width", int(self.width))
         object.__setattr__(self, "height", int(self.height))
         object.__setattr__(self, "fps", float(self.fps))
-        if self.width <= 0 or self.height <= 0 or not 0 < self.fps < float("inf"):
-            raise InputError(
-                f"keypoints need a picture size and a frame rate above 0, not {self.width} x {self.height} at "
-                f"{self.fps} frames per second."
-            )
 
     @property
     def num_frames(self) -> int:

@@ -26,7 +26,7 @@ def select_person(keypoints: Keypoints, choice: Literal["largest", "central"] | 
         InputError: nobody in any frame, no such person, or a choice that does not exist.
     """
     present = _present(keypoints.body_score)  # [F, P]
-    if not present.any():
+    if not is_anybody_in(keypoints):
         raise InputError(
             f"nobody was found in any of the {keypoints.num_frames} frames; use a clearer view of the person or "
             "another detector."
@@ -47,6 +47,11 @@ def select_person(keypoints: Keypoints, choice: Literal["largest", "central"] | 
         raise InputError(f"there is no way '{choice}' to choose a person; give largest, central or a number.")
     confidence = np.minimum(keypoints.body_score, 1).mean(-1) * present
     return keypoints.person(int((merit * confidence).sum(0).argmax()))
+
+
+def is_anybody_in(keypoints: Keypoints) -> bool:
+    """Whether any frame shows a person: at least 3 points of a body with a score above 0.3."""
+    return bool(_present(keypoints.body_score).any())
 
 
 def fill_gaps(

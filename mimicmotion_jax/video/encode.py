@@ -1,6 +1,7 @@
 """Write videos frame by frame: H.264 in .mp4, .gif, or a folder of numbered PNGs. All of it or nothing appears."""
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -19,12 +20,20 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import UInt8, jaxtyped
 
+from mimicmotion_jax.directories import replace_directory, restore_directory
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.video.decode import exact_rate
 from mimicmotion_jax.video.ffmpeg import open_container
-from mimicmotion_jax.video.gif import MAX_RATE, GifSink
+from mimicmotion_jax.video.gif import DRAFT, GifSink
+from mimicmotion_jax.video.gif import MAX_RATE as MAX_GIF_RATE
 from mimicmotion_jax.video.mp4 import Mp4Sink
 from mimicmotion_jax.video.png import PngSink
+
+MIN_RATE, MAX_RATE = 0.01, 1000
+"""Frames per second; of videos outside, encoders make files that no player shows, or none."""
+
+MAX_SIDE = 16384
+"""Pixels of an MP4 or GIF, which is drafted as H.264: the most that its encoder takes."""
 
 # With less free space than this (bytes) it is not worth starting.
 _MIN_FREE = 64 * 2**20
@@ -106,17 +115,19 @@ def open_writer(
     """
     path = Path(path)
     check_writable(path)
+    target = _target(path)
+    if min(width, height) < 1 or (target.format != "png" and max(width, height) > MAX_SIDE):
+        raise InputError(f"cannot write {path} with {width}x{height} pixels; each side may have 1 to {MAX_SIDE}.")
+    if not MIN_RATE <= fps <= MAX_RATE:
+        raise InputError(f"cannot write {path} at {fps} frames per second; use {MIN_RATE} to {MAX_RATE}.")
     rate = exact_rate(fps)
-    if min(width, height) < 1 or rate <= 0:
-        raise InputError(f"cannot write a video of {width}x{height} at {fps} frames per second; use positive numbers.")
     if not 0 <= crf <= 51:
         raise InputError(f"crf {crf} is out of range; use 0 (best) to 51 (smallest), 18 by default.")
     if audio_start < 0:
         raise InputError(f"audio_start {audio_start} lies before the sound begins; use 0 or more seconds.")
-    target = _target(path)
-    if target.format == "gif" and rate > MAX_RATE:
+    if target.format == "gif" and rate > MAX_GIF_RATE:
         raise InputError(
-            f"a GIF cannot show {float(rate):g} frames per second, only {MAX_RATE}; write an .mp4 instead."
+            f"{path}: a GIF cannot show {float(rate):g} frames per second, only {MAX_GIF_RATE}; write an .mp4 instead."
         )
     source = None if audio_from is None else _sound_source(Path(audio_from))
     comment = None if metadata is None else json.dumps(dict(metadata), ensure_ascii=False)
@@ -149,9 +160,39 @@ def check_writable(path: str | Path) -> None:
         # Permission bits do not tell about read-only file systems; trying does.
         with tempfile.TemporaryFile(dir=folder):
             pass
+        _check_names(target.path, folder)
         free = shutil.disk_usage(folder).free
     if free < _MIN_FREE:
         raise InputError(f"only {free / 2**20:.0f} MiB are free in {folder}; make room or choose another disk.")
+
+
+def _check_names(path: Path, folder: Path) -> None:
+    """Look the names below `folder`, which exists, up in it: a system that finds one too long says so."""
+    *between, _ = path.absolute().relative_to(folder).parts
+    for name in (*between, _temporary(path).name + DRAFT):
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(folder / name)
+
+
+def output_target(path: str | Path) -> Path:
+    """The file or folder that appears when a video is written to `path`: for folder/%05d.png the folder.
+
+    Raises:
+        InputError: unknown format.
+    """
+    return _target(Path(path)).path
+
+
+def is_written(path: str | Path) -> bool:
+    """Whether a video lies there: a file, or a folder with numbered pictures; both appear only when complete."""
+    try:
+        target = _target(Path(path))
+    except InputError:
+        return False
+    # Unlike `Path`'s, these take names that no file can have.
+    if target.format != "png":
+        return os.path.isfile(target.path)
+    return os.path.isdir(target.path) and any(_NUMBERED.fullmatch(p.name) for p in target.path.iterdir())
 
 
 @dataclass(frozen=True)
@@ -167,8 +208,10 @@ def _target(path: Path) -> _Target:
     if suffix in (".mp4", ".gif"):
         return _Target(path, suffix[1:])
     if match := _NUMBER_PATTERN.fullmatch(path.name):
+        if not path.parent.name:
+            raise InputError(f"cannot write {path}: pictures need a folder of their own, for example frames/{path}.")
         return _Target(path.parent, "png", int(match[1]))
-    if path.name and (not suffix or path.is_dir()):
+    if path.name and (not suffix or os.path.isdir(path)):
         return _Target(path, "png")
     raise InputError(f"cannot write {path}: give a name like x.mp4, x.gif, or folder or folder/%05d.png for pictures.")
 
@@ -196,12 +239,14 @@ def _sound_source(path: Path) -> Path | None:
 
 @contextlib.contextmanager
 def _writing(target: _Target, make_sink: Callable[[Path], Sink], width: int, height: int) -> Iterator[VideoWriter]:
-    temporary = target.path.with_name(f".{target.path.name}.{secrets.token_hex(4)}.part")
+    temporary = _temporary(target.path)
     try:
         with _explained(target.path):
             target.path.parent.mkdir(parents=True, exist_ok=True)
             for orphan in target.path.parent.glob(f".{glob.escape(target.path.name)}.*.part"):
                 _remove(orphan)  # of a run that was killed
+            if target.format == "png":
+                restore_directory(target.path)
             sink = make_sink(temporary)
         try:
             writer = VideoWriter(sink, target.path, width, height)
@@ -214,24 +259,16 @@ def _writing(target: _Target, make_sink: Callable[[Path], Sink], width: int, hei
             sink.close()
         with _explained(target.path):
             _check_replaceable(target)
-            _replace(target.path, temporary)
+            if target.format == "png":
+                replace_directory(temporary, target.path)
+            else:
+                os.replace(temporary, target.path)
     finally:
         _remove(temporary)
 
 
-def _replace(path: Path, temporary: Path) -> None:
-    if not path.is_dir():
-        os.replace(temporary, path)
-        return
-    # A folder with something in it cannot be replaced in one step.
-    earlier = temporary.with_suffix(".earlier")
-    os.replace(path, earlier)
-    try:
-        os.replace(temporary, path)
-    except OSError:
-        os.replace(earlier, path)
-        raise
-    shutil.rmtree(earlier)
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 def _remove(path: Path) -> None:
@@ -247,5 +284,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"cannot write {path}: this name is too long; choose a shorter one.") from None
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {path}: {reason}; make room or choose another place.") from None

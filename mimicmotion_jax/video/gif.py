@@ -19,6 +19,9 @@ from mimicmotion_jax.video.ffmpeg import open_container
 MAX_RATE = 50
 """Frames per second; browsers slow down anything faster."""
 
+DRAFT = ".draft"
+"""Behind the name of the file while there are only its pictures."""
+
 _TICK = Fraction(1, 100)
 _RGB = VideoFormat("rgb24")
 
@@ -33,7 +36,7 @@ class GifSink:
         """Create the draft; `progress` shows a bar for the second pass."""
         self._path, self._rate, self._comment, self._progress = path, rate, comment, progress
         self._num_frames = 0
-        self._draft_path = path.with_name(path.name + ".draft")
+        self._draft_path = path.with_name(path.name + DRAFT)
         self._plain_path = path.with_name(path.name + ".plain")
         self._draft = av.open(str(self._draft_path), "w", format="matroska")
         self._stream = self._draft.add_stream("libx264rgb", rate=rate, options={"qp": "0", "preset": "ultrafast"})

@@ -1,6 +1,9 @@
 """Still pictures: read any of them as RGB, choose the model's size for one, and crop and resize to it."""
 
+import contextlib
 import math
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -24,10 +27,13 @@ MIN_SIDE = 16
 SIZE_MULTIPLE = 64
 """Sides are multiples of this: 8 (VAE) times 8 (three halvings in the UNet)."""
 
+MAX_PIXELS = 2 * 89_478_485
+"""Larger pictures are refused: Pillow's own limit, of half a gigabyte of RGB."""
+
 Aspect = Literal["auto", "portrait", "landscape", "square"]
 
 # What Pillow's decoders are known to raise on damaged files; each is the file's fault, not ours.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, Image.DecompressionBombError)
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError)
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
@@ -37,7 +43,8 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     scaled to 8 bits. Of an animation the first frame counts.
 
     Raises:
-        InputError: missing, empty, damaged or unknown file, or a side shorter than `MIN_SIDE`.
+        InputError: missing, empty, damaged or unknown file, a side shorter than `MIN_SIDE`, more than `MAX_PIXELS`, or
+            real numbers that are no brightness.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,9 +52,15 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _opened(path) as image:
             image.load()
             pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except InputError as error:
+        raise InputError(f"{path} {error}") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{path} is too large, a picture may have {MAX_PIXELS // 10**6} million pixels; make it smaller."
+        ) from None
     except _DAMAGED as error:
         if isinstance(error, PermissionError):
             raise InputError(f"{path} may not be read (permission denied); change its permissions.") from None
@@ -61,11 +74,23 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
 def is_still(path: str | Path) -> bool:
     """Whether the file is a picture that does not move (an animated GIF, PNG or WebP is a video)."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _opened(path) as image:
             # A phone's JPEG may hold several pictures (MPO), a TIFF several pages; neither is an animation.
             return not (image.format in ("GIF", "PNG", "WEBP") and image.is_animated)
+    except Image.DecompressionBombError:
+        return True  # `read_image` tells what is wrong with it
     except _DAMAGED:
         return False
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        # From half of `MAX_PIXELS` on Pillow warns of what we accept.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(path, formats=FORMATS)
+    with image:
+        yield image
 
 
 @dataclass(frozen=True)
@@ -191,7 +216,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Pillow would clip 16-bit greyscale to 255 instead of scaling it; 65535 / 257 is 255.
         samples = np.clip(np.asarray(image, np.float32), 0, 65535)
         image = Image.fromarray(np.round(samples / 257).astype(np.uint8))
+    if image.mode == "F":
+        image = Image.fromarray(_from_floats(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _from_floats(samples: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    """Brightness in [0, 1], or up to 255 where it exceeds 1; Pillow would make the former black."""
+    low, high = samples.min(), samples.max()
+    if not 0 <= low <= high <= 255:
+        raise InputError(f"holds numbers from {low:g} to {high:g}, not brightness; save it with 8 or 16 bits.")
+    return np.round(samples * (255 if high <= 1 else 1)).astype(np.uint8)

@@ -116,6 +116,30 @@ def test_a_killed_run_goes_on_and_new_videos_are_added(tmp_path):
         ClipLoader(DataConfig(dataset=str(output), num_frames=2, encodings=True), 1, 0)
     shutil.rmtree(output / preparing.WORK)  # a finished dataset does not need it
     assert again() == []
+    (output / record.NAME).rename(output / f".{record.NAME}.earlier")  # killed while it was being replaced
+    assert again() == []
+    assert len(list(Records(output))) == 3
+    summary = output / "summary.json"
+    whole = summary.read_bytes()
+    for damaged in (bytes(len(whole)), b"[]", b'{"prepared": 3}'):
+        summary.write_bytes(damaged)
+        assert sorted(again()) == ["a.mp4", "b.mp4", "c.mp4"]
+        shutil.rmtree(output / preparing.WORK)
+        assert summary.read_bytes() == whole
+
+
+def test_a_damaged_note_is_told(tmp_path):
+    write_counted(tmp_path / "videos" / "a.mp4", 20)
+    source, output = VideoFolder(tmp_path / "videos"), tmp_path / "out"
+    prepare(source, output, PrepareConfig(), progress=False)
+    (output / "summary.json").unlink()
+    (listing,) = (output / preparing.WORK).glob("*.json")
+    for damaged in (bytes(100), b'{"parts": [{"name": ""}]}'):
+        listing.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"{listing.name} is damaged; remove it and run this again"):
+            prepare(source, output, PrepareConfig(), progress=False)
+    listing.unlink()
+    assert prepare(source, output, PrepareConfig(), progress=False).records == 1
 
 
 def test_nothing_usable_is_an_error(tmp_path):

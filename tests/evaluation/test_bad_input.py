@@ -133,6 +133,14 @@ def test_no_checkpoint_there(data, tmp_path, monkeypatch):
         evaluate.main()
 
 
+def test_a_refused_size_leaves_the_folder_to_other_protocols(data, tmp_path, monkeypatch):
+    command = ["--checkpoint", ROOT / "weights/small", "--data", data, "--protocol", "synthetic", "size=[100,100]"]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, command), "--output", str(tmp_path / "out")])
+    with pytest.raises(InputError, match=r"videos of 100x100 cannot be generated"):
+        evaluate.main()
+    assert not (tmp_path / "out" / "protocol.json").exists()
+
+
 def test_the_script_exits_with_2(data, tmp_path):
     command = [sys.executable, ROOT / "evaluate.py", *arguments(tmp_path / "no", tmp_path / "out", [])]
     run = subprocess.run(command, capture_output=True, text=True)

@@ -95,7 +95,7 @@ def test_shuffled_frames_are_worse(itself, shuffled, data, tmp_path, score):
     assert results["summary"]["generated"]["psnr"] == pytest.approx(expected)
 
 
-def test_lengths_and_sizes_follow_the_rules(data, tmp_path, score, write):
+def test_lengths_and_sizes_follow_the_rules(data, tmp_path, score, write, caplog):
     generated = tmp_path / "generated"
     a, b = frames_of(data, "a"), frames_of(data, "b")
     large = [np.asarray(Image.fromarray(frame).resize((96, 128), Image.Resampling.NEAREST)) for frame in b[1:6]]
@@ -109,6 +109,12 @@ def test_lengths_and_sizes_follow_the_rules(data, tmp_path, score, write):
     assert two["size"] == [64, 48]
     assert two["scores"]["generated"]["ssim"] > 0.85
     assert sum("were compared" in note for note in results["notes"]) == 2
+    told = [record.getMessage() for record in caplog.records if "shorter than the true ones" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].endswith("compared after the reference: b 5 of 10.")
+    caplog.clear()
+    score(generated, data, tmp_path / "first", max_frames=5)
+    assert "shorter" not in caplog.text
     values = [row["scores"]["generated"]["psnr"] for row in (one, two)]
     assert results["summary"]["generated"]["psnr"] == pytest.approx((10 * values[0] + 5 * values[1]) / 15)
 
@@ -134,6 +140,11 @@ def test_scores_are_resumed(itself, data, tmp_path, score):
     (output / "scores" / "b.json").write_text("{ half a fi")
     assert score(data, data, output)["sequences"] == results["sequences"]
     assert all(path.stat().st_mtime_ns != time for path, time in kept.items())
+    for name in ("columns", "differences", "seams", "seam_discontinuity"):
+        record = json.loads((output / "scores" / "a.json").read_text())
+        del record[name]
+        (output / "scores" / "a.json").write_text(json.dumps(record))
+        assert score(data, data, output)["sequences"] == results["sequences"]
 
 
 def test_changed_videos_are_scored_again(shuffled, data, tmp_path, score):

@@ -122,8 +122,10 @@ def test_slicing_joining_and_choosing_a_person():
         ("faces", np.full((3, 2, 68, 2), np.nan), "NaN"),
         ("faces_score", np.full((3, 2, 68), -0.1), "negative"),
         ("hands_score", np.full((3, 2, 2, 21), np.inf), "infinity"),
-        ("width", 0, "above 0"),
-        ("fps", float("nan"), "above 0"),
+        ("width", 0, "1 to 65536 pixels"),
+        ("height", float("inf"), "1 to 65536 pixels"),
+        ("fps", float("nan"), "frames per second"),
+        ("fps", 1e12, "frames per second"),
     ],
 )
 def test_bad_values_are_refused(name, value, message):
@@ -219,6 +221,9 @@ def damaged_files(folder: Path) -> None:
         folder / "halfhands.npz", body=np.zeros((3, 18, 2)), body_score=np.zeros((3, 18)), hands=np.zeros((3, 2, 21, 2))
     )
     np.savez(folder / "size.npz", body=np.zeros((3, 18, 2)), body_score=np.zeros((3, 18)), image_size=np.array(["big"]))
+    sized = {"body": np.zeros((3, 18, 2)), "body_score": np.zeros((3, 18))}
+    np.savez(folder / "endless.npz", **sized, width=np.inf, height=9)
+    np.savez(folder / "sizes.npz", **sized, width=np.array([9, 9]), height=9)
     with open(folder / "array.npz", "wb") as file:
         np.save(file, np.zeros(3))
     (folder / "cut.json").write_text('{"width": 3, "frames": [')
@@ -230,6 +235,8 @@ def damaged_files(folder: Path) -> None:
     (folder / "nan.json").write_text(
         json.dumps({"width": 9, "height": 9, "frames": [{"people": [{"pose_keypoints_2d": nan}]}]})
     )
+    (folder / "wide.json").write_text('{"width":1' + "0" * 400 + ',"height":9,"frames":[{"people":[]}]}')
+    (folder / "fast.json").write_text('{"width":9,"height":9,"fps":1e308,"frames":[{"people":[]}]}')
     (folder / "folder").mkdir()
 
 
@@ -238,7 +245,7 @@ def test_damaged_files_are_refused_in_one_sentence(tmp_path):
     load_keypoints(tmp_path / "whole.npz")
     (tmp_path / "whole.npz").unlink()
     bad = sorted(tmp_path.iterdir())
-    assert len(bad) == 19
+    assert len(bad) == 23
     for path in [*bad, tmp_path / "missing.npz"]:
         with pytest.raises(InputError) as caught:
             load_keypoints(path)

@@ -15,7 +15,7 @@ from video_clips import ramp, ramp_index
 
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.video.decode import open_video
-from mimicmotion_jax.video.encode import check_writable, open_writer
+from mimicmotion_jax.video.encode import check_writable, is_written, open_writer, output_target
 
 OUTPUTS = ["a.mp4", "a.gif", "frames", "frames/%04d.png"]
 
@@ -42,6 +42,23 @@ def test_count_order_and_rate(tmp_path, name):
     reader = open_video(path, image_fps=15)
     assert (reader.num_frames, reader.rate, reader.width, reader.height) == (40, 15, 128, 96)
     assert [ramp_index(frame) for frame in reader.frames()] == list(range(40))
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_what_appears_has_a_name(tmp_path, name):
+    path = tmp_path / name
+    assert output_target(path) == (tmp_path / "frames" if "frames" in name else path)
+    output_target(path).parent.mkdir(exist_ok=True)
+    assert not is_written(path)
+    write(path, ramp(2))
+    assert is_written(path)
+    assert is_written(output_target(path))
+    assert list(tmp_path.iterdir()) == [output_target(path)]
+
+
+def test_an_empty_folder_is_no_video(tmp_path):
+    assert not is_written(tmp_path)
+    assert not is_written(tmp_path / "a.avi")
 
 
 @pytest.mark.parametrize(
@@ -139,6 +156,19 @@ def test_all_or_nothing(tmp_path, name):
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
 
 
+def test_a_folder_of_pictures_survives_a_kill_between_two_names(tmp_path):
+    """That is: the earlier folder has been moved away, the new one is not yet in its place."""
+    write(tmp_path / "frames", ramp(3))
+    (tmp_path / "frames").rename(tmp_path / ".frames.earlier")
+    with pytest.raises(RuntimeError), open_writer(tmp_path / "frames", 15, 64, 48, progress=False):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+    assert len(list((tmp_path / "frames").iterdir())) == 3
+    write(tmp_path / "frames", ramp(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+    assert len(list((tmp_path / "frames").iterdir())) == 2
+
+
 def test_only_the_finished_file_has_the_name(tmp_path):
     path = tmp_path / "new" / "folder" / "a.mp4"
     with open_writer(path, 15, 128, 96) as writer:
@@ -164,7 +194,7 @@ def test_refused_at_once(tmp_path):
         "file/a.mp4": "is a file, not a folder|Not a directory",
         "file": "is a file, but pictures go into a folder",
         "album": r"holds other things \(holiday\.jpg\)",
-        f"{'x' * 300}.mp4": "File name too long",
+        f"{'x' * 300}.mp4": "this name is too long",
     }.items():
         with pytest.raises(InputError, match=sentence):
             check_writable(tmp_path / name)
@@ -176,6 +206,8 @@ def test_refused_at_once(tmp_path):
     # Nobody may create files here, not even root.
     with pytest.raises(InputError, match="cannot write /proc/"):
         check_writable("/proc/nowhere/a.mp4")
+    with pytest.raises(InputError, match="pictures need a folder of their own"):
+        check_writable("%05d.png")
     check_writable(tmp_path / "folder")
     check_writable(tmp_path / "not" / "yet" / "a.mp4")
     assert not (tmp_path / "not").exists()
@@ -183,15 +215,20 @@ def test_refused_at_once(tmp_path):
 
 def test_numbers_out_of_range(tmp_path):
     for settings, sentence in [
-        ((0, 64, 64), "positive"),
-        ((15, 0, 64), "positive"),
+        ((0, 64, 64), r"cannot write .*a\.mp4 at 0 frames per second; use 0.01 to 1000"),
+        ((1e-9, 64, 64), r"a\.mp4 at 1e-09 frames per second"),
+        ((12345.678, 64, 64), r"a\.mp4 at 12345.678 frames per second"),
+        ((float("inf"), 64, 64), r"a\.mp4 at inf frames per second"),
+        ((float("nan"), 64, 64), r"a\.mp4 at nan frames per second"),
+        ((15, 0, 64), r"a\.mp4 with 0x64 pixels"),
+        ((15, 64, 16386), r"a\.mp4 with 64x16386 pixels; each side may have 1 to 16384"),
         ((15, 64, 64, {"crf": 60}), "crf 60 is out of range"),
         ((15, 64, 64, {"audio_start": -1.0}), "audio_start -1"),
     ]:
         numbers, options = settings[:3], settings[3] if len(settings) > 3 else {}
         with pytest.raises(InputError, match=sentence):
             open_writer(tmp_path / "a.mp4", *numbers, **options)
-    with pytest.raises(InputError, match="a GIF cannot show 60 frames"):
+    with pytest.raises(InputError, match=r"a\.gif: a GIF cannot show 60 frames"):
         open_writer(tmp_path / "a.gif", 60, 64, 64)
     with (
         pytest.raises(InputError, match=r"height and width \(64, 64\)"),

@@ -10,7 +10,8 @@ from PIL import Image
 from video_clips import MEDIA
 
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.video.image import Crop, crop_resize, read_image, target_size
+from mimicmotion_jax.video.decode import open_video
+from mimicmotion_jax.video.image import Crop, crop_resize, is_still, read_image, target_size
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (40, 60, 3), np.uint8)
@@ -65,6 +66,30 @@ def test_sixteen_bits_are_scaled(tmp_path):
     for suffix in ("png", "tiff"):
         Image.fromarray(deep).save(tmp_path / f"a.{suffix}")
         np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}"), grey3(GREY))
+
+
+def test_real_numbers_are_brightness_or_refused(tmp_path):
+    for scale in (1, 255):
+        Image.fromarray((GREY / 255 * scale).astype(np.float32)).save(tmp_path / "a.tiff")
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tiff"), grey3(GREY))
+    for low, high in ((-1, 1), (0, 65535), (0, np.nan), (0, np.inf)):
+        samples = np.full(GREY.shape, low, np.float32)
+        samples[0, 0] = high
+        Image.fromarray(samples).save(tmp_path / "b.tiff")
+        with pytest.raises(InputError, match=r"b\.tiff holds numbers from .*; save it with 8 or 16 bits\."):
+            read_image(tmp_path / "b.tiff")
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_pictures_are_read_or_refused_for_their_size(tmp_path):
+    """Bilevel pictures: as many pixels as cameras make, in little time and space."""
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    for look in (read_image, lambda path: list(open_video(path).frames())):
+        with pytest.raises(InputError, match=r"huge\.png is too large, a picture may have 178 million pixels; make"):
+            look(tmp_path / "huge.png")
+    Image.new("1", (11_000, 10_000), 1).save(tmp_path / "large.png")
+    assert is_still(tmp_path / "large.png")
+    assert read_image(tmp_path / "large.png").shape == (10_000, 11_000, 3)
 
 
 def test_transparency_is_laid_over_white(tmp_path):

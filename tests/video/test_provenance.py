@@ -49,5 +49,9 @@ def test_other_files_have_none(tmp_path):
         output.mux(stream.encode(av.VideoFrame.from_ndarray(ramp(1, 64, 64)[0], format="rgb24")))
         output.mux(stream.encode(None))
     assert read_provenance(tmp_path / "b.mp4") == {}
+    content = (tmp_path / "b.mp4").read_bytes()
+    assert b"my holiday" in content
+    (tmp_path / "latin.mp4").write_bytes(content.replace(b"my holiday", b"my caf\xe9 \xff."))  # not UTF-8
+    assert read_provenance(tmp_path / "latin.mp4") == {}
     with pytest.raises(InputError, match="there is no file"):
         read_provenance(tmp_path / "missing.mp4")
