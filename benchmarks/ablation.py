@@ -38,12 +38,12 @@ from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.synthetic.config import WorldConfig
 from mimicmotion_jax.data.synthetic.source import SyntheticWorld, draw_scenes, named, write_test_set
 from mimicmotion_jax.diffusion.fusion import FusionMode
-from mimicmotion_jax.directories import write_file
+from mimicmotion_jax.directories import sha256_file, write_file
 from mimicmotion_jax.errors import InputError, run_script
 from mimicmotion_jax.evaluation.comparison import GENERATED, LABELS, RECONSTRUCTION, REPEAT
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.protocols import get_protocol
-from mimicmotion_jax.evaluation.records import sha256_file, sha256_json
+from mimicmotion_jax.evaluation.records import sha256_json
 from mimicmotion_jax.evaluation.results import METRICS
 from mimicmotion_jax.evaluation.run import Request, evaluate
 from mimicmotion_jax.training.config import TrainConfig

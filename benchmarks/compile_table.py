@@ -27,29 +27,29 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 PAPER = ["train.py", "--config", "configs/train_paper.yaml"]
 ROWS = {
-    # A 16-frame window with guidance, the usual 25 steps; and videos of 2, 8 and 32 windows.
-    "sample-v5e-1": ["sample.py", "--topology", "v5e:1x1", "max_frames=16"],
-    "sample-v5p-1": ["sample.py", "--topology", "v5p:1x1x1", "max_frames=16"],
-    "sample-v6e-1": ["sample.py", "--topology", "v6e:1x1", "max_frames=16"],
-    "sample-v5e-8-one-window": ["sample.py", "--topology", "v5e:2x4", "max_frames=16"],
-    "sample-v5e-1-2-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=25"],
-    "sample-v5e-1-32-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=295"],
-    "sample-v5e-1-8-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=79"],
-    "sample-v5e-8-8-windows": ["sample.py", "--topology", "v5e:2x4", "max_frames=79"],
+    # One window (16 frames, the first of them the reference's) with guidance, the usual 25 steps; 2, 8 and 32 windows.
+    "sample-v5e-1": ["sample.py", "--topology", "v5e:1x1", "max_frames=15"],
+    "sample-v5p-1": ["sample.py", "--topology", "v5p:1x1x1", "max_frames=15"],
+    "sample-v6e-1": ["sample.py", "--topology", "v6e:1x1", "max_frames=15"],
+    "sample-v5e-8-one-window": ["sample.py", "--topology", "v5e:2x4", "max_frames=15"],
+    "sample-v5e-1-2-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=24"],
+    "sample-v5e-1-32-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=294"],
+    "sample-v5e-1-8-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=78"],
+    "sample-v5e-8-8-windows": ["sample.py", "--topology", "v5e:2x4", "max_frames=78"],
     # The released 72-frame model.
-    "sample-v5e-8-72-frames": ["sample.py", "--topology", "v5e:2x4", "max_frames=72", "window_size=72"],
-    "sample-v5p-1-72-frames": ["sample.py", "--topology", "v5p:1x1x1", "max_frames=72", "window_size=72"],
+    "sample-v5e-8-72-frames": ["sample.py", "--topology", "v5e:2x4", "max_frames=71", "window_size=72"],
+    "sample-v5p-1-72-frames": ["sample.py", "--topology", "v5p:1x1x1", "max_frames=71", "window_size=72"],
     # The paper's training: clips of 16 frames, one per chip and more.
     "train-v5e-64": [*PAPER, "--topology", "v5e:8x8", "mesh.fsdp=8", "mesh.frames=8"],
     "train-v5e-16": [*PAPER, "--topology", "v5e:4x4", "mesh.fsdp=8", "mesh.frames=2"],
     "train-v6e-8": [*PAPER, "--topology", "v6e:2x4", "mesh.fsdp=8"],
     "train-v5p-8": [*PAPER, "--topology", "v5p:2x2x2", "mesh.fsdp=8"],
-    "sample-a100-1": ["sample.py", "--topology", "a100:1", "max_frames=16"],
-    "sample-h100-1": ["sample.py", "--topology", "h100:1", "max_frames=16"],
-    "sample-h100-1-2-windows": ["sample.py", "--topology", "h100:1", "max_frames=25"],
-    "sample-h100-1-32-windows": ["sample.py", "--topology", "h100:1", "max_frames=295"],
-    "sample-h100-8-8-windows": ["sample.py", "--topology", "h100:8", "max_frames=79"],
-    "sample-h100-8-72-frames": ["sample.py", "--topology", "h100:8", "max_frames=72", "window_size=72"],
+    "sample-a100-1": ["sample.py", "--topology", "a100:1", "max_frames=15"],
+    "sample-h100-1": ["sample.py", "--topology", "h100:1", "max_frames=15"],
+    "sample-h100-1-2-windows": ["sample.py", "--topology", "h100:1", "max_frames=24"],
+    "sample-h100-1-32-windows": ["sample.py", "--topology", "h100:1", "max_frames=294"],
+    "sample-h100-8-8-windows": ["sample.py", "--topology", "h100:8", "max_frames=78"],
+    "sample-h100-8-72-frames": ["sample.py", "--topology", "h100:8", "max_frames=71", "window_size=72"],
     "train-h100-1": [*PAPER, "--topology", "h100:1", "mesh.fsdp=1", "batch_size=1"],
     "train-h100-8": [*PAPER, "--topology", "h100:8", "mesh.fsdp=8"],
 }

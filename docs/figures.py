@@ -1,9 +1,9 @@
 """Draw the figures of the documentation: python docs/figures.py [NAME …] (needs the extra `dev`)."""
 
+import argparse
 import dataclasses
 import json
 import re
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,9 +13,10 @@ from PIL import Image
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.synthetic.source import detect
 from mimicmotion_jax.data.synthetic.world import make_scenes, render
-from mimicmotion_jax.demo import WEIGHTS
 from mimicmotion_jax.diffusion.fusion import make_plan
-from mimicmotion_jax.generate import load_options, load_pipeline
+from mimicmotion_jax.generation.demo import WEIGHTS
+from mimicmotion_jax.generation.generate import load_pipeline
+from mimicmotion_jax.generation.options import load_options
 from mimicmotion_jax.pipeline import SamplingConfig
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.demo import demo_motion, demo_reference
@@ -164,8 +165,19 @@ def read_lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Draw what is named, or all."""
+    figures = {draw.__name__: draw for draw in (fusion, poses, world, small_training, small_model, performance)}
+    parser = argparse.ArgumentParser(description=__doc__, epilog="example: python docs/figures.py fusion performance")
+    # argparse (Python 3.11) refuses the default of a positional that is "*" and has choices.
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(figures)}")
+    names = parser.parse_args().names
+    if unknown := set(names) - set(figures):
+        parser.error(f"there is no figure {', '.join(sorted(unknown))}; there are {', '.join(figures)}")
     IMAGES.mkdir(exist_ok=True)
-    for draw in (fusion, poses, world, small_training, small_model, performance):
-        if len(sys.argv) == 1 or draw.__name__ in sys.argv:
-            draw()
+    for name in names or figures:
+        figures[name]()
+
+
+if __name__ == "__main__":
+    main()
