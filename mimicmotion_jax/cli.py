@@ -29,6 +29,10 @@ def script_parser(
 
 
 def log_to_stderr(libraries: int) -> None:
-    """Show our messages as they are, and those of libraries from the level `libraries` on."""
+    """Show our messages as they are, and those of libraries from the level `libraries` on.
+
+    Jax's warnings about accelerators that it cannot use are shown in any case: else hours go by on a CPU.
+    """
     logging.basicConfig(level=libraries, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("mimicmotion_jax").setLevel(logging.INFO)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)

@@ -5,7 +5,6 @@ a wrong type or a number out of range raises `InputError` naming the key, what i
 """
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
@@ -13,6 +12,7 @@ from typing import Any, TypeVar, dataclass_transform
 import pydantic
 import yaml
 
+from mimicmotion_jax.config_mistakes import explain, flatten
 from mimicmotion_jax.errors import InputError
 
 T = TypeVar("T")
@@ -21,7 +21,8 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config_dataclass(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only dataclass whose values are validated and which rejects unknown keys."""
-    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid"))(cls)
+    rules = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=rules)(cls)
 
 
 def load_config(cls: type[T], path: str | Path | None = None, overrides: Sequence[str] = ()) -> T:
@@ -46,7 +47,7 @@ def read_values(path: str | Path | None = None, overrides: Sequence[str] = ()) -
             raise InputError(f"'{override}' is not an option; write key=value, for example seed=7.")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (ValueError, RecursionError, yaml.YAMLError):
             value = text
         _set(values, key.strip().split("."), value, override)
     return values
@@ -61,8 +62,7 @@ def build_config(cls: type[T], values: dict[str, Any], source: str = "the config
     try:
         return pydantic.TypeAdapter(cls).validate_python(values)
     except pydantic.ValidationError as error:
-        problems = "; ".join(_explain(cls, detail) for detail in error.errors())
-        raise InputError(f"{source} has a mistake: {problems}.") from None
+        raise InputError(f"{source} has a mistake: {explain(cls, error.errors())}.") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def describe(cls: type) -> str:
     """One line per option with its default, for `--help`."""
     defaults = to_dict(cls())
-    return "\n".join(f"  {key}={_yaml_scalar(value)}" for key, value in _flatten(defaults))
+    return "\n".join(f"  {key}={_yaml_scalar(value)}" for key, value in flatten(defaults))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -83,7 +83,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"there is no configuration file {path}; the ones that come with us are in configs/."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply; write 'key: value' lines.") from None
+    except (yaml.YAMLError, ValueError) as error:  # the latter: no text, or a date such as 2026-99-99
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         raise InputError(f"{path} is not valid YAML{line}; write 'key: value' lines.") from None
@@ -100,27 +102,6 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
         if not isinstance(values, dict):
             raise InputError(f"'{override}' sets a key inside '{key}', which is a single value.")
     values[keys[-1]] = value
-
-
-def _explain(cls: type, detail: dict[str, Any]) -> str:
-    # A union's branches appear in the location as names of types; only field names mean something to the user.
-    location = [str(part) for part in detail["loc"] if not str(part).startswith(("function-", "constrained-"))]
-    key = ".".join(location)
-    if detail["type"] == "unexpected_keyword_argument":
-        known = [name for name, _ in _flatten(to_dict(cls()))]
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else "known keys: " + ", ".join(known)
-        return f"unknown key '{key}' ({hint.rstrip('?') + '?' if near else hint})"
-    message = detail["msg"].removeprefix("Value error, ")
-    given = "" if detail["type"] == "missing" else f", not {detail['input']!r}"
-    return f"{key + ': ' if key else ''}{message[:1].lower() + message[1:]}{given if key else ''}"
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        rows += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return rows
 
 
 def _yaml_scalar(value: Any) -> str:

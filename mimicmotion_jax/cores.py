@@ -9,8 +9,10 @@ import jax
 
 
 def available_cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0))
+    """That this process may use; where the system does not tell (macOS, Windows), those there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def split_cpu(num_devices: int) -> None:

@@ -10,6 +10,14 @@ class InputError(ValueError):
     """Something the user gave is wrong. The message is one sentence: what is wrong and what to do about it."""
 
 
+def root_cause(error: BaseException) -> str:
+    """What the first of the errors that led to this one says: its first line, at most 200 characters, no full stop."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
 def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
     """Wrap a script's `main`: `InputError` and full disks end in one line on stderr, bugs keep their traceback.
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from mimicmotion_jax.cores import available_cores
+
 
 @pytest.mark.parametrize(("flags", "expected"), [("", 3), ("--xla_force_host_platform_device_count=2", 2)])
 def test_cpu_counts_as_so_many(flags, expected):
@@ -23,3 +25,11 @@ def test_devices_stay_once_used():
     environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     assert int(run.stdout) == 0
+
+
+def test_cores_are_counted_where_affinity_is_unknown(monkeypatch):
+    assert available_cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert available_cores() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1

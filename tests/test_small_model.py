@@ -11,14 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mimicmotion_jax import checkpoint, demo
+from mimicmotion_jax import checkpoint
 from mimicmotion_jax.data.synthetic.config import WorldConfig
 from mimicmotion_jax.data.synthetic.source import draw_scenes, write_test_set
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.evaluation.comparison import GENERATED, REPEAT, WITHHELD
+from mimicmotion_jax.generation import demo
+from mimicmotion_jax.generation.generate import generate
 from mimicmotion_jax.video.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import sample  # noqa: E402 (a script at the root)
+
 LARGEST = 20e6  # bytes of weights that the repository may hold
 
 
@@ -45,9 +50,9 @@ def evaluated(tmp_path_factory) -> Callable[[int], Summary]:
     return evaluate
 
 
-@pytest.fixture(scope="module", params=[16, 48])  # frames: of a short video the reference is right for a larger part
+# Frames: of a short video the reference is right for a larger part; the longer ones are as the recorded ones.
+@pytest.fixture(scope="module", params=[16, pytest.param(48, marks=pytest.mark.slow)])
 def summary(evaluated, request) -> Summary:
-    """Of short videos, and of such as the recorded ones."""
     return evaluated(request.param)
 
 
@@ -74,6 +79,40 @@ def test_the_demonstration_is_a_video_of_three_panels(tmp_path):
     assert video.num_frames == 5
     reference, skeleton, result = np.array_split(next(iter(video.frames())), 3, axis=1)
     assert skeleton.mean() < 60 < min(reference.mean(), result.mean())  # skeletons are drawn on black
+
+
+def test_the_demonstration_takes_size_type_and_devices(tmp_path, monkeypatch):
+    """Options of a file go before the demonstration's own; what a device is given tells the type."""
+    (tmp_path / "mine.yaml").write_text("max_frames: 2\nnum_inference_steps: 1\nside_by_side: false\n")
+    pipelines = []
+    monkeypatch.setattr(
+        demo, "generate", lambda pipeline, *rest: pipelines.append(pipeline) or generate(pipeline, *rest)
+    )
+    switches = ["--config", tmp_path / "mine.yaml", "--dtype", "bfloat16", "--devices", "2"]
+    options = ["resolution=64", "aspect=square"]
+    arguments = ["sample.py", "--output", tmp_path / "a.gif", *switches, *options]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    assert sample.main() == 0
+    video = open_video(tmp_path / "a.gif")
+    assert (video.num_frames, video.width, video.height) == (2, 64, 64)
+    (pipeline,) = pipelines
+    assert pipeline.mesh.size == 2
+    assert pipeline.unet.conv_in.kernel.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("stride=2", "stride has no effect on the demonstration"),
+        ("person=1", "person has no effect on the demonstration"),
+        ("resolution=100", "resolution 100 is not a multiple of"),
+        ("size=[97,128]", "both sides must be multiples of"),
+    ],
+)
+def test_what_the_demonstration_cannot_do_is_refused(tmp_path, option, message):
+    with pytest.raises(InputError, match=message):
+        demo.run_demo(tmp_path / "demo.mp4", overrides=[option])
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_repository_it_says_what_to_do(tmp_path, monkeypatch):

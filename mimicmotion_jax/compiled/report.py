@@ -12,6 +12,7 @@ from jax.stages import Compiled, Lowered
 
 from mimicmotion_jax.compiled import hardware
 from mimicmotion_jax.compiled.costs import KernelFlops, ProgramCosts, Traffic, program_costs
+from mimicmotion_jax.memory import is_out_of_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ def compile_report(
     try:
         compiled = lowered.compile(compiler_options=dict(compiler_options or {}))
     except jax.errors.JaxRuntimeError as error:
-        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+        if not is_out_of_memory(error):
             raise
         return _too_large(mesh, time.perf_counter() - start, str(error).splitlines()[0], resident_bytes)
     seconds = time.perf_counter() - start

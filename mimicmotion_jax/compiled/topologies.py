@@ -77,7 +77,7 @@ def topology_devices(name: str) -> list[jax.Device]:
     """Devices to make a mesh of and compile for; they need not exist.
 
     They hold no arrays: lower with `jax.ShapeDtypeStruct`s and shardings over a mesh (`AxisType.Auto`) of them. A TPU
-    slice has an order of its own; `jax.make_mesh(..., devices=...)` lays neighbours of the mesh on neighbours of it.
+    slice has an order of its own; `sharding` lays neighbours of a mesh on neighbours of it.
 
     Args:
         name: a TPU slice such as "v5p:2x2x2", or GPUs of one machine such as "h100:8". For GPUs jax must not have been
