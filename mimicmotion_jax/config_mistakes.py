@@ -7,6 +7,8 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pydantic
+
 # Branches of a union appear in a location by the names of their types, beside the names of fields.
 _TYPE = re.compile(r"function-|constrained-|tuple\[|literal\[|[A-Z]|(?:int|float|str|bool|none)$")
 _UNKNOWN = "unexpected_keyword_argument"
@@ -23,6 +25,12 @@ def explain(cls: type, details: Sequence[Mapping[str, Any]]) -> str:
     inner = [path for path in found if not any(other != path and other[: len(path)] == path for other in found)]
     told = [_explain(cls, path, found[path]) for path in inner[:_MOST]]
     return "; ".join(told) + (f"; and {len(inner) - _MOST} more" if len(inner) > _MOST else "")
+
+
+def first_mistake(error: pydantic.ValidationError) -> tuple[str, str]:
+    """The dotted key of the first thing that is wrong, and what is wrong with it; for what no person has written."""
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])), _reason(first["msg"])
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -55,10 +63,14 @@ def _explain(cls: type, path: tuple[str, ...], details: Sequence[Mapping[str, An
 
 
 def _allowed(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    message = re.sub(r" or an instance of \w+|, unable to parse.*| after validation, not \d+", "", message)
+    message = re.sub(r" or an instance of \w+|, unable to parse.*| after validation, not \d+", "", _reason(message))
     message = message.replace("a valid tuple", "a list").replace("Tuple", "List")
     return message[:1].lower() + message[1:]
+
+
+def _reason(message: str) -> str:
+    """A message without the prefix that pydantic gives to those of our own checks."""
+    return message.removeprefix("Value error, ")
 
 
 def _shortened(value: Any) -> str:

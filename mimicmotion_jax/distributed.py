@@ -1,6 +1,5 @@
 """Joining the processes of a run: Cloud TPU pods, SLURM, or addresses given by hand."""
 
-import inspect
 import os
 
 import jax
@@ -15,7 +14,7 @@ def initialize(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    shutdown_timeout: int | None = None,
+    shutdown_timeout: int = 300,
 ) -> bool:
     """Call `jax.distributed.initialize` where there is more than one process; before anything else touches jax.
 
@@ -23,7 +22,7 @@ def initialize(
     environment; `distributed` asks jax to find out by itself, as on a Cloud TPU pod.
 
     A process that has come to its end waits for the others; when `shutdown_timeout` (seconds) is over, jax ends them
-    all. None is jax's 300 s, right for processes that work together: where one has failed, the others wait in vain.
+    all. jax's 300 s suit processes that work together: where one has failed, the others wait in vain.
     A process that dies without a word ends the others in any case, after jax's 100 s without a heartbeat.
 
     Returns:
@@ -44,7 +43,7 @@ def initialize(
     if not (by_hand or distributed or slurm_tasks != "1"):
         return False
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id, **_patience(shutdown_timeout))
+        jax.distributed.initialize(coordinator, num_processes, process_id, shutdown_timeout_seconds=shutdown_timeout)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         which = "" if slurm_tasks == "1" else f" that {_SLURM_TASKS}={slurm_tasks} announces"
@@ -53,10 +52,3 @@ def initialize(
             "cannot be reached; see --help for how to say where they are."
         ) from None
     return True
-
-
-def _patience(shutdown_timeout: int | None) -> dict[str, int]:
-    """As jax's option, which came after 0.8.0; before it the 300 s are fixed."""
-    name = "shutdown_timeout_seconds"
-    known = name in inspect.signature(jax.distributed.initialize).parameters
-    return {name: shutdown_timeout} if known and shutdown_timeout is not None else {}

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+import evaluate
+import prepare_data
+import sample
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.prepare import PrepareConfig
 from mimicmotion_jax.errors import InputError
@@ -16,10 +18,6 @@ from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.generation.options import GenerateConfig, load_options
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-import evaluate  # noqa: E402 (scripts at the root)
-import prepare_data  # noqa: E402
-import sample  # noqa: E402
 
 EXPLAINED = ROOT / "configs" / "sample.yaml"
 

@@ -1,19 +1,14 @@
 """What is written for a job, under the names that people give."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from video_clips import click_track, ramp, write_clip
 
 from mimicmotion_jax.generation.job import Prepared
 from mimicmotion_jax.generation.options import GenerateConfig
 from mimicmotion_jax.generation.outputs import open_output
 from mimicmotion_jax.pose.demo import demo_motion
 from mimicmotion_jax.video.decode import open_video
-
-sys.path.insert(0, str(Path(__file__).parent / "video"))
-from video_clips import click_track, ramp, write_clip
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "A.MP4"])

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+import sample
 from mimicmotion_jax import InputError
 from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.generation.options import GenerateConfig, load_options
@@ -21,8 +22,6 @@ from mimicmotion_jax.video.encode import open_writer
 from mimicmotion_jax.video.provenance import read_provenance
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-import sample  # noqa: E402 (a script at the root)
 
 WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 9, 12.5
 OPTIONS = [f"size=[{WIDTH},{HEIGHT}]", "num_inference_steps=1"]

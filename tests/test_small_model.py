@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import sample
 from mimicmotion_jax import checkpoint
 from mimicmotion_jax.data.synthetic.config import WorldConfig
 from mimicmotion_jax.data.synthetic.source import draw_scenes, write_test_set
@@ -21,8 +22,6 @@ from mimicmotion_jax.generation.generate import generate
 from mimicmotion_jax.video.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-import sample  # noqa: E402 (a script at the root)
 
 LARGEST = 20e6  # bytes of weights that the repository may hold
 

@@ -10,6 +10,7 @@ import pydantic
 from etils import epath
 from tqdm import tqdm
 
+from mimicmotion_jax.config_mistakes import first_mistake
 from mimicmotion_jax.errors import InputError
 
 T = TypeVar("T")
@@ -82,8 +83,7 @@ def check_content(kind: type[T], content: Any, path: epath.Path) -> T:
     try:
         return pydantic.TypeAdapter(kind).validate_python(content)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        where, what = first_mistake(error)
         raise InputError(f"{path} is damaged ({where}: {what}); convert the weights again.") from None
 
 

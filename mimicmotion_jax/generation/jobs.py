@@ -10,6 +10,7 @@ from typing import Annotated
 
 import pydantic
 
+from mimicmotion_jax.config_mistakes import first_mistake
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.generation.ahead import one_ahead
 from mimicmotion_jax.generation.generate import generate
@@ -135,8 +136,7 @@ def _parse(text: str, where: str) -> _Line:
     try:
         return _Line.model_validate(content)
     except pydantic.ValidationError as error:
-        detail = error.errors()[0]
-        key, message = ".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")
+        key, message = first_mistake(error)
         raise InputError(f"{where}: {key}: {message[:1].lower() + message[1:]}.") from None
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mimicmotion_jax import checkpoint, sharding
+from mimicmotion_jax.config_mistakes import first_mistake
 from mimicmotion_jax.data.dataset import read_info
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import NETWORKS, abstract_network, init_network
@@ -37,7 +38,7 @@ def model_config(config: TrainConfig) -> ModelConfig:
         try:
             model = dataclasses.replace(model, vae=found.vae, image_encoder=found.image_encoder)
         except pydantic.ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            _, reason = first_mistake(error)
             raise InputError(f"the encoders in {config.encoders} do not fit the model: {reason}.") from None
     return dataclasses.replace(model, window_size=config.data.num_frames)
 

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import evaluate
 from mimicmotion_jax import InputError
 from mimicmotion_jax.pose.demo import demo_motion
 from mimicmotion_jax.pose.files import save_keypoints
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-import evaluate  # noqa: E402 (a script at the root)
 
 
 def empty(tmp: Path, data: Path) -> list:
