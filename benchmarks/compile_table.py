@@ -26,30 +26,39 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 PAPER = ["train.py", "--config", "configs/train_paper.yaml"]
+
+
+def sample(chips: str, windows: int = 1, window_size: int = 16) -> list[str]:
+    """A video of full windows, with guidance and the usual 25 steps; the reference's frame is in every window."""
+    stride = window_size - 1 - 6  # the usual overlap
+    num_frames = window_size - 1 + (windows - 1) * stride
+    model = [f"window_size={window_size}"] if window_size != 16 else []
+    return ["sample.py", "--topology", chips, f"max_frames={num_frames}", *model]
+
+
 ROWS = {
-    # One window (16 frames, the first of them the reference's) with guidance, the usual 25 steps; 2, 8 and 32 windows.
-    "sample-v5e-1": ["sample.py", "--topology", "v5e:1x1", "max_frames=15"],
-    "sample-v5p-1": ["sample.py", "--topology", "v5p:1x1x1", "max_frames=15"],
-    "sample-v6e-1": ["sample.py", "--topology", "v6e:1x1", "max_frames=15"],
-    "sample-v5e-8-one-window": ["sample.py", "--topology", "v5e:2x4", "max_frames=15"],
-    "sample-v5e-1-2-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=24"],
-    "sample-v5e-1-32-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=294"],
-    "sample-v5e-1-8-windows": ["sample.py", "--topology", "v5e:1x1", "max_frames=78"],
-    "sample-v5e-8-8-windows": ["sample.py", "--topology", "v5e:2x4", "max_frames=78"],
+    "sample-v5e-1": sample("v5e:1x1"),
+    "sample-v5p-1": sample("v5p:1x1x1"),
+    "sample-v6e-1": sample("v6e:1x1"),
+    "sample-v5e-8-one-window": sample("v5e:2x4"),
+    "sample-v5e-1-2-windows": sample("v5e:1x1", windows=2),
+    "sample-v5e-1-32-windows": sample("v5e:1x1", windows=32),
+    "sample-v5e-1-8-windows": sample("v5e:1x1", windows=8),
+    "sample-v5e-8-8-windows": sample("v5e:2x4", windows=8),
     # The released 72-frame model.
-    "sample-v5e-8-72-frames": ["sample.py", "--topology", "v5e:2x4", "max_frames=71", "window_size=72"],
-    "sample-v5p-1-72-frames": ["sample.py", "--topology", "v5p:1x1x1", "max_frames=71", "window_size=72"],
+    "sample-v5e-8-72-frames": sample("v5e:2x4", window_size=72),
+    "sample-v5p-1-72-frames": sample("v5p:1x1x1", window_size=72),
     # The paper's training: clips of 16 frames, one per chip and more.
     "train-v5e-64": [*PAPER, "--topology", "v5e:8x8", "mesh.fsdp=8", "mesh.frames=8"],
     "train-v5e-16": [*PAPER, "--topology", "v5e:4x4", "mesh.fsdp=8", "mesh.frames=2"],
     "train-v6e-8": [*PAPER, "--topology", "v6e:2x4", "mesh.fsdp=8"],
     "train-v5p-8": [*PAPER, "--topology", "v5p:2x2x2", "mesh.fsdp=8"],
-    "sample-a100-1": ["sample.py", "--topology", "a100:1", "max_frames=15"],
-    "sample-h100-1": ["sample.py", "--topology", "h100:1", "max_frames=15"],
-    "sample-h100-1-2-windows": ["sample.py", "--topology", "h100:1", "max_frames=24"],
-    "sample-h100-1-32-windows": ["sample.py", "--topology", "h100:1", "max_frames=294"],
-    "sample-h100-8-8-windows": ["sample.py", "--topology", "h100:8", "max_frames=78"],
-    "sample-h100-8-72-frames": ["sample.py", "--topology", "h100:8", "max_frames=71", "window_size=72"],
+    "sample-a100-1": sample("a100:1"),
+    "sample-h100-1": sample("h100:1"),
+    "sample-h100-1-2-windows": sample("h100:1", windows=2),
+    "sample-h100-1-32-windows": sample("h100:1", windows=32),
+    "sample-h100-8-8-windows": sample("h100:8", windows=8),
+    "sample-h100-8-72-frames": sample("h100:8", window_size=72),
     "train-h100-1": [*PAPER, "--topology", "h100:1", "mesh.fsdp=1", "batch_size=1"],
     "train-h100-8": [*PAPER, "--topology", "h100:8", "mesh.fsdp=8"],
 }

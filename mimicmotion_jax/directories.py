@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator
 
-import fsspec
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
@@ -37,6 +36,8 @@ def _check_store(store: str, directory: str) -> None:
         raise InputError(f"{directory} is at no storage that is known here; give a local folder or gs://.")
     if importlib.util.find_spec("tensorflow"):
         return  # epath reads and writes with that
+    import fsspec  # what epath uses otherwise
+
     try:
         fsspec.get_filesystem_class(_STORES[store])
     except ImportError as error:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib
 import itertools
 import resource
 import subprocess
@@ -209,7 +208,6 @@ class ObjectStore(MemoryFileSystem):
         ObjectStore.allowed -= 1
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="it brings its own client for gs://")
 def test_half_a_remote_folder_has_no_marker():
     fsspec.register_implementation("gcs", ObjectStore, clobber=True)
     earlier, new = dict.fromkeys("mab", "earlier"), dict.fromkeys("mab", "new")
