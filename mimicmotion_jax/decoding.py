@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 
 from mimicmotion_jax.diffusion.fusion import make_plan
+from mimicmotion_jax.memory import fetch
 
 Decode = Callable[[Float[np.ndarray, "n t h w c"]], Float[jax.Array, "n t height width 3"]]
 
@@ -86,4 +87,4 @@ def _groups(indices: list[Int[np.ndarray, " n"]], together: int) -> Iterator[lis
 
 def _fetch(count: int, decoded: jax.Array, together: int) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
     """Wait for the device; `count` chunks are wanted."""
-    yield from rearrange(np.asarray(decoded), "(k b) n h w c -> k b n h w c", k=together)[:count]
+    yield from rearrange(fetch(decoded), "(k b) n h w c -> k b n h w c", k=together)[:count]

@@ -2,10 +2,28 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import jax
 
 from mimicmotion_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+def fetch(results: T) -> T:
+    """Results of a program, in this machine's memory, as NumPy arrays.
+
+    A CPU's programs allocate while they run. Where one finds no room, waiting for its results raises jax's error, but
+    copying them never ends (jax 0.10.2): hence the waiting, here and before weights are saved.
+
+    Args:
+        results: arrays in any tree of containers, whole on this process's devices.
+
+    Raises:
+        JaxRuntimeError: the program failed.
+    """
+    return jax.device_get(jax.block_until_ready(results))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from mimicmotion_jax.diffusion.fusion import FusionMode, WindowPlan, make_plan
 from mimicmotion_jax.diffusion.noise import frame_noise, pixel_noise
 from mimicmotion_jax.diffusion.sampler import bucket, group_plan
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.memory import fetch
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
@@ -229,7 +230,7 @@ class MimicMotionPipeline:
             features = self._pose_features(poses, padded, progress)
             start = self._initial_noise(seeds, padded, image_latents.shape[1:], plan, config, noise)
             latents = self._denoise(start, context, image_latents, features, plan, capacity, config, progress)
-        return _check_finite(np.asarray(latents)[:, :num_frames])
+        return _check_finite(fetch(latents)[:, :num_frames])
 
     def decode(
         self, latents: Float[np.ndarray, "b f h w c"], config: SamplingConfig, progress: bool = False

@@ -5,16 +5,14 @@ import os
 import sys
 from pathlib import Path
 
-# Before jax starts: eight devices, so that the ordinary suite covers meshes; less optimisation, because most of the
-# suite's time is compilation of programs that run once; and patience, because eight devices on a busy machine's two
-# cores, or on one that is stopped for a while, may keep each other waiting for longer than XLA's 40 s, when it aborts.
+# Before jax starts: eight devices, so that the ordinary suite covers meshes; and less optimisation, because most of the
+# suite's time is compilation of programs that run once.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
-        "--xla_cpu_collective_call_terminate_timeout_seconds=900",
     ]
 )
 

@@ -12,13 +12,13 @@ from mimicmotion_jax.evaluation.videos import VideoMaker
 from mimicmotion_jax.generation.generate import generate, load_pipeline
 from mimicmotion_jax.generation.job import Prepared
 from mimicmotion_jax.generation.options import GenerateConfig
-from mimicmotion_jax.memory import explain_memory
+from mimicmotion_jax.memory import explain_memory, fetch
 from mimicmotion_jax.pose.demo import demo_motion
 
 
 def too_much(*args, **kwargs) -> jax.Array:
     """Four pebibytes of one device."""
-    return jnp.zeros(1 << 50)
+    return jnp.zeros(1 << 50).block_until_ready()
 
 
 @jax.jit
@@ -38,6 +38,21 @@ def test_what_to_do_is_said_in_one_sentence(work, where):
     with pytest.raises(InputError) as caught, explain_memory("buy some more"):
         work()
     assert str(caught.value) == f"{where} memory does not suffice; buy some more."
+
+
+def test_a_program_that_finds_no_room_after_a_while():
+    """The device is busy when it is started: the error comes with the results."""
+
+    @jax.jit
+    def busy(x):
+        return jax.lax.fori_loop(0, 5, lambda _, y: y @ x / len(x), x)
+
+    @jax.jit
+    def short_of_memory(x):
+        return jnp.zeros(1 << 50) + x[0, 0], x.sum()
+
+    with pytest.raises(InputError, match="the device's memory"), explain_memory("buy some more"):
+        fetch(short_of_memory(busy(jnp.ones((3000, 3000))))[1])
 
 
 def test_other_errors_pass():

@@ -53,7 +53,8 @@ class CheckpointWriter:
         groups = self._index.setdefault(name, [])
         with ocp.StandardCheckpointer() as checkpointer:
             chunks = dict.fromkeys(arrays, ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES))
-            checkpointer.save(group_path(self._root, name, len(groups)), dict(arrays), save_args=chunks)
+            ready = jax.block_until_ready(dict(arrays))  # as `memory.fetch`, for the same reason
+            checkpointer.save(group_path(self._root, name, len(groups)), ready, save_args=chunks)
         groups.append({key: {"shape": list(array.shape), "dtype": str(array.dtype)} for key, array in arrays.items()})
 
     def finish(

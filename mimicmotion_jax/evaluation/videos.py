@@ -29,7 +29,7 @@ from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_r
 from mimicmotion_jax.evaluation.tasks import Task
 from mimicmotion_jax.generation.generate import generate, load_pipeline
 from mimicmotion_jax.generation.job import Prepared
-from mimicmotion_jax.memory import explain_memory
+from mimicmotion_jax.memory import explain_memory, fetch
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import open_writer
@@ -132,7 +132,7 @@ class VideoMaker:
             bar = tqdm(task.frames(start=1), "encoding", task.num_frames - 1, unit="frame", disable=not self._progress)
             for frame in bar:
                 encoded = stages.encode_image(vae, jnp.asarray(frame[None]), silence)
-                latents.append(np.asarray(encoded, np.float32) * vae.config.scaling_factor)
+                latents.append(fetch(encoded).astype(np.float32) * vae.config.scaling_factor)
         for frames in pipeline.decode(np.stack(latents, axis=1), self._config, self._progress):
             yield np.round(frames[0] * 255).astype(np.uint8)
 

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.memory import fetch
 from mimicmotion_jax.metrics.frames import check_same_shape
 from mimicmotion_jax.metrics.perceptual import MIN_SIDE
 from mimicmotion_jax.metrics.weights import MetricNetwork
@@ -111,7 +112,7 @@ def _in_batches(run: Callable[[int], Array], count: int, batch_size: int, bar: t
     results = []
     for start in range(0, count, batch_size):
         fresh = min(batch_size, count - start)
-        results.append(np.asarray(run(start))[:fresh])
+        results.append(fetch(run(start))[:fresh])
         bar.update(fresh)
     return np.concatenate(results)
 

@@ -15,7 +15,7 @@ from etils import epath
 from tqdm import tqdm
 
 from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.memory import explain_memory
+from mimicmotion_jax.memory import explain_memory, fetch
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.interrupt import Interruption
 from mimicmotion_jax.training.metrics import MetricLog, Stopwatch
@@ -151,7 +151,7 @@ class _Newest:
         if self._pending is None:
             return {}
         (step, metrics), self._pending = self._pending, None
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in fetch(metrics).items()}
         if not values.pop("finite"):
             raise self._not_finite(step, values["loss"])
         self._bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)

@@ -18,6 +18,7 @@ from mimicmotion_jax import checkpoint, stages
 from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.directories import write_file
+from mimicmotion_jax.memory import fetch
 from mimicmotion_jax.metrics.frames import average_psnr, psnr
 from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.vae import VAE
@@ -72,7 +73,7 @@ def measure_scaling_factor(config: VAETrainConfig, vae: VAE, progress: bool = Tr
     with tqdm(total=_SCALING_CLIPS, desc="Measuring latents", unit="clip", disable=not progress) as bar:
         latents = []
         for _ in range(_SCALING_CLIPS):
-            latents.append(np.asarray(encode(vae, next(loader)["frames"][0])))
+            latents.append(fetch(encode(vae, next(loader)["frames"][0])))
             bar.update()
     loader.close()
     return float(1 / np.std(latents, dtype=np.float64))
