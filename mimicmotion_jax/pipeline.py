@@ -283,7 +283,7 @@ class MimicMotionPipeline:
     def _pose_features(self, poses: "np.ndarray | PoseBatch", padded: int, progress: bool) -> jax.Array:
         batch, num_frames, height, width, _ = poses.shape
         scale = self.config.vae.downscale
-        shape = (batch, padded, height // scale, width // scale, self.config.pose_net.channels[-1])
+        shape = (batch, padded, height // scale, width // scale, self.config.pose_net.kept_channels)
         features = jnp.zeros(shape, self.unet.conv_in.kernel.dtype, device=sharding.replicated(self.mesh))
         chunk = min(_POSE_CHUNK, padded)
         with tqdm(total=num_frames, desc="poses", unit="frame", disable=not progress) as bar:

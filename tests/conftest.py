@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 # Before jax starts: eight devices, so that the ordinary suite covers meshes; and less optimisation, because most of the
@@ -18,9 +17,6 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 # A TPU compiler that happens to be installed is no reason to look for TPUs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-# Nor is a TensorFlow a reason to reach gs:// with it: none of our extras installs it.
-sys.modules.setdefault("tensorflow", None)
 
 import numpy as np
 import pytest

@@ -101,7 +101,7 @@ def lower_denoising(
         grouped,
         conditions,
         _leaf((1, h, w, channels), dtype, windows),
-        _leaf((1, total, h, w, model.pose_net.channels[-1]), dtype, windows),
+        _leaf((1, total, h, w, model.pose_net.kept_channels), dtype, windows),
         _leaf((), jnp.float32, windows),
         guided=guided,
         mesh=windows,

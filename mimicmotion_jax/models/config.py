@@ -207,6 +207,17 @@ class PoseNetConfig:
         """Pixels per position of the features along each axis."""
         return math.prod(self.strides)
 
+    @property
+    def kept_layers(self) -> int:
+        """Convolutions up to the narrowest result at the features' resolution, which is kept for a whole video."""
+        last_stride = max((i for i, stride in enumerate(self.strides) if stride > 1), default=0)
+        return 1 + min(range(last_stride, len(self.channels)), key=lambda i: (self.channels[i], -i))
+
+    @property
+    def kept_channels(self) -> int:
+        """Width of that result."""
+        return self.channels[self.kept_layers - 1]
+
 
 @config_dataclass
 class ModelConfig:

@@ -51,6 +51,25 @@ def test_matches_the_table(out_channels, load_torch, random_weights, error):
     assert error(jax.jit(net)(jnp.asarray(pixels.permute(0, 2, 3, 1))), expected.permute(0, 2, 3, 1)) < 2e-5
 
 
+@pytest.mark.parametrize(
+    ("channels", "strides", "kept", "width"),
+    [
+        (PoseNetConfig().channels, PoseNetConfig().strides, 7, 64),
+        ((16, 8, 32, 12, 24), (1, 2, 2, 1, 1), 4, 12),  # eight are of half the resolution only
+        ((16, 8), (1, 1), 2, 8),
+        ((16, 8), (1, 2), 2, 8),
+        ((16, 32), (2, 1), 1, 16),
+    ],
+)
+def test_the_narrowest_result_of_full_depth_is_kept(channels, strides, kept, width):
+    config = PoseNetConfig(channels=channels, strides=strides, out_channels=40)
+    assert (config.kept_layers, config.kept_channels) == (kept, width)
+    net = PoseNet(config, rngs=nnx.Rngs(0))
+    x = net.begin(jnp.zeros((1, 16, 32, 3)))
+    assert x.shape == (1, 16 // config.downscale, 32 // config.downscale, width)
+    assert net.finish(x).shape == (*x.shape[:-1], 40)
+
+
 def test_a_fresh_one_adds_nothing():
     net = PoseNet(PoseNetConfig(), rngs=nnx.Rngs(0))
     assert float(net.scale[0]) == 2.0
