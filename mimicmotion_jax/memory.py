@@ -21,18 +21,21 @@ def fetch(results: T) -> T:
         results: arrays in any tree of containers, whole on this process's devices.
 
     Raises:
-        JaxRuntimeError: the program failed.
+        JaxRuntimeError, ValueError: the program failed.
     """
     return jax.device_get(jax.block_until_ready(results))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this machine's memory does not suffice, or a device's, at compilation or while a program runs."""
-    # The kind of error is in its words only. CUDA's are those of its libraries, which allocate by themselves.
+    return isinstance(error, MemoryError) or _is_of_a_device(error)
+
+
+def _is_of_a_device(error: BaseException) -> bool:
+    # The kind of error is in its words only. CUDA's are those of its libraries, which allocate by themselves; a program
+    # that has run before fails with a ValueError (jax 0.10.2), a new one with jax's own error.
     words = ("RESOURCE_EXHAUSTED", "CUDA_ERROR_OUT_OF_MEMORY")
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        return any(word in str(error) for word in words)
-    return isinstance(error, MemoryError)
+    return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager
@@ -49,7 +52,7 @@ def explain_memory(advice: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise InputError(f"this machine's memory does not suffice; {advice}.") from error
-    except jax.errors.JaxRuntimeError as error:
-        if not is_out_of_memory(error):
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if not _is_of_a_device(error):
             raise
         raise InputError(f"the device's memory does not suffice; {advice}.") from error

@@ -40,12 +40,13 @@ def test_what_to_do_is_said_in_one_sentence(work, where):
     assert str(caught.value) == f"{where} memory does not suffice; buy some more."
 
 
+@jax.jit
+def busy(x: jax.Array) -> jax.Array:
+    return jax.lax.fori_loop(0, 5, lambda _, y: y @ x / len(x), x)
+
+
 def test_a_program_that_finds_no_room_after_a_while():
     """The device is busy when it is started: the error comes with the results."""
-
-    @jax.jit
-    def busy(x):
-        return jax.lax.fori_loop(0, 5, lambda _, y: y @ x / len(x), x)
 
     @jax.jit
     def short_of_memory(x):
@@ -53,6 +54,20 @@ def test_a_program_that_finds_no_room_after_a_while():
 
     with pytest.raises(InputError, match="the device's memory"), explain_memory("buy some more"):
         fetch(short_of_memory(busy(jnp.ones((3000, 3000))))[1])
+
+
+def test_a_program_that_finds_no_room_when_it_runs_again():
+    """Its first start, on a busy device, succeeds; the second finds the device idle and fails at once."""
+
+    @jax.jit
+    def short_of_memory(x):
+        return jnp.broadcast_to(x, (1 << 50,))
+
+    started = short_of_memory(busy(jnp.ones((3000, 3000)))[0, 0])
+    with pytest.raises(InputError, match="the device's memory"), explain_memory("buy some more"):
+        fetch(started)
+    with pytest.raises(InputError, match="the device's memory"), explain_memory("buy some more"):
+        fetch(short_of_memory(jnp.float32(1)))
 
 
 def test_other_errors_pass():
