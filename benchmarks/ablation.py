@@ -32,7 +32,7 @@ import jax
 from mimicmotion_jax import checkpoint
 from mimicmotion_jax.cli import log_to_stderr
 from mimicmotion_jax.compilation import enable_compilation_cache
-from mimicmotion_jax.config import build_config, load_config, to_dict
+from mimicmotion_jax.config import build_config, load_config, to_dict, values_of
 from mimicmotion_jax.data.dataset import read_info
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.synthetic.config import WorldConfig
@@ -46,6 +46,7 @@ from mimicmotion_jax.evaluation.protocols import get_protocol
 from mimicmotion_jax.evaluation.records import sha256_json
 from mimicmotion_jax.evaluation.results import METRICS
 from mimicmotion_jax.evaluation.run import Request, evaluate
+from mimicmotion_jax.pose.options import DrawOptions
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 
@@ -56,7 +57,6 @@ TEST_SEED = 0
 SEAM, TRUE_SEAM = "seam_discontinuity", "seam_discontinuity_true"
 COLUMNS = ("fid_vid", "fvd", "ssim", "psnr", "hand_psnr")
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python", "scikit-image")
-DRAWING = ("confidence", "antialias", "stroke_width")  # options of poses, in training and sampling alike
 # What of a TrainConfig does not change what is learned; the sampling is recorded with the videos.
 NOT_LEARNED = (
     *("output", "sampling", "sample_every", "num_samples"),
@@ -155,7 +155,7 @@ class Study:
         sampling = to_dict(self._config.sampling) | {
             "seed": seed,
             "fusion": variant.fusion,
-            **{option: getattr(training.data, option) for option in DRAWING},
+            **values_of(DrawOptions, training.data),
         }
         folder = f"{variant.name.replace(' ', '-')}-seed{seed}-{sha256_json([self.settings, seed])[:8]}"
         request = Request(

@@ -25,6 +25,11 @@ def config_dataclass(cls: type[T]) -> type[T]:
     return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=rules)(cls)
 
 
+def values_of(cls: type[Any], config: Any) -> dict[str, Any]:
+    """What a configuration says of the options that it has from `cls`, a class that its own is derived from."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(cls)}
+
+
 def load_config(cls: type[T], path: str | Path | None = None, overrides: Sequence[str] = ()) -> T:
     """Build a `cls` from a YAML file (optional), then `key=value` or `section.key=value` overrides.
 

@@ -5,7 +5,7 @@ the same sample.
 """
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int
@@ -15,12 +15,13 @@ from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.data.record import PoseVideo
 from mimicmotion_jax.pose.hands import PADDING, THRESHOLD, hand_mask
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
-from mimicmotion_jax.pose.render import DrawStyle, draw_poses
+from mimicmotion_jax.pose.options import DrawOptions
+from mimicmotion_jax.pose.render import draw_poses
 from mimicmotion_jax.video.image import Crop
 
 
 @config_dataclass
-class DataConfig:
+class DataConfig(DrawOptions):
     """Which clips are taken from which dataset."""
 
     dataset: str = ""  # folder written by prepare_data.py, local or gs://
@@ -35,9 +36,6 @@ class DataConfig:
     encodings: bool = False  # latents and embeddings that prepare_data.py stored, instead of pixels
     hand_threshold: Annotated[float, Field(ge=0)] = THRESHOLD
     hand_padding: Annotated[float, Field(ge=0)] = PADDING
-    confidence: Literal["brightness", "threshold"] = "brightness"
-    antialias: bool = False
-    stroke_width: Annotated[float, Field(gt=0, le=20)] = 1.0  # of drawn poses, times the official release's
     num_workers: Annotated[int, Field(ge=0)] = 0  # processes; 0 reads in threads of this one
     prefetch: Annotated[int, Field(ge=0)] = 2  # batches made ahead, by each worker
 
@@ -58,11 +56,6 @@ class DataConfig:
     def min_video_frames(self) -> int:
         """The shortest video that a clip can be taken from, frames."""
         return (self.num_moving - 1) * self.interval[0] + 1
-
-    @property
-    def draw_style(self) -> DrawStyle:
-        """How poses are drawn."""
-        return DrawStyle(confidence=self.confidence, antialias=self.antialias, stroke_width=self.stroke_width)
 
 
 @dataclasses.dataclass(frozen=True)

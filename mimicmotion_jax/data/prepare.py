@@ -7,23 +7,24 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 from etils import epath
 from pydantic import Field
 
 from mimicmotion_jax.checkpoint import plan_groups
-from mimicmotion_jax.config import config_dataclass
+from mimicmotion_jax.config import config_dataclass, values_of
 from mimicmotion_jax.data import record
 from mimicmotion_jax.data.beam import Beam, choose_runner, prepare_items
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_info, records_path
-from mimicmotion_jax.data.recipe import DetectorChoice, Encoding, Part, Recipe, detector
+from mimicmotion_jax.data.recipe import Encoding, Part, Recipe, detector
 from mimicmotion_jax.data.sources import Item, Source
 from mimicmotion_jax.data.synthetic.config import WorldConfig
 from mimicmotion_jax.data.work import Workshop, read_part
 from mimicmotion_jax.directories import absolute_path, replace_directory, restore_directory, write_file
 from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +36,14 @@ _Pixels = Annotated[int, Field(ge=1)]
 
 
 @config_dataclass
-class PrepareConfig:
+class PrepareConfig(DetectorOptions):
     """Everything that `prepare_data.py` lets you choose, beside the folders."""
 
     resolution: Annotated[int, Field(ge=64)] = 576  # short side of the stored frames, pixels; never enlarged
     crf: Annotated[int, Field(ge=0, le=51)] = 18
     max_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0  # longer videos are cut into equal parts
     min_frames: Annotated[int, Field(ge=1)] = 17  # shorter videos are skipped
-    detector: Literal["auto", "dwpose", "mediapipe"] = "auto"
-    person_model: str | None = None  # DWPose's yolox_l.onnx
-    pose_model: str | None = None  # DWPose's dw-ll_ucoco_384.onnx
-    person: Literal["largest", "central"] | Annotated[int, Field(ge=0)] = "largest"
+    person: PersonChoice = "largest"
     encode: str | None = None  # checkpoint whose VAE and CLIP outputs are stored for every frame
     size: tuple[_Pixels, _Pixels] = (1024, 576)  # width, height at which they see the frames
     batch_size: Annotated[int, Field(ge=1)] = 8  # frames that are encoded together
@@ -60,7 +58,7 @@ class PrepareConfig:
             max_seconds=self.max_seconds,
             min_frames=self.min_frames,
             person=self.person,
-            detector=DetectorChoice(self.detector, self.person_model, self.pose_model),
+            detector=DetectorOptions(**values_of(DetectorOptions, self)),
         )
 
     def encoding(self) -> Encoding | None:

@@ -4,31 +4,23 @@ import dataclasses
 import functools
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any
 
 from mimicmotion_jax.data.dataset import EncodingInfo
 from mimicmotion_jax.data.record import VERSION
 from mimicmotion_jax.data.sources import Item
-from mimicmotion_jax.pose.detect import Detector, load_detector
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectorChoice:
-    """Arguments of `load_detector`."""
-
-    name: Literal["auto", "dwpose", "mediapipe"]
-    person_model: str | None
-    pose_model: str | None
+from mimicmotion_jax.pose.detect import Detector
+from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
 
 
 @functools.cache
-def detector(choice: DetectorChoice) -> Detector:
+def detector(options: DetectorOptions) -> Detector:
     """The detector, one per process.
 
     Raises:
         InputError: as `load_detector`.
     """
-    return load_detector(choice.name, person_model=choice.person_model, pose_model=choice.pose_model)
+    return options.load_detector()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +31,8 @@ class Recipe:
     crf: int
     max_seconds: float
     min_frames: int
-    person: Literal["largest", "central"] | int
-    detector: DetectorChoice
+    person: PersonChoice
+    detector: DetectorOptions
 
     def poses_key(self, item: Item) -> str:
         """Names the file of detected keypoints."""

@@ -1,41 +1,38 @@
 """Options of `evaluate.py`: how videos are generated. How they are scored is the protocol's business."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mimicmotion_jax.config import config_dataclass, to_dict
+from mimicmotion_jax.config import config_dataclass, to_dict, values_of
 from mimicmotion_jax.generation import options
 from mimicmotion_jax.pipeline import SamplingConfig
+from mimicmotion_jax.pose.options import DetectorOptions, DrawOptions, PersonChoice
 
 # What changes speed, not results; and what has a hash of its own.
 _NOT_RESULTS = ("batch_size", "withhold_poses", "detector", "person_model", "pose_model")
 
 
 @config_dataclass
-class EvaluateConfig(SamplingConfig):
-    """Everything that `evaluate.py` lets you choose, beside the files and the protocol."""
+class EvaluateConfig(DrawOptions, DetectorOptions, SamplingConfig):
+    """Everything that `evaluate.py` lets you choose, beside the files and the protocol.
+
+    The detector is for sequences without NAME.npz.
+    """
 
     size: tuple[int, int] | None = None  # width, height of the generated videos; None: as the protocol says
     max_frames: Annotated[int, Field(ge=1)] | None = None  # per sequence, without the reference
-    detector: Literal["auto", "dwpose", "mediapipe"] = "auto"  # for sequences without NAME.npz
-    person_model: str | None = None
-    pose_model: str | None = None
-    person: Literal["largest", "central"] | Annotated[int, Field(ge=0)] = "largest"
+    person: PersonChoice = "largest"
     gaps: Literal["interpolate", "dark"] = "interpolate"
-    confidence: Literal["brightness", "threshold"] = "brightness"
-    antialias: bool = False
-    stroke_width: Annotated[float, Field(gt=0, le=20)] = 1.0
     withhold_poses: bool = False  # generate everything a second time with black pose pictures, as a baseline
     batch_size: Annotated[int, Field(ge=1)] = 1  # sequences of equal shape that are generated together
 
     @property
     def detection(self) -> dict[str, Any]:
         """What detected poses depend on."""
-        return {name: getattr(self, name) for name in ("detector", "person_model", "pose_model")}
+        return values_of(DetectorOptions, self)
 
     @property
     def result_options(self) -> dict[str, Any]:
@@ -44,9 +41,7 @@ class EvaluateConfig(SamplingConfig):
 
     def generation(self) -> options.GenerateConfig:
         """What `generation.generate` needs to know."""
-        sampling = {field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingConfig)}
-        drawing = {name: getattr(self, name) for name in ("confidence", "antialias", "stroke_width")}
-        return options.GenerateConfig(**sampling, **drawing, audio=False)
+        return options.GenerateConfig(**values_of(SamplingConfig, self), **values_of(DrawOptions, self), audio=False)
 
 
 def load_options(

@@ -14,7 +14,7 @@ from mimicmotion_jax.evaluation.protocols import Protocol
 from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
 from mimicmotion_jax.evaluation.regions import Size, central_square
 from mimicmotion_jax.evaluation.sequences import TestSequence
-from mimicmotion_jax.pose.detect import Detector, detect_video, load_detector
+from mimicmotion_jax.pose.detect import Detector, detect_video
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS, Keypoints
 from mimicmotion_jax.pose.select import fill_gaps, select_person
@@ -113,8 +113,7 @@ class TaskMaker:
         if path.is_file() and read_record(record, key):
             return load_keypoints(path)
         if self._detector is None:
-            models = {"person_model": self._config.person_model, "pose_model": self._config.pose_model}
-            self._detector = load_detector(self._config.detector, **models)
+            self._detector = self._config.load_detector()
         reader = sequence.reader
         found = detect_video(reader.frames(), self._detector, reader.fps, reader.num_frames, self._progress)
         self._folder.mkdir(parents=True, exist_ok=True)

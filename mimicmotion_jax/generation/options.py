@@ -10,16 +10,15 @@ from mimicmotion_jax.checkpoint import read_sampling
 from mimicmotion_jax.config import build_config, config_dataclass, read_values
 from mimicmotion_jax.pipeline import SamplingConfig
 from mimicmotion_jax.pose.keypoints import MAX_SIDE
-from mimicmotion_jax.pose.render import DrawStyle
+from mimicmotion_jax.pose.options import DetectorOptions, DrawOptions, PersonChoice
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # pixels of a picture or video that is read
 GeneratedSide = Annotated[int, Field(ge=1, le=8192)]  # pixels; the long side of the largest resolution, and more
 T = TypeVar("T", bound=SamplingConfig)
-PersonChoice = Literal["largest", "central"] | Annotated[int, Field(ge=0)]
 
 
 @config_dataclass
-class GenerateConfig(SamplingConfig):
+class GenerateConfig(DrawOptions, DetectorOptions, SamplingConfig):
     """Everything that `sample.py` lets you choose, beside the files."""
 
     # The picture.
@@ -31,17 +30,11 @@ class GenerateConfig(SamplingConfig):
     motion_size: tuple[Side, Side] | None = None  # width, height: of keypoints in pixels that do not say of what
     start: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # second of the motion at which to begin
     max_frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    detector: Literal["auto", "dwpose", "mediapipe"] = "auto"
-    person_model: str | None = None  # DWPose's yolox_l.onnx
-    pose_model: str | None = None  # DWPose's dw-ll_ucoco_384.onnx
     person: PersonChoice = "largest"  # whom to follow
     reference_person: PersonChoice = "largest"  # who in the reference picture moves like that
     gaps: Literal["interpolate", "dark"] = "interpolate"  # joints that the detector lost for a moment
     align: Literal["none", "affine", "limb"] = "affine"
     smooth: bool = False  # one-euro filter against jitter
-    confidence: Literal["brightness", "threshold"] = "brightness"
-    antialias: bool = False
-    stroke_width: Annotated[float, Field(gt=0, le=20)] = 1.0
     # The output.
     audio: bool = True  # carry the driving video's sound over
     save_pose: bool = False  # beside the video: OUTPUT_pose.mp4 and OUTPUT_pose.npz
@@ -49,11 +42,6 @@ class GenerateConfig(SamplingConfig):
     crf: Annotated[int, Field(ge=0, le=51)] = 18
     # The run.
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 2  # jobs of equal shape that are generated together
-
-    @property
-    def draw_style(self) -> DrawStyle:
-        """How skeletons are drawn."""
-        return DrawStyle(confidence=self.confidence, antialias=self.antialias, stroke_width=self.stroke_width)
 
 
 def load_options(

@@ -11,13 +11,14 @@ from jaxtyping import UInt8
 from mimicmotion_jax.data.clips import crop_keypoints
 from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.generation.job import Job, Prepared
-from mimicmotion_jax.generation.options import GenerateConfig, PersonChoice
+from mimicmotion_jax.generation.options import GenerateConfig
 from mimicmotion_jax.generation.outputs import check_inputs_stay, check_outputs, open_output
 from mimicmotion_jax.pose.align import align
-from mimicmotion_jax.pose.detect import Detector, detect_image, detect_video, load_detector
+from mimicmotion_jax.pose.detect import Detector, detect_image, detect_video
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import MAX_FPS, MIN_FPS, Keypoints
 from mimicmotion_jax.pose.openpose import SizeMissingError
+from mimicmotion_jax.pose.options import PersonChoice
 from mimicmotion_jax.pose.select import diagnose, fill_gaps, is_anybody_in, select_person
 from mimicmotion_jax.video.decode import VideoReader, open_video
 from mimicmotion_jax.video.image import SIZE_MULTIPLE, Crop, crop_resize, read_image, target_size
@@ -139,8 +140,7 @@ class Preparer:
 
     def _load_detector(self) -> Detector:
         if self._detector is None:
-            models = {"person_model": self.config.person_model, "pose_model": self.config.pose_model}
-            self._detector = load_detector(self.config.detector, **models)
+            self._detector = self.config.load_detector()
         return self._detector
 
 

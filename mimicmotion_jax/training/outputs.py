@@ -13,11 +13,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mimicmotion_jax import checkpoint, sharding
-from mimicmotion_jax.config import to_dict
+from mimicmotion_jax.config import to_dict, values_of
 from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.pipeline import MimicMotionPipeline
+from mimicmotion_jax.pose.options import DrawOptions
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.networks import load_frozen
 from mimicmotion_jax.training.state import Params, Template, TrainState
@@ -120,9 +121,8 @@ def sampling_options(config: TrainConfig, size_multiple: int) -> dict[str, Any]:
     width, height, resolution = config.data.width, config.data.height, min(config.data.width, config.data.height)
     official = target_size(height, width, resolution, "auto", size_multiple)
     size = {"resolution": resolution} if official == (height, width) else {"size": (width, height)}
-    style = {name: getattr(config.data, name) for name in ("confidence", "antialias", "stroke_width")}
     sampling = {name: value for name, value in to_dict(config.sampling).items() if name != "seed"}
-    return {**size, **style, **sampling}
+    return {**size, **values_of(DrawOptions, config.data), **sampling}
 
 
 def _on_one_device(tree: Any, dtype: jnp.dtype) -> Any:
