@@ -2,8 +2,9 @@
 
 long sequences on TPU       Pallas flash kernel: scores never leave the chip's fast memory
 half precision on NVIDIA    cuDNN's flash kernel
-everything else             scores in memory, a block of queries at a time where they are many: CPU, float32 on GPU,
-                            the VAE's single wide head
+CPU                         as many heads or queries at a time as have scores that fit the caches
+everything else             scores in memory, a block of queries at a time where they are many: float32 on GPU, the
+                            VAE's single wide head
 
 On both accelerators several short sequences make one, blind to each other: temporal attention, 16 frames at thousands
 of positions.
@@ -21,10 +22,12 @@ from einops import rearrange
 from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models import cudnn
-from mimicmotion_jax.models.execution import DEFAULT, Execution
+from mimicmotion_jax.models.execution import DEFAULT, Attend, Execution
 
 # Scores of more elements than this are computed a block of queries at a time (2^26 float32 are 256 MiB).
 _MAX_SCORES = 2**26
+# A CPU writes and reads scores several times, faster in its caches than in memory: 8 MiB of them.
+_CACHED_SCORES = 2**21
 # Shorter sequences have few scores and are left to XLA; where the kernels begin to pay has not been measured.
 _LONG = 512
 _TPU_BLOCKS = (1024, 768, 512, 384, 256)  # multiples of the 128 lanes of a vector register
@@ -69,6 +72,8 @@ def dot_product_attention(
         value: likewise.
         execution: for which devices, and how `batch` is spread over them.
     """
+    if execution.platform == "cpu":
+        return execution.per_device(_in_caches)(query, key, value)
     count = _joinable(query.shape, key.shape, execution.num_devices)
     if execution.platform == "tpu":
         if blocks := _tpu_blocks(query.shape, key.shape):
@@ -78,7 +83,7 @@ def dot_product_attention(
     sequences = query.shape[0] // (count * execution.num_devices)
     if execution.cudnn_attention and cudnn.takes(query, sequences, count * query.shape[1], count * key.shape[1]):
         return execution.per_device(functools.partial(_by_cudnn, count=count))(query, key, value)
-    return _in_blocks(query, key, value, execution.num_devices)
+    return _in_blocks(jax.nn.dot_product_attention, query, key, value, _MAX_SCORES * execution.num_devices)
 
 
 def _joinable(query: tuple[int, ...], key: tuple[int, ...], num_devices: int) -> int:
@@ -91,28 +96,64 @@ def _joinable(query: tuple[int, ...], key: tuple[int, ...], num_devices: int) ->
     return math.gcd(batch // num_devices, most - most % 2 if tokens % 2 else most)
 
 
-def _in_blocks(
+def _in_caches(
     query: Float[Array, "batch queries heads dim"],
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],
-    num_devices: int,
 ) -> Float[Array, "batch queries heads dim"]:
-    """Plain XLA; blocks of queries so small that one device's scores stay below `_MAX_SCORES`."""
-    batch, queries, heads, _ = query.shape
-    scores = batch * heads * queries * key.shape[1] // num_devices
+    """A few heads at a time, or of one head a block of queries, so that scores stay below `_CACHED_SCORES`."""
+    heads = query.shape[2]
+    qkv = tuple(rearrange(x, "b t h d -> (b h) t d") for x in (query, key, value))
+    count, most = len(qkv[0]), max(1, _CACHED_SCORES // (query.shape[1] * key.shape[1]))
+    together = next(number for number in range(min(count, most), 0, -1) if count % number == 0)
+
+    def attend(qkv: tuple[Array, ...]) -> Float[Array, "together queries dim"]:
+        return _in_blocks(_normalised_last, *qkv, _CACHED_SCORES)
+
+    if together == count:
+        attended = attend(qkv)
+    else:
+        parts = tuple(rearrange(x, "(n together) t d -> n together t d", together=together) for x in qkv)
+        attended = rearrange(jax.lax.map(jax.checkpoint(attend), parts), "n together t d -> (n together) t d")
+    return rearrange(attended, "(b h) t d -> b t h d", h=heads)
+
+
+def _normalised_last(
+    query: Float[Array, "heads queries dim"],
+    key: Float[Array, "heads keys dim"],
+    value: Float[Array, "heads keys dim"],
+) -> Float[Array, "heads queries dim"]:
+    """The sums of weights divide their product with the values, of which there are fewer than weights."""
+    scores = jnp.einsum("nqd,nkd->nqk", query, key, preferred_element_type=jnp.float32)
+    largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    weights = jnp.exp((scores - largest) / math.sqrt(query.shape[-1]))
+    attended = jnp.einsum("nqk,nkd->nqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return (attended / weights.sum(-1, keepdims=True)).astype(value.dtype)
+
+
+def _in_blocks(
+    attend: Attend,
+    query: Float[Array, "batch queries *heads dim"],
+    key: Float[Array, "batch keys *heads dim"],
+    value: Float[Array, "batch keys *heads dim"],
+    most: int,
+) -> Float[Array, "batch queries *heads dim"]:
+    """Plain XLA; blocks of queries so small that there are at most so many scores at a time."""
+    queries, scores = query.shape[1], math.prod(query.shape[:-1]) * key.shape[1]
     blocks = 1
-    while scores // blocks > _MAX_SCORES and blocks < queries:
+    while scores // blocks > most and blocks < queries:
         blocks *= 2
     if blocks == 1:
-        return jax.nn.dot_product_attention(query, key, value)
-    query = jnp.pad(query, ((0, 0), (0, -queries % blocks), (0, 0), (0, 0)))  # whose results are cut off again
+        return attend(query, key, value)
+    padding = [(0, 0), (0, -queries % blocks), *[(0, 0)] * (query.ndim - 2)]
+    query = jnp.pad(query, padding)  # whose results are cut off again
 
     @jax.checkpoint
-    def attend(block: Float[Array, "batch block heads dim"]) -> Float[Array, "batch block heads dim"]:
-        return jax.nn.dot_product_attention(block, key, value)
+    def attend_block(block: Float[Array, "batch block *heads dim"]) -> Float[Array, "batch block *heads dim"]:
+        return attend(block, key, value)
 
-    out = jax.lax.map(attend, rearrange(query, "b (n q) h d -> n b q h d", n=blocks))
-    return rearrange(out, "n b q h d -> b (n q) h d")[:, :queries]
+    out = jax.lax.map(attend_block, rearrange(query, "b (n q) ... -> n b q ...", n=blocks))
+    return rearrange(out, "n b q ... -> b (n q) ...")[:, :queries]
 
 
 def _joined(

@@ -29,7 +29,7 @@ class Execution:
             it the partitioner splits tokens and gathers keys and values.
         per_device: makes of a function of arrays [N, ...], laid out by sequence, one that each device runs on its own
             part, as the partitioner cannot cut a custom kernel up.
-        platform: "tpu" or "cuda" choose how layers are computed; with any other word every device runs them well.
+        platform: "tpu", "cuda" or "cpu" choose how layers are computed; with any other word every device runs them.
         cudnn_attention: the devices run cuDNN's attention (`models.cudnn`).
         num_devices: over how many devices a batch of frames is spread; attention divides its memory bound by it.
         remat: recompute the inside of each residual block and each transformer in the backward pass.
@@ -39,7 +39,7 @@ class Execution:
     by_position: Callable[[jax.Array], jax.Array] = _leave
     by_sequence: Callable[[jax.Array], jax.Array] = _leave
     per_device: Callable[[Attend], Attend] = _leave
-    platform: str = "cpu"
+    platform: str = "any"
     cudnn_attention: bool = False
     num_devices: int = 1
     remat: bool = False

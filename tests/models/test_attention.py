@@ -1,6 +1,7 @@
 """Attention equals its formula however it is computed; TPU kernels are interpreted, and compiled for a TPU slice."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from mimicmotion_jax.models.attention import KERNEL_FLOPS, dot_product_attention
 from mimicmotion_jax.models.execution import Execution
 
 TPU = Execution(platform="tpu")
+CPU = Execution(platform="cpu")
 
 
 def formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -37,6 +39,24 @@ def test_in_query_blocks(tokens, monkeypatch):
     monkeypatch.setattr("mimicmotion_jax.models.attention._MAX_SCORES", 600)  # forces blocks of three queries
     assert f"2,3,3,{tokens}" in str(jax.make_jaxpr(dot_product_attention)(q, k, v)).replace(" ", "")  # their scores
     np.testing.assert_allclose(dot_product_attention(q, k, v), formula(q, k, v), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("most", "turns"),
+    [(2**21, ["6,24,23"]), (2000, ["3,24,23"]), (600, ["1,24,23"]), (100, ["1,3,23"])],
+    ids=["at once", "by three heads", "by heads", "by blocks of queries"],
+)
+def test_in_a_cpu_s_caches(most, turns, monkeypatch):
+    """However few scores are made at a time: the formula, and the gradients of all at once."""
+    monkeypatch.setattr("mimicmotion_jax.models.attention._CACHED_SCORES", most)
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 24, 3, 8))
+    k, v = 9 * k[:, :23], v[:, :23]
+    attend = functools.partial(dot_product_attention, execution=CPU)
+    scores = re.findall(r"f32\[([\d,]+,23)\] = exp", str(jax.make_jaxpr(attend)(q, k, v)))
+    assert scores == turns
+    np.testing.assert_allclose(attend(q, k, v), formula(q, k, v), atol=5e-6)
+    for ours, plain in zip(gradients(attend, q, k, v), gradients(dot_product_attention, q, k, v), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
 
 
 @pytest.mark.parametrize(("tokens", "dim"), [(512, 64), (768, 128)])
