@@ -124,11 +124,15 @@ def small_training() -> None:
 def performance() -> None:
     """Against PyTorch, on TPUs by their compiler, and with the video's length."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), constrained_layout=True, width_ratios=(2, 3, 2))
-    parts = json.loads((RESULTS / "versus_torch_cpu.json").read_text())["parts"]
-    bars = axes[0].bar(list(parts), [part["ratio"] for part in parts.values()], width=0.6)
-    axes[0].bar_label(bars, fmt="%.2f", fontsize=8, label_type="center", color="white")
+    for name, offset in (("versus_torch_cpu_2026-11-23", -0.2), ("versus_torch_cpu", 0.2)):
+        results = json.loads((RESULTS / f"{name}.json").read_text())
+        places = [place + offset for place in range(len(results["parts"]))]
+        ratios = [part["ratio"] for part in results["parts"].values()]
+        bars = axes[0].bar(places, ratios, width=0.38, label=results["date"])
+        axes[0].bar_label(bars, fmt="%.2f", fontsize=7, label_type="center", color="white")
+    axes[0].set_xticks(range(len(results["parts"])), list(results["parts"]), fontsize=8)
     axes[0].axhline(1, color="black", lw=0.8)
-    axes[0].tick_params(axis="x", labelsize=8)
+    axes[0].legend(frameon=False, fontsize=7)
     axes[0].set_title("Speed over PyTorch's, two CPU cores", loc="left", fontsize=10)
 
     reports = {
