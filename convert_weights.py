@@ -8,7 +8,7 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from mimicmotion_jax.convert import convert, export_torch
-from mimicmotion_jax.errors import run_script
+from mimicmotion_jax.runtime.errors import run_script
 
 EXAMPLES = """examples:
   python convert_weights.py --svd stabilityai/stable-video-diffusion-img2vid-xt-1-1 \\

@@ -7,10 +7,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from mimicmotion_jax.cli import log_to_stderr, script_parser
-from mimicmotion_jax.errors import run_script
+from mimicmotion_jax.cli.common import log_to_stderr, script_parser
 from mimicmotion_jax.evaluation.config import EvaluateConfig, load_options
 from mimicmotion_jax.evaluation.run import Request, evaluate
+from mimicmotion_jax.runtime.errors import run_script
 
 EXAMPLES = """examples:
   python evaluate.py --checkpoint DIR --data data/test --protocol synthetic --output results/mine

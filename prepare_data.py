@@ -5,13 +5,13 @@ import argparse
 import dataclasses
 import logging
 
-from mimicmotion_jax.cli import log_to_stderr, script_parser
+from mimicmotion_jax.cli.common import log_to_stderr, script_parser
 from mimicmotion_jax.config import load_config, to_dict
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.sources import VideoFolder
-from mimicmotion_jax.data.synthetic.config import WorldConfig
-from mimicmotion_jax.data.synthetic.source import SyntheticWorld, draw_scenes, write_test_set
-from mimicmotion_jax.errors import InputError, run_script
+from mimicmotion_jax.runtime.errors import InputError, run_script
+from mimicmotion_jax.synthetic.config import WorldConfig
+from mimicmotion_jax.synthetic.source import SyntheticWorld, draw_scenes, write_test_set
 
 EXAMPLES = """examples:
   python prepare_data.py --videos dances --output data/dances

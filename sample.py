@@ -9,20 +9,20 @@ from pathlib import Path
 
 import jax
 
-from mimicmotion_jax import distributed
 from mimicmotion_jax.checkpoint import read_config
-from mimicmotion_jax.cli import log_to_stderr, script_parser
-from mimicmotion_jax.errors import InputError, run_script
-from mimicmotion_jax.generation.demo import run_demo
-from mimicmotion_jax.generation.generate import generate, load_pipeline
-from mimicmotion_jax.generation.job import Job
-from mimicmotion_jax.generation.jobs import read_jobs, run_jobs
-from mimicmotion_jax.generation.options import GenerateConfig, load_options
-from mimicmotion_jax.generation.outputs import save_pose, written_paths
-from mimicmotion_jax.generation.preparing import Preparer
-from mimicmotion_jax.generation.program import compile_only
+from mimicmotion_jax.cli.common import log_to_stderr, script_parser
+from mimicmotion_jax.cli.demo import run_demo
+from mimicmotion_jax.inference.generate import generate, load_pipeline
+from mimicmotion_jax.inference.job import Job
+from mimicmotion_jax.inference.jobs import read_jobs, run_jobs
+from mimicmotion_jax.inference.options import GenerateConfig, load_options
+from mimicmotion_jax.inference.outputs import save_pose, written_paths
+from mimicmotion_jax.inference.preparing import Preparer
+from mimicmotion_jax.inference.program import compile_only
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.pose.render import DrawnPoses
+from mimicmotion_jax.runtime import distributed
+from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.video.encode import output_target
 
 logger = logging.getLogger("mimicmotion_jax.sample")  # a script's own name would not be shown

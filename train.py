@@ -7,12 +7,12 @@ import logging
 import signal
 from pathlib import Path
 
-from mimicmotion_jax import distributed
-from mimicmotion_jax.cli import log_to_stderr, script_parser
-from mimicmotion_jax.compilation import enable_compilation_cache
+from mimicmotion_jax.cli.common import log_to_stderr, script_parser
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.cores import available_cores, split_cpu
-from mimicmotion_jax.errors import InputError, run_script
+from mimicmotion_jax.runtime import distributed
+from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
+from mimicmotion_jax.runtime.cpu_devices import available_cores, split_cpu
+from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 from mimicmotion_jax.training.program import compile_only

@@ -6,10 +6,10 @@ import logging
 import signal
 from pathlib import Path
 
-from mimicmotion_jax.cli import log_to_stderr, script_parser
-from mimicmotion_jax.compilation import enable_compilation_cache
+from mimicmotion_jax.cli.common import log_to_stderr, script_parser
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.errors import run_script
+from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
+from mimicmotion_jax.runtime.errors import run_script
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.autoencoder.run import VAERun
 

@@ -30,16 +30,11 @@ from typing import Any, Literal
 import jax
 
 from mimicmotion_jax import checkpoint
-from mimicmotion_jax.cli import log_to_stderr
-from mimicmotion_jax.compilation import enable_compilation_cache
+from mimicmotion_jax.cli.common import log_to_stderr
 from mimicmotion_jax.config import build_config, load_config, to_dict, values_of
 from mimicmotion_jax.data.dataset import read_info
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
-from mimicmotion_jax.data.synthetic.config import WorldConfig
-from mimicmotion_jax.data.synthetic.source import SyntheticWorld, draw_scenes, named, write_test_set
 from mimicmotion_jax.diffusion.fusion import FusionMode
-from mimicmotion_jax.directories import sha256_file, write_file
-from mimicmotion_jax.errors import InputError, run_script
 from mimicmotion_jax.evaluation.comparison import GENERATED, LABELS, RECONSTRUCTION, REPEAT
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.protocols import get_protocol
@@ -47,6 +42,11 @@ from mimicmotion_jax.evaluation.records import sha256_json
 from mimicmotion_jax.evaluation.results import METRICS
 from mimicmotion_jax.evaluation.run import Request, evaluate
 from mimicmotion_jax.pose.options import DrawOptions
+from mimicmotion_jax.runtime.atomic_files import sha256_file, write_file
+from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
+from mimicmotion_jax.runtime.errors import InputError, run_script
+from mimicmotion_jax.synthetic.config import WorldConfig
+from mimicmotion_jax.synthetic.source import SyntheticWorld, draw_scenes, named, write_test_set
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 

@@ -22,13 +22,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mimicmotion_jax.compiled import compile_report, peak_flops, topology_devices
-from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
 from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.layers import Init
 from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
+from mimicmotion_jax.runtime.atomic_files import write_file
+from mimicmotion_jax.xla_report import compile_report, peak_flops, topology_devices
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CYCLE_FLOPS = 2 * 4 * 128 * 128  # of a v5e: four matrix units; at 1.5 GHz 197 TFLOP/s

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mimicmotion_jax.directories import write_file
+from mimicmotion_jax.runtime.atomic_files import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

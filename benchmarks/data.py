@@ -27,8 +27,8 @@ from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.sources import Footage, Item
-from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
+from mimicmotion_jax.runtime.atomic_files import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mimicmotion_jax.checkpoint import read_config
-from mimicmotion_jax.directories import write_file
-from mimicmotion_jax.generation.demo import WEIGHTS, run_demo
-from mimicmotion_jax.generation.options import load_options
+from mimicmotion_jax.cli.demo import WEIGHTS, run_demo
+from mimicmotion_jax.inference.options import load_options
+from mimicmotion_jax.runtime.atomic_files import write_file
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "length.json"
 

@@ -22,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mimicmotion_jax.compilation import enable_compilation_cache
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.sources import VideoFolder
-from mimicmotion_jax.errors import InputError, run_script
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
+from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 from mimicmotion_jax.training.objective import Draws, Encoded, draw, objective

@@ -22,8 +22,8 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what comes from the cach
 import jax
 from versus_torch import CASES, Sides
 
-from mimicmotion_jax.compiled.hlo import read_hlo
-from mimicmotion_jax.compiled.operations import CONTAINERS, kind_of_work
+from mimicmotion_jax.xla_report.hlo import read_hlo
+from mimicmotion_jax.xla_report.operations import CONTAINERS, kind_of_work
 
 
 def kinds_of_work(program: str) -> dict[str, str]:

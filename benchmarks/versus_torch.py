@@ -34,8 +34,8 @@ from flax import nnx
 from official import Case, OfficialLoop
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
-from mimicmotion_jax.compilation import enable_compilation_cache
-from mimicmotion_jax.cores import split_cpu
+from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
+from mimicmotion_jax.runtime.cpu_devices import split_cpu
 
 OPTIONS = {"guidance_scale": 2.0, "noise_aug_strength": 0.0, "fps": 7, "motion_bucket_id": 127, "window_overlap": 2}
 CASES = {

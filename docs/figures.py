@@ -10,17 +10,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.config import to_dict
-from mimicmotion_jax.data.synthetic.source import detect
-from mimicmotion_jax.data.synthetic.world import make_scenes, render
+from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.diffusion.fusion import make_plan
-from mimicmotion_jax.generation.demo import WEIGHTS
-from mimicmotion_jax.generation.generate import load_pipeline
-from mimicmotion_jax.generation.options import load_options
-from mimicmotion_jax.pipeline import SamplingConfig
+from mimicmotion_jax.inference.generate import load_pipeline
+from mimicmotion_jax.inference.options import load_options
 from mimicmotion_jax.pose.align import align
-from mimicmotion_jax.pose.demo import demo_motion, demo_reference
 from mimicmotion_jax.pose.render import DrawnPoses, DrawStyle, draw_pose
+from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
+from mimicmotion_jax.synthetic.source import detect
+from mimicmotion_jax.synthetic.world import make_scenes, render
 from mimicmotion_jax.video.compose import side_by_side
 
 IMAGES = Path(__file__).parent / "images"

@@ -1,6 +1,7 @@
 """MimicMotion in JAX: a reference image and a driving motion in, a video of that person moving that way out."""
 
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.pipeline import MimicMotionPipeline, PipelineOutput, SamplingConfig
+from mimicmotion_jax.diffusion.config import SamplingConfig
+from mimicmotion_jax.pipeline import MimicMotionPipeline, PipelineOutput
+from mimicmotion_jax.runtime.errors import InputError
 
 __all__ = ["InputError", "MimicMotionPipeline", "PipelineOutput", "SamplingConfig"]

@@ -13,7 +13,7 @@ import pydantic
 import yaml
 
 from mimicmotion_jax.config_mistakes import explain, flatten
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,66 +12,29 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
-from pydantic import Field
 from tqdm import tqdm
 
-from mimicmotion_jax import checkpoint, sharding, stages
-from mimicmotion_jax.config import build_config, config_dataclass
-from mimicmotion_jax.decoding import decode_in_chunks
+from mimicmotion_jax import checkpoint, sharding
+from mimicmotion_jax.config import build_config
+from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.diffusion.edm import karras_sigmas
-from mimicmotion_jax.diffusion.fusion import FusionMode, WindowPlan, make_plan
+from mimicmotion_jax.diffusion.fusion import WindowPlan
 from mimicmotion_jax.diffusion.noise import frame_noise, pixel_noise
 from mimicmotion_jax.diffusion.sampler import bucket, group_plan
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.memory import fetch
+from mimicmotion_jax.inference import stages
+from mimicmotion_jax.inference.decoding import decode_in_chunks
+from mimicmotion_jax.models import encode
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.out_of_memory import fetch
 
 DTypeName = Literal["float32", "bfloat16"]
 _POSE_CHUNK = 16  # drawn poses per call of PoseNet
-
-
-@config_dataclass
-class SamplingConfig:
-    """How a video is sampled; the defaults are the official release's, but for the fusion, which is the paper's."""
-
-    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 25
-    guidance_scale: Annotated[float, Field(ge=1, le=100)] = 2.0  # 1 turns guidance off and halves the work
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    fusion: FusionMode = "progressive"
-    window_size: Annotated[int, Field(ge=2, le=1024)] | None = None  # None: the checkpoint's own
-    window_overlap: Annotated[int, Field(ge=0, lt=1024)] | None = None  # None: 6, or less for a small window
-    group_size: Annotated[int, Field(ge=1, le=1024)] = 1  # windows that one device predicts together
-    periodic_noise: bool = False  # repeat the noise of one window along time, as the official release does
-    decode_chunk_size: Annotated[int, Field(ge=1, le=1024)] = 8
-    decode_overlap: Annotated[int, Field(ge=0, lt=1024)] | None = None  # None: a quarter of the chunk; official: 0
-    fps: Annotated[int, Field(ge=1, le=1000)] = 7  # a condition of the model, not the rate of the output
-    motion_bucket_id: Annotated[int, Field(ge=0, le=1023)] = 127
-    noise_aug_strength: Annotated[float, Field(ge=0, le=10)] = 0.0
-
-    def __post_init__(self) -> None:
-        if self.decode_overlap is not None and self.decode_overlap >= self.decode_chunk_size:
-            raise ValueError(
-                f"decode_overlap ({self.decode_overlap}) must be smaller than decode_chunk_size "
-                f"({self.decode_chunk_size})"
-            )
-
-    @property
-    def chunk_overlap(self) -> int:
-        """Frames that neighbouring decoding chunks share."""
-        if self.decode_overlap is not None:
-            return self.decode_overlap
-        return 0 if self.fusion == "official" else self.decode_chunk_size // 4
-
-    def plan(self, num_frames: int, checkpoint_window: int) -> WindowPlan:
-        """The window plan for a video of `num_frames`, the reference slot included; shorter ones get a window's."""
-        window = self.window_size or checkpoint_window
-        overlap = min(6, (window - 1) // 2) if self.window_overlap is None else self.window_overlap
-        return make_plan(max(num_frames, window), window, overlap, self.fusion)
 
 
 class PipelineOutput(NamedTuple):
@@ -225,7 +188,7 @@ class MimicMotionPipeline:
 
         with self._precision():
             images_on_device = self._put(images)
-            context = stages.embed_image(self.image_encoder, images_on_device)
+            context = encode.embed_image(self.image_encoder, images_on_device)
             image_latents = self._encode_reference(images_on_device, seeds, noise_aug, config.noise_aug_strength)
             features = self._pose_features(poses, padded, progress)
             start = self._initial_noise(seeds, padded, image_latents.shape[1:], plan, config, noise)
@@ -278,12 +241,12 @@ class MimicMotionPipeline:
             noise_aug = np.zeros(images.shape, np.float32)
         elif noise_aug is None:
             noise_aug = pixel_noise(jnp.asarray(seeds), *images.shape[1:])
-        return stages.encode_image(self.vae, images, self._put(strength * np.reshape(noise_aug, images.shape)))
+        return encode.encode_image(self.vae, images, self._put(strength * np.reshape(noise_aug, images.shape)))
 
     def _pose_features(self, poses: "np.ndarray | PoseBatch", padded: int, progress: bool) -> jax.Array:
         batch, num_frames, height, width, _ = poses.shape
         scale = self.config.vae.downscale
-        shape = (batch, padded, height // scale, width // scale, self.config.pose_net.kept_channels)
+        shape = (batch, padded, height // scale, width // scale, self.config.pose_net.stem_channels)
         features = jnp.zeros(shape, self.unet.conv_in.kernel.dtype, device=sharding.replicated(self.mesh))
         chunk = min(_POSE_CHUNK, padded)
         with tqdm(total=num_frames, desc="poses", unit="frame", disable=not progress) as bar:

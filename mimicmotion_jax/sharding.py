@@ -25,9 +25,9 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models import cudnn
 from mimicmotion_jax.models.execution import Attend, Execution
+from mimicmotion_jax.runtime.errors import InputError
 
 WINDOWS, BRANCHES = "windows", "branches"
 DATA, FSDP, FRAMES = "data", "fsdp", "frames"

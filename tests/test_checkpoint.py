@@ -21,11 +21,11 @@ from mimicmotion_jax.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, UNetConfig, VAEConfig
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.runtime.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 

@@ -5,7 +5,7 @@ import pytest
 from mimicmotion_jax import InputError
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.data.prepare import PrepareConfig
-from mimicmotion_jax.generation.options import GenerateConfig
+from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.training.config import TrainConfig
 
 CASES = [

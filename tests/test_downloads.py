@@ -7,7 +7,7 @@ from hub_server import python, serve
 
 FETCH = """
 import sys
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.pose.dwpose import download_models
 try:
     print(*download_models())

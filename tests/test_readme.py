@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mimicmotion_jax.pose.demo import demo_motion
 from mimicmotion_jax.pose.files import save_keypoints
+from mimicmotion_jax.synthetic.dancer import demo_motion
 
 ROOT = Path(__file__).resolve().parents[1]
 

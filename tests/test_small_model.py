@@ -13,12 +13,12 @@ import pytest
 
 import sample
 from mimicmotion_jax import checkpoint
-from mimicmotion_jax.data.synthetic.config import WorldConfig
-from mimicmotion_jax.data.synthetic.source import draw_scenes, write_test_set
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.evaluation.comparison import GENERATED, REPEAT, WITHHELD
-from mimicmotion_jax.generation import demo
-from mimicmotion_jax.generation.generate import generate
+from mimicmotion_jax.inference import demo
+from mimicmotion_jax.inference.generate import generate
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.synthetic.config import WorldConfig
+from mimicmotion_jax.synthetic.source import draw_scenes, write_test_set
 from mimicmotion_jax.video.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]

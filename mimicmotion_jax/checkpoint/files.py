@@ -11,7 +11,7 @@ from etils import epath
 from tqdm import tqdm
 
 from mimicmotion_jax.config_mistakes import first_mistake
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 T = TypeVar("T")
 

@@ -27,9 +27,9 @@ from mimicmotion_jax.checkpoint.files import (
 )
 from mimicmotion_jax.checkpoint.restoring import explain_damage
 from mimicmotion_jax.config import build_config
-from mimicmotion_jax.directories import absolute_path, sha256_file
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.atomic_files import absolute_path, sha256_file
+from mimicmotion_jax.runtime.errors import InputError
 
 
 def read_manifest(directory: epath.PathLike) -> dict[str, Any]:

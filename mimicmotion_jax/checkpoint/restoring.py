@@ -4,8 +4,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from mimicmotion_jax.errors import InputError, root_cause
-from mimicmotion_jax.memory import is_out_of_memory
+from mimicmotion_jax.runtime.errors import InputError, root_cause
+from mimicmotion_jax.runtime.out_of_memory import is_out_of_memory
 
 # The other reads of the same restore, which fail likewise or are cut off, are never asked for their results.
 _LEFT_OVER = ("Encountered error while reading array index", "Event loop is closed")

@@ -14,8 +14,8 @@ from flax import nnx
 from mimicmotion_jax.checkpoint.checksums import write_checksums
 from mimicmotion_jax.checkpoint.files import CONFIG, FORMAT, INDEX, MANIFEST, SAMPLING, byte_bar, group_path
 from mimicmotion_jax.config import to_dict
-from mimicmotion_jax.directories import atomic_directory, check_space
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.atomic_files import atomic_directory, check_space
 
 Key = TypeVar("Key")
 

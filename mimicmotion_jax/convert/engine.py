@@ -14,9 +14,9 @@ from flax import nnx
 from mimicmotion_jax.checkpoint import flat_params
 from mimicmotion_jax.convert.tables import TABLES, Table
 from mimicmotion_jax.convert.torch_files import Entry
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import torch

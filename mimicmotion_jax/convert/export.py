@@ -17,9 +17,9 @@ from mimicmotion_jax.convert.engine import DTYPES, Leaf, network_leaves, to_torc
 from mimicmotion_jax.convert.svd_files import MODEL_INDEX, SCHEDULER, preprocessor
 from mimicmotion_jax.convert.tables import TABLES
 from mimicmotion_jax.convert.torch_writers import Add, Spec, pickle_writer, safetensors_writer
-from mimicmotion_jax.directories import atomic_directory, check_space
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.atomic_files import atomic_directory, check_space
+from mimicmotion_jax.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import torch

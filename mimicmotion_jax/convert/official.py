@@ -25,10 +25,10 @@ from mimicmotion_jax.convert.sources import (
 )
 from mimicmotion_jax.convert.tables import TABLES
 from mimicmotion_jax.convert.torch_files import Entry, TensorFile
-from mimicmotion_jax.directories import check_space, sha256_file
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig, VAEConfig
+from mimicmotion_jax.runtime.atomic_files import check_space, sha256_file
+from mimicmotion_jax.runtime.errors import InputError
 
 NO_MIMICMOTION = "none"
 # Frames that each released file was trained on; no configuration tells.

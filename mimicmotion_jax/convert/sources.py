@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from mimicmotion_jax.convert.tables import Table
 from mimicmotion_jax.convert.torch_files import PICKLES, Entry, TensorFile, open_tensor_file
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.hub import HubRepository
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.hub import HubRepository
 
 DEFAULT_HUB_FILE = "MimicMotion_1-1.pth"
 # Variants of a file in the order in which they are taken. fp16 is what MimicMotion was made with and half the download.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mimicmotion_jax.errors import InputError, root_cause
+from mimicmotion_jax.runtime.errors import InputError, root_cause
 
 if TYPE_CHECKING:
     import torch

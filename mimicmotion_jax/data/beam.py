@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mimicmotion_jax.data.dataset import EXTRA
 from mimicmotion_jax.data.sources import Item
 from mimicmotion_jax.data.work import Workshop
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

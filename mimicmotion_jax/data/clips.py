@@ -13,8 +13,8 @@ from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.data.record import PoseVideo
+from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.hands import PADDING, THRESHOLD, hand_mask
-from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
 from mimicmotion_jax.pose.options import DrawOptions
 from mimicmotion_jax.pose.render import draw_poses
 from mimicmotion_jax.video.image import Crop
@@ -85,13 +85,6 @@ def plan_clip(config: DataConfig, num_frames: int, seed: int, sample: int) -> Cl
     flip = config.flip and bool(random.integers(2))
     crop = (float(random.random()), float(random.random())) if config.random_crop else (0.5, 0.5)
     return ClipPlan((reference, *frames) if config.reference_slot else frames, reference, flip, crop)
-
-
-def crop_keypoints(keypoints: Keypoints, crop: Crop) -> Keypoints:
-    """Keypoints in the cropped picture."""
-    resized, offset, target = (np.float32(pair[::-1]) for pair in (crop.resized, crop.offset, crop.target))
-    moved = {name: (getattr(keypoints, name) * resized - offset) / target for name in GROUPS}
-    return dataclasses.replace(keypoints, **moved, width=crop.target[1], height=crop.target[0])
 
 
 def make_sample(

@@ -11,7 +11,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import UInt8, jaxtyped
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.ffmpeg import upright_rgb
 from mimicmotion_jax.video.h264 import H264Stream
 

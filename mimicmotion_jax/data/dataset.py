@@ -7,8 +7,8 @@ import pydantic
 from etils import epath
 
 from mimicmotion_jax.data.record import NAME, VERSION, PoseVideo
-from mimicmotion_jax.directories import absolute_path
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.atomic_files import absolute_path
+from mimicmotion_jax.runtime.errors import InputError
 
 EXTRA = 'pip install "mimicmotion_jax[train]"'
 

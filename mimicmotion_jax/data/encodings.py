@@ -9,13 +9,14 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Float16
 
-from mimicmotion_jax import checkpoint, stages
+from mimicmotion_jax import checkpoint
 from mimicmotion_jax.data.dataset import EncodingInfo
 from mimicmotion_jax.data.record import PoseVideo
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models import encode
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.image import Crop
 
 
@@ -82,8 +83,8 @@ class Encoder:
             # A last, smaller batch would compile anew.
             padded = np.pad(pixels, ((0, self.batch_size - len(pixels)), (0, 0), (0, 0), (0, 0)))
             with jax.default_matmul_precision("highest"):
-                latent = stages.encode_image(self.vae, padded, np.zeros(padded.shape, np.float32))
-                embedding = stages.embed_image(self.image_encoder, padded)
+                latent = encode.encode_image(self.vae, padded, np.zeros(padded.shape, np.float32))
+                embedding = encode.embed_image(self.image_encoder, padded)
             latents.append(np.asarray(latent, np.float16)[: len(pixels)])
             embeddings.append(np.asarray(embedding, np.float16)[: len(pixels)])
         return Encodings(np.concatenate(latents), np.concatenate(embeddings))

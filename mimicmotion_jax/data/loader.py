@@ -8,7 +8,7 @@ import numpy as np
 from mimicmotion_jax.data.clips import DataConfig, make_sample
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, Records, read_info
 from mimicmotion_jax.data.record import PoseVideo
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 Batch = dict[str, np.ndarray]
 

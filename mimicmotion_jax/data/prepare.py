@@ -20,11 +20,11 @@ from mimicmotion_jax.data.beam import Beam, choose_runner, prepare_items
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_info, records_path
 from mimicmotion_jax.data.recipe import Encoding, Part, Recipe, detector
 from mimicmotion_jax.data.sources import Item, Source
-from mimicmotion_jax.data.synthetic.config import WorldConfig
 from mimicmotion_jax.data.work import Workshop, read_part
-from mimicmotion_jax.directories import absolute_path, replace_directory, restore_directory, write_file
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
+from mimicmotion_jax.runtime.atomic_files import absolute_path, replace_directory, restore_directory, write_file
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.synthetic.config import WorldConfig
 
 logger = logging.getLogger(__name__)
 

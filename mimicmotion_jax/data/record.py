@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 
 from mimicmotion_jax.data.codec import decode_frames
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import exact_rate
 
 NAME = "pose_videos"

@@ -14,10 +14,10 @@ from etils import epath
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from mimicmotion_jax.directories import absolute_path, sha256_file
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
+from mimicmotion_jax.runtime.atomic_files import absolute_path, sha256_file
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import open_video
 
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif"})

@@ -24,12 +24,12 @@ from mimicmotion_jax.data.codec import encode_video
 from mimicmotion_jax.data.recipe import Encoding, Part, Recipe, detector
 from mimicmotion_jax.data.record import ENCODINGS, PoseVideo
 from mimicmotion_jax.data.sources import Footage, Item, Source
-from mimicmotion_jax.directories import write_file
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.detect import detect_video
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.select import select_person
+from mimicmotion_jax.runtime.atomic_files import write_file
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import exact_rate
 from mimicmotion_jax.video.image import resize
 

@@ -13,7 +13,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Array, Float, jaxtyped
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0  # of SVD's scheduler
 

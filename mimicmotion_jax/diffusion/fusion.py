@@ -20,7 +20,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 FusionMode = Literal["official", "progressive", "uniform", "none"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from mimicmotion_jax.directories import sha256_file
 from mimicmotion_jax.evaluation.protocols import Protocol
 from mimicmotion_jax.evaluation.regions import Region, compared_regions
 from mimicmotion_jax.evaluation.sequences import TestSequence, sha256_video
 from mimicmotion_jax.pose.hands import hand_mask
 from mimicmotion_jax.pose.keypoints import Keypoints
+from mimicmotion_jax.runtime.atomic_files import sha256_file
 from mimicmotion_jax.video.decode import VideoReader
 
 TRUE, GENERATED, REPEAT, WITHHELD, RECONSTRUCTION = "true", "generated", "repeat", "withheld", "reconstruction"

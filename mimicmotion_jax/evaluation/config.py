@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass, to_dict, values_of
-from mimicmotion_jax.generation import options
-from mimicmotion_jax.pipeline import SamplingConfig
+from mimicmotion_jax.diffusion.config import SamplingConfig
+from mimicmotion_jax.inference import options
 from mimicmotion_jax.pose.options import DetectorOptions, DrawOptions, PersonChoice
 
 # What changes speed, not results; and what has a hash of its own.

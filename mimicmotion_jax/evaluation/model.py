@@ -8,9 +8,9 @@ from etils import epath
 from tqdm import tqdm
 
 from mimicmotion_jax import checkpoint as checkpoints
-from mimicmotion_jax.directories import absolute_path
 from mimicmotion_jax.evaluation.records import sha256_files
 from mimicmotion_jax.pipeline import DTypeName
+from mimicmotion_jax.runtime.atomic_files import absolute_path
 
 
 @dataclass(frozen=True)

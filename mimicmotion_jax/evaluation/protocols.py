@@ -17,8 +17,8 @@ version of what the code does with all protocols alike:
 import dataclasses
 from typing import Literal
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.evaluation.records import sha256_json
+from mimicmotion_jax.runtime.errors import InputError
 
 RULES = 1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from mimicmotion_jax.directories import sha256_file, write_file
+from mimicmotion_jax.runtime.atomic_files import sha256_file, write_file
 
 
 def sha256_json(value: Any) -> str:

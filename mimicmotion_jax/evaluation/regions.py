@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import UInt8
 
-from mimicmotion_jax.data.clips import crop_keypoints
 from mimicmotion_jax.evaluation.protocols import Protocol
+from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.video.image import Crop, resize
 

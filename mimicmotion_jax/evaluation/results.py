@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.evaluation.comparison import GENERATED, REPEAT, TRUE, Comparison
 from mimicmotion_jax.evaluation.protocols import RULES, Protocol
 from mimicmotion_jax.evaluation.scores import Networks, Scorer
 from mimicmotion_jax.metrics import frechet_distance, load_metric_network
 from mimicmotion_jax.metrics.features import WINDOW
+from mimicmotion_jax.runtime.errors import InputError
 
 
 class Metric(NamedTuple):

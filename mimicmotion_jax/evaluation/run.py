@@ -11,7 +11,6 @@ from typing import Any
 from tqdm import tqdm
 
 from mimicmotion_jax.config import to_dict
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.evaluation.comparison import GENERATED, RECONSTRUCTION, WITHHELD, Comparison, compare
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.model import open_model
@@ -25,6 +24,7 @@ from mimicmotion_jax.evaluation.tasks import TaskMaker
 from mimicmotion_jax.evaluation.videos import VideoMaker
 from mimicmotion_jax.metrics import load_metric_network
 from mimicmotion_jax.pipeline import DTypeName
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import check_writable
 

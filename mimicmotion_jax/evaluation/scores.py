@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.evaluation.comparison import GENERATED, TRUE, Comparison
 from mimicmotion_jax.evaluation.protocols import RULES
 from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
@@ -33,6 +32,7 @@ from mimicmotion_jax.metrics import (
 )
 from mimicmotion_jax.metrics.features import WINDOW
 from mimicmotion_jax.metrics.frames import PSNR_LIMIT
+from mimicmotion_jax.runtime.atomic_files import write_file
 
 logger = logging.getLogger(__name__)
 

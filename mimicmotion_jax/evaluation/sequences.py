@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mimicmotion_jax.data.sources import SUFFIXES
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.evaluation.protocols import Protocol
 from mimicmotion_jax.evaluation.records import sha256_files
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import VideoReader, open_video
 
 _IMAGES = "images"  # the subfolder in which the TikTok dataset keeps a sequence's frames, beside its masks

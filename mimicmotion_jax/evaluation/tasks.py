@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mimicmotion_jax.data.clips import crop_keypoints
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.protocols import Protocol
 from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
 from mimicmotion_jax.evaluation.regions import Size, central_square
 from mimicmotion_jax.evaluation.sequences import TestSequence
+from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.detect import Detector, detect_video
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS, Keypoints
 from mimicmotion_jax.pose.select import fill_gaps, select_person
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.image import Crop, target_size
 
 

@@ -20,17 +20,17 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from mimicmotion_jax import stages
 from mimicmotion_jax.diffusion.fusion import WindowPlan
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.model import Model
 from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
 from mimicmotion_jax.evaluation.tasks import Task
-from mimicmotion_jax.generation.generate import generate, load_pipeline
-from mimicmotion_jax.generation.job import Prepared
-from mimicmotion_jax.memory import explain_memory, fetch
+from mimicmotion_jax.inference.generate import generate, load_pipeline
+from mimicmotion_jax.inference.job import Prepared
+from mimicmotion_jax.models import encode
 from mimicmotion_jax.pipeline import MimicMotionPipeline
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.out_of_memory import fetch, report_out_of_memory
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import open_writer
 
@@ -85,7 +85,7 @@ class VideoMaker:
         for task in self._missing(tasks, _RECONSTRUCTION, options):
             height, width = task.size
             writing = open_writer(self._folder(_RECONSTRUCTION, task), task.keypoints.fps, width, height)
-            with writing as writer, explain_memory("lower decode_chunk_size or size, or use a larger device"):
+            with writing as writer, report_out_of_memory("lower decode_chunk_size or size, or use a larger device"):
                 for frames in self._through_vae(task):
                     writer.write(frames)
             self._write_record(_RECONSTRUCTION, task, options)
@@ -131,7 +131,7 @@ class VideoMaker:
         with jax.default_matmul_precision("highest") if full else contextlib.nullcontext():
             bar = tqdm(task.frames(start=1), "encoding", task.num_frames - 1, unit="frame", disable=not self._progress)
             for frame in bar:
-                encoded = stages.encode_image(vae, jnp.asarray(frame[None]), silence)
+                encoded = encode.encode_image(vae, jnp.asarray(frame[None]), silence)
                 latents.append(fetch(encoded).astype(np.float32) * vae.config.scaling_factor)
         for frames in pipeline.decode(np.stack(latents, axis=1), self._config, self._progress):
             yield np.round(frames[0] * 255).astype(np.uint8)

@@ -19,11 +19,11 @@ from jaxtyping import Array, Float, Float32, UInt8, jaxtyped
 from PIL import Image
 from tqdm import tqdm
 
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.memory import fetch
 from mimicmotion_jax.metrics.frames import check_same_shape
 from mimicmotion_jax.metrics.perceptual import MIN_SIDE
 from mimicmotion_jax.metrics.weights import MetricNetwork
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.out_of_memory import fetch
 
 WINDOW = 16
 """Frames of a clip."""

@@ -5,7 +5,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Bool, Float64, UInt8, jaxtyped
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 PSNR_LIMIT = 100.0
 """dB; what a frame without any error counts in an average."""

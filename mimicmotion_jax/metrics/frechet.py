@@ -11,7 +11,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 
 @jaxtyped(typechecker=beartype)

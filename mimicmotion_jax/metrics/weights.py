@@ -13,11 +13,11 @@ from mimicmotion_jax.checkpoint import flat_params
 from mimicmotion_jax.convert.engine import Expected, Leaf, match, to_ours
 from mimicmotion_jax.convert.tables import Table
 from mimicmotion_jax.convert.torch_files import PICKLES, PickleFile, TensorFile, open_tensor_file
-from mimicmotion_jax.directories import sha256_file
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.metrics.i3d import I3D
 from mimicmotion_jax.metrics.perceptual import LPIPS
 from mimicmotion_jax.metrics.resnet3d import ResNet3D
+from mimicmotion_jax.runtime.atomic_files import sha256_file
+from mimicmotion_jax.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from mimicmotion_jax.config import build_config, config_dataclass
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 _CROSS_DOWN, _DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 _CROSS_UP, _UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
@@ -208,15 +208,15 @@ class PoseNetConfig:
         return math.prod(self.strides)
 
     @property
-    def kept_layers(self) -> int:
+    def stem_layers(self) -> int:
         """Convolutions up to the narrowest result at the features' resolution, which is kept for a whole video."""
         last_stride = max((i for i, stride in enumerate(self.strides) if stride > 1), default=0)
         return 1 + min(range(last_stride, len(self.channels)), key=lambda i: (self.channels[i], -i))
 
     @property
-    def kept_channels(self) -> int:
+    def stem_channels(self) -> int:
         """Width of that result."""
-        return self.channels[self.kept_layers - 1]
+        return self.channels[self.stem_layers - 1]
 
 
 @config_dataclass

@@ -44,7 +44,7 @@ def runs_on(device: jax.Device) -> bool:
     if (compute_capability(device) or 0) < _AMPERE:
         objection = "it is older than Ampere"
     else:
-        objection = objection_of(device) if device in jax.local_devices() else None
+        objection = probe_error(device) if device in jax.local_devices() else None
     if objection:
         logger.warning(
             "%s cannot run cuDNN's attention (%s); attention takes more time and memory without.",
@@ -54,7 +54,7 @@ def runs_on(device: jax.Device) -> bool:
     return objection is None
 
 
-def objection_of(device: jax.Device, implementation: str = "cudnn") -> str | None:
+def probe_error(device: jax.Device, implementation: str = "cudnn") -> str | None:
     """What a device, or the software for it, says against an implementation of attention; None if it runs.
 
     It runs as in the networks: a long sequence with its gradients, and forwards several with a mask between them.

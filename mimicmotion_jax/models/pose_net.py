@@ -18,7 +18,7 @@ class PoseNet(nnx.Module):
 
     def __init__(self, config: PoseNetConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
         init = Init(rngs, param_dtype)
-        self.kept_layers = config.kept_layers
+        self.stem_layers = config.stem_layers
         widths = zip((3, *config.channels[:-1]), config.channels, config.strides, strict=True)
         self.conv_layers = nnx.List(
             [Conv(init, cin, cout, 3 if stride == 1 else 4, stride, padding=1) for cin, cout, stride in widths]
@@ -42,12 +42,12 @@ class PoseNet(nnx.Module):
     def begin(self, pixels: Float[Array, "*n height width 3"]) -> Float[Array, "*n h w kept"]:
         """Nearly all of the work, and a fifth of the features' memory (64 channels, not 320)."""
         x = pixels.astype(self.scale.dtype)
-        for conv in self.conv_layers[: self.kept_layers]:
+        for conv in self.conv_layers[: self.stem_layers]:
             x = nnx.silu(conv(x))
         return x
 
     def finish(self, x: Float[Array, "*n h w kept"]) -> Float[Array, "*n h w c"]:
         """From the result of `begin` to the features."""
-        for conv in self.conv_layers[self.kept_layers :]:
+        for conv in self.conv_layers[self.stem_layers :]:
             x = nnx.silu(conv(x))
         return self.final_proj(x) * self.scale[...]

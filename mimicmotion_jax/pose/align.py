@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from beartype import beartype
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import Body, Keypoints
 from mimicmotion_jax.pose.limbs import NUM_POINTS, SEEN, map_limbs
 from mimicmotion_jax.pose.smooth import one_euro
+from mimicmotion_jax.runtime.errors import InputError
 
 # The joints of the official regression: all but the arms, which move most.
 _AFFINE_JOINTS = [joint for joint in Body if joint not in (3, 4, 6, 7)]

@@ -11,10 +11,10 @@ from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 from tqdm import tqdm
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.dwpose import HUB_FILES, HUB_REPO, Device, DwposeDetector, cached_models, download_models
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.mediapipe_holistic import MediapipeDetector
+from mimicmotion_jax.runtime.errors import InputError
 
 Frame = UInt8[np.ndarray, "height width 3"]  # RGB
 People = tuple[Float[np.ndarray, "people 133 2"], Float[np.ndarray, "people 133"]]  # pixels, confidence

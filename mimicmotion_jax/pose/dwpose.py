@@ -10,8 +10,8 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.hub import fetch
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.hub import fetch
 
 HUB_REPO = "yzd-v/DWPose"
 HUB_FILES = ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")  # person detector, whole-body model

@@ -8,10 +8,10 @@ import zlib
 import numpy as np
 from etils import epath
 
-from mimicmotion_jax.directories import write_file
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
 from mimicmotion_jax.pose.openpose import FALLBACK_FPS, from_json, read_json, to_json
+from mimicmotion_jax.runtime.atomic_files import write_file
+from mimicmotion_jax.runtime.errors import InputError
 
 # What a file that does not record it is taken to mean, unless the caller of `load_keypoints` says otherwise.
 FALLBACK_SIDE = 1024

@@ -4,8 +4,8 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Bool, Float32, jaxtyped
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import Keypoints
+from mimicmotion_jax.runtime.errors import InputError
 
 # The paper names no number. Half of what a detector gives to a point it is sure of; DWPose's scores of hidden or
 # blurred fingers lie below that, and one such finger is enough for a hand not to count.

@@ -14,7 +14,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 GROUPS = {"body": (18,), "hands": (2, 21), "faces": (68,)}
 ARRAYS = [key for name in GROUPS for key in (name, f"{name}_score")]

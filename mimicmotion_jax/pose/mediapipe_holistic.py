@@ -15,7 +15,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 # MediaPipe's index of each COCO body point.
 _BODY = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]

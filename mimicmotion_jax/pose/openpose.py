@@ -7,8 +7,8 @@ import pydantic
 from etils import epath
 from pydantic import Field
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import MAX_FPS, MAX_SIDE, MIN_FPS, Keypoints
+from mimicmotion_jax.runtime.errors import InputError
 
 FALLBACK_FPS = 30.0
 """Frames per second of a file that does not record them."""

@@ -17,8 +17,8 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Int, UInt8, jaxtyped
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import Body, Keypoints
+from mimicmotion_jax.runtime.errors import InputError
 
 _CANVAS_SHORT_SIDE = 2160
 _LIMB_HALF_WIDTH = 4

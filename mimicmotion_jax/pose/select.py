@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
+from mimicmotion_jax.runtime.errors import InputError
 
 _SEEN = 0.3  # the score below which the official release does not draw a limb
 _MIN_JOINTS = 3  # of 18 body points, for a frame to count as showing a person

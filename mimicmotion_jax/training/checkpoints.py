@@ -9,8 +9,8 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mimicmotion_jax.checkpoint.restoring import explain_damage
-from mimicmotion_jax.directories import absolute_path, check_space
-from mimicmotion_jax.errors import InputError, root_cause
+from mimicmotion_jax.runtime.atomic_files import absolute_path, check_space
+from mimicmotion_jax.runtime.errors import InputError, root_cause
 from mimicmotion_jax.training.state import TrainState
 
 # What orbax and tensorstore raise when a file cannot be written.

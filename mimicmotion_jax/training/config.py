@@ -6,8 +6,8 @@ from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.data.clips import DataConfig
+from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.pipeline import SamplingConfig
 from mimicmotion_jax.training.objective import ObjectiveConfig
 
 

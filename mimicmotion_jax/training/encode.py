@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import Mesh
 
-from mimicmotion_jax import sharding, stages
+from mimicmotion_jax import sharding
+from mimicmotion_jax.models import encode
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.training.objective import Encoded, ObjectiveConfig, draw_noise_aug, sample_keys
@@ -44,8 +45,8 @@ def encode_pixels(
     return Encoded(
         index=batch["index"],
         latents=latents.astype(jnp.float32),
-        image_latents=stages.encode_image(vae, reference, strength * noise).astype(jnp.float32),
-        context=stages.embed_image(image_encoder, reference).astype(jnp.float32),
+        image_latents=encode.encode_image(vae, reference, strength * noise).astype(jnp.float32),
+        context=encode.embed_image(image_encoder, reference).astype(jnp.float32),
         poses=batch["poses"],
         hand_mask=batch["hand_mask"],
     )
@@ -71,6 +72,6 @@ def _encode_frames(vae: VAE, frames: jax.Array, mesh: Mesh) -> jax.Array:
 
     def encode(row: jax.Array) -> jax.Array:
         pixels = rearrange(jax.lax.with_sharding_constraint(row, by_frame), "b s h w c -> (b s) h w c")
-        return rearrange(vae.encode(stages.to_signed(pixels))[0], "(b s) h w c -> b s h w c", **split)
+        return rearrange(vae.encode(encode.to_signed(pixels))[0], "(b s) h w c -> b s h w c", **split)
 
     return rearrange(jax.lax.map(encode, rows), "l b s h w c -> b (s l) h w c")

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.compiled.hardware import peak_flops
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.loader import ClipLoader
-from mimicmotion_jax.directories import absolute_path
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.memory import explain_memory
+from mimicmotion_jax.runtime.atomic_files import absolute_path
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.hardware import peak_flops
+from mimicmotion_jax.runtime.out_of_memory import report_out_of_memory
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.encode import BY_FRAME, encode_pixels, take_encodings
@@ -52,7 +52,7 @@ class Run:
         InputError: whatever is wrong with configuration, data, checkpoint or devices.
     """
 
-    @explain_memory(_LESS_MEMORY)
+    @report_out_of_memory(_LESS_MEMORY)
     def __init__(self, config: TrainConfig, progress: bool = True, devices: Sequence[jax.Device] | None = None):
         self.config, self.progress = config, progress and jax.process_index() == 0
         self.directory = absolute_path(config.output)
@@ -116,7 +116,7 @@ class Run:
         config = to_dict(self.config)
         return _plain({"config": config, "model": to_dict(self.model), "trained": sorted(self.trained)})
 
-    @explain_memory(_LESS_MEMORY)
+    @report_out_of_memory(_LESS_MEMORY)
     def train(self) -> int | None:
         """Go on to the last step, then export.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from etils import epath
 
-from mimicmotion_jax.directories import write_file
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.atomic_files import write_file
+from mimicmotion_jax.runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

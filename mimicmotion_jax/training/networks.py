@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from mimicmotion_jax import checkpoint, sharding
 from mimicmotion_jax.config_mistakes import first_mistake
 from mimicmotion_jax.data.dataset import read_info
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import NETWORKS, abstract_network, init_network
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.state import TRAINED
 

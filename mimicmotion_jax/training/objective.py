@@ -18,10 +18,10 @@ from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.diffusion.edm import log_normal_sigmas, precondition, velocity
+from mimicmotion_jax.models.encode import to_signed
 from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet
-from mimicmotion_jax.stages import to_signed
 
 
 @config_dataclass

@@ -15,14 +15,14 @@ from jax.sharding import Mesh
 from mimicmotion_jax import checkpoint, sharding
 from mimicmotion_jax.config import to_dict, values_of
 from mimicmotion_jax.data.loader import ClipLoader
-from mimicmotion_jax.directories import write_file
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.pose.options import DrawOptions
+from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.networks import load_frozen
 from mimicmotion_jax.training.state import Params, Template, TrainState
-from mimicmotion_jax.training.stepping import unless_it_fails
+from mimicmotion_jax.training.stepping import log_failures
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.encode import open_writer
 from mimicmotion_jax.video.image import target_size
@@ -64,7 +64,7 @@ class Sampler:
         Raises:
             jax.errors.JaxRuntimeError: with several processes, memory does not suffice to gather the parameters.
         """
-        tolerance = unless_it_fails(f"samples of step {step}", _LESS_MEMORY)
+        tolerance = log_failures(f"samples of step {step}", _LESS_MEMORY)
         trees, dtype = (params, frozen_networks), jnp.dtype(self._config.dtype)
         if jax.process_count() == 1:
             with tolerance:

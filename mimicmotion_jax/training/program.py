@@ -8,18 +8,18 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.compiled.flops import count_flops
-from mimicmotion_jax.compiled.report import compile_report
-from mimicmotion_jax.compiled.topologies import topology_devices
 from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.flops import count_flops
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.encode import BY_FRAME, encode_pixels
 from mimicmotion_jax.training.networks import FROZEN, check_shapes, model_config
 from mimicmotion_jax.training.objective import Encoded, draw, objective
 from mimicmotion_jax.training.state import Template, abstract_state, split_trainable
 from mimicmotion_jax.training.step import make_train_step
+from mimicmotion_jax.xla_report.report import compile_report
+from mimicmotion_jax.xla_report.topologies import topology_devices
 
 
 def abstract_batch(config: TrainConfig, model: ModelConfig, batch_size: int, mesh: Mesh | None = None) -> Encoded:

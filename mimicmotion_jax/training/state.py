@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from mimicmotion_jax import checkpoint, sharding
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import abstract_network, init_network
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.config import OptimizerConfig, TrainConfig
 from mimicmotion_jax.training.objective import Networks
 

@@ -14,8 +14,8 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.memory import explain_memory, fetch
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.out_of_memory import fetch, report_out_of_memory
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.interrupt import Interruption
 from mimicmotion_jax.training.metrics import MetricLog, Stopwatch
@@ -35,7 +35,7 @@ class Training(Protocol):
         """Start writing a checkpoint; nothing happens where there is one of this step."""
 
     def sample(self, step: int) -> None:
-        """Show what has been learned so far; what fails there is not to end the run (see `unless_it_fails`)."""
+        """Show what has been learned so far; what fails there is not to end the run (see `log_failures`)."""
 
     def export(self) -> None:
         """Write the result, after the last step."""
@@ -115,7 +115,7 @@ def _steps(training: Training, plan: Plan, log: MetricLog, interruption: Interru
 
 
 @contextlib.contextmanager
-def unless_it_fails(what: str, advice: str) -> Iterator[None]:
+def log_failures(what: str, advice: str) -> Iterator[None]:
     """Around what only shows how far a run has come: where memory, disk or options fail it, that is logged, no more.
 
     Args:
@@ -123,7 +123,7 @@ def unless_it_fails(what: str, advice: str) -> Iterator[None]:
         advice: what to change where memory does not suffice.
     """
     try:
-        with explain_memory(advice):
+        with report_out_of_memory(advice):
             yield
     except (InputError, OSError) as error:
         logger.warning("%s could not be made, the run goes on: %s", what, error)

@@ -7,7 +7,7 @@ from beartype import beartype
 from jaxtyping import UInt8, jaxtyped
 from PIL import Image, ImageDraw, ImageFont
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.image import resize
 
 _BACKGROUND = (22, 23, 26)

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video import image
 from mimicmotion_jax.video.ffmpeg import (
     PacketScan,

@@ -20,8 +20,8 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import UInt8, jaxtyped
 
-from mimicmotion_jax.directories import replace_directory, restore_directory
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.atomic_files import replace_directory, restore_directory
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import exact_rate
 from mimicmotion_jax.video.ffmpeg import open_container
 from mimicmotion_jax.video.gif import DRAFT, GifSink

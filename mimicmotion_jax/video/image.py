@@ -13,7 +13,7 @@ from beartype import beartype
 from jaxtyping import UInt8, jaxtyped
 from PIL import Image, ImageOps
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow's names of the formats we read; its other plugins also claim videos and scientific files."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video import image
 from mimicmotion_jax.video.decode import list_pictures
 from mimicmotion_jax.video.ffmpeg import open_container

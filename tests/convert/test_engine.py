@@ -12,8 +12,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mimicmotion_jax.convert.engine import Expected, Leaf, match, network_leaves, to_ours, to_torch
 from mimicmotion_jax.convert.torch_files import Entry
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.errors import InputError
 
 LINEAR = Leaf("a.kernel", (3, 2), "a.weight", (1, 0))
 CONV = Leaf("c.kernel", (2, 3, 4, 5), "c.weight", (2, 3, 1, 0))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from mimicmotion_jax.checkpoint import read_config
 from mimicmotion_jax.convert import convert, export_torch
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning:mimicmotion_jax")
 SUFFIX = {"float16": ".fp16", "bfloat16": ".bf16", "float32": ""}

@@ -46,7 +46,7 @@ def test_only_the_files_needed_are_fetched_and_the_cache_serves_without_network(
 REPORT = """
 import sys
 from mimicmotion_jax.convert.sources import open_mimicmotion, open_svd, read_official_config
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 for command in sys.argv[1:]:
     try:
         if command.startswith("svd:"):

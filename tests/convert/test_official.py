@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from mimicmotion_jax.checkpoint import flat_params, load_params, read_config, read_manifest
 from mimicmotion_jax.convert import convert
 from mimicmotion_jax.convert.tables import TABLES
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
+from mimicmotion_jax.runtime.errors import InputError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "convert_weights.py"
 VAE_FILE = "vae/diffusion_pytorch_model.fp16.safetensors"

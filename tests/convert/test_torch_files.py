@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mimicmotion_jax.convert.torch_files import open_tensor_file
 from mimicmotion_jax.convert.torch_writers import Spec, pickle_writer, safetensors_writer
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 TENSORS = {
     "half": torch.arange(12, dtype=torch.float16).reshape(3, 4),

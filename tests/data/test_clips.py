@@ -7,8 +7,9 @@ import pytest
 from counted import counted_keypoints
 
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.data.clips import DataConfig, crop_keypoints, plan_clip
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.data.clips import DataConfig, plan_clip
+from mimicmotion_jax.pose.crop import crop_keypoints
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.image import Crop, crop_resize
 
 

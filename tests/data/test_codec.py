@@ -9,7 +9,7 @@ import pytest
 from counted import counted_frames, number_of
 
 from mimicmotion_jax.data.codec import KEYFRAME_INTERVAL, decode_frames, encode_video
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.ffmpeg import upright_rgb
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from counted import HEIGHT, SIZE, WIDTH, blue_of, counted_keypoints, is_mirrored, number_of
 
-from mimicmotion_jax import stages
 from mimicmotion_jax.data import record
 from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.data.loader import ClipLoader
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models import encode
 from mimicmotion_jax.pose.hands import hand_mask
 from mimicmotion_jax.pose.render import draw_poses
+from mimicmotion_jax.runtime.errors import InputError
 
 BATCH = 4
 
@@ -155,8 +155,8 @@ def test_encodings_are_those_of_the_stages_on_the_same_frames(dataset, tiny_pipe
     for key in ("index", "poses", "hand_mask"):
         np.testing.assert_array_equal(encoded[key], seen[key])
     frames = seen["frames"].reshape(-1, *seen["frames"].shape[2:])
-    latents = np.asarray(stages.encode_image(tiny_pipeline.vae, frames, np.zeros(frames.shape, np.float32)))
-    embedding = np.asarray(stages.embed_image(tiny_pipeline.image_encoder, seen["reference"]))
+    latents = np.asarray(encode.encode_image(tiny_pipeline.vae, frames, np.zeros(frames.shape, np.float32)))
+    embedding = np.asarray(encode.embed_image(tiny_pipeline.image_encoder, seen["reference"]))
     assert encoded["latents"].dtype == encoded["embedding"].dtype == np.float32
     assert encoded["latents"].std() > 0.1
     np.testing.assert_allclose(encoded["latents"].reshape(latents.shape), latents, rtol=1e-3, atol=2e-3)  # float16

@@ -28,9 +28,9 @@ from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.record import PoseVideo
 from mimicmotion_jax.data.sources import VideoFolder
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS
+from mimicmotion_jax.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 

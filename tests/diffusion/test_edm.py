@@ -7,7 +7,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 
 from mimicmotion_jax.diffusion.edm import euler_step, karras_sigmas, precondition
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 SVD = {
     "beta_start": 0.00085,

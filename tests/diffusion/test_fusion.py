@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mimicmotion_jax.diffusion.fusion import make_plan
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 
 MODES = ("official", "progressive", "uniform", "none")
 

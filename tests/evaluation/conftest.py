@@ -8,8 +8,8 @@ from PIL import Image
 
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.run import Request, evaluate
-from mimicmotion_jax.pose.demo import demo_motion
 from mimicmotion_jax.pose.files import save_keypoints
+from mimicmotion_jax.synthetic.dancer import demo_motion
 
 HEIGHT, WIDTH, FRAMES = 64, 48, 11
 

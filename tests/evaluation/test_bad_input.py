@@ -11,8 +11,8 @@ from PIL import Image
 
 import evaluate
 from mimicmotion_jax import InputError
-from mimicmotion_jax.pose.demo import demo_motion
 from mimicmotion_jax.pose.files import save_keypoints
+from mimicmotion_jax.synthetic.dancer import demo_motion
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,7 +133,15 @@ def test_no_checkpoint_there(data, tmp_path, monkeypatch):
 
 
 def test_a_refused_size_leaves_the_folder_to_other_protocols(data, tmp_path, monkeypatch):
-    command = ["--checkpoint", ROOT / "weights/small", "--data", data, "--protocol", "synthetic", "size=[100,100]"]
+    command = [
+        "--checkpoint",
+        ROOT / "mimicmotion_jax/weights/small",
+        "--data",
+        data,
+        "--protocol",
+        "synthetic",
+        "size=[100,100]",
+    ]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, command), "--output", str(tmp_path / "out")])
     with pytest.raises(InputError, match=r"videos of 100x100 cannot be generated"):
         evaluate.main()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mimicmotion_jax import InputError, stages
+from mimicmotion_jax import InputError
 from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.diffusion.fusion import make_plan
 from mimicmotion_jax.evaluation.config import EvaluateConfig
@@ -18,6 +18,7 @@ from mimicmotion_jax.evaluation.run import Request, evaluate
 from mimicmotion_jax.evaluation.sequences import find_sequences
 from mimicmotion_jax.evaluation.tasks import TaskMaker
 from mimicmotion_jax.evaluation.videos import plan_seams
+from mimicmotion_jax.models import encode
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.render import draw_poses
@@ -73,7 +74,7 @@ def test_the_frames_are_the_pipelines(first, data, tiny_pipeline):
 def test_the_ceiling_is_the_vae_alone(first, data, tiny_pipeline):
     frames, _ = inputs(data, "a")
     silence = jnp.zeros((1, 64, 48, 3))
-    latents = [stages.encode_image(tiny_pipeline.vae, jnp.asarray(frame[None]), silence) for frame in frames[1:]]
+    latents = [encode.encode_image(tiny_pipeline.vae, jnp.asarray(frame[None]), silence) for frame in frames[1:]]
     scaled = np.stack(latents, axis=1) * tiny_pipeline.vae.config.scaling_factor
     config = EvaluateConfig(**OPTIONS)
     expected = np.concatenate(list(tiny_pipeline.decode(scaled, config)), axis=1)[0]

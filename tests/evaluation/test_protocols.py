@@ -10,7 +10,7 @@ from mimicmotion_jax.evaluation import protocols
 from mimicmotion_jax.evaluation.protocols import PROTOCOLS, get_protocol
 from mimicmotion_jax.evaluation.regions import central_square, compared_regions
 from mimicmotion_jax.evaluation.sequences import find_sequences
-from mimicmotion_jax.pose.demo import demo_motion
+from mimicmotion_jax.synthetic.dancer import demo_motion
 
 OTHER = {
     "name": "other",

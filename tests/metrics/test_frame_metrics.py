@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.metrics import (
     average_psnr,
     foreground,
@@ -16,6 +15,7 @@ from mimicmotion_jax.metrics import (
     ssim,
     yt_slice,
 )
+from mimicmotion_jax.runtime.errors import InputError
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

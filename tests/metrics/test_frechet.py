@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.metrics import frechet_distance
+from mimicmotion_jax.runtime.errors import InputError
 
 
 def samples(mean: np.ndarray, covariance: np.ndarray, count: int, seed: int) -> np.ndarray:

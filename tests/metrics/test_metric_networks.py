@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from flax import nnx
 from safetensors.torch import save_file
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.metrics import clip_features, frechet_distance, load_metric_network, lpips
 from mimicmotion_jax.metrics.features import squash
+from mimicmotion_jax.runtime.errors import InputError
 
 MEAN_COLOUR = torch.tensor([114.7748, 107.7354, 99.4750])
 

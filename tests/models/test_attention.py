@@ -10,10 +10,10 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.compiled import compile_report
-from mimicmotion_jax.compiled.topologies import topology_devices
 from mimicmotion_jax.models.attention import KERNEL_FLOPS, dot_product_attention
 from mimicmotion_jax.models.execution import Execution
+from mimicmotion_jax.xla_report import compile_report
+from mimicmotion_jax.xla_report.topologies import topology_devices
 
 TPU = Execution(platform="tpu")
 CPU = Execution(platform="cpu")

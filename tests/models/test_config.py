@@ -3,8 +3,8 @@
 import pytest
 
 from mimicmotion_jax.config import build_config
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 
 AT_LEAST_1 = "input should be greater than or equal to 1, not 0"

@@ -7,13 +7,13 @@ import jax
 import pytest
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.compiled import topologies
 from mimicmotion_jax.models import cudnn
+from mimicmotion_jax.xla_report import topologies
 
 
 def test_a_device_without_it_objects():
     """jax refuses to run it on a CPU, in words that differ with what is installed."""
-    objection = cudnn.objection_of(jax.devices("cpu")[0])
+    objection = cudnn.probe_error(jax.devices("cpu")[0])
     assert objection
     assert "\n" not in objection
 
@@ -22,7 +22,7 @@ def test_what_runs_is_not_objected_to_and_leaves_no_trace_in_a_program():
     objections = []
 
     def program(x):
-        objections.append(cudnn.objection_of(jax.devices("cpu")[0], "xla"))
+        objections.append(cudnn.probe_error(jax.devices("cpu")[0], "xla"))
         return x
 
     assert not jax.make_jaxpr(program)(1.0).eqns

@@ -63,7 +63,7 @@ def test_matches_the_table(out_channels, load_torch, random_weights, error):
 )
 def test_the_narrowest_result_of_full_depth_is_kept(channels, strides, kept, width):
     config = PoseNetConfig(channels=channels, strides=strides, out_channels=40)
-    assert (config.kept_layers, config.kept_channels) == (kept, width)
+    assert (config.stem_layers, config.stem_channels) == (kept, width)
     net = PoseNet(config, rngs=nnx.Rngs(0))
     x = net.begin(jnp.zeros((1, 16, 32, 3)))
     assert x.shape == (1, 16 // config.downscale, 32 // config.downscale, width)

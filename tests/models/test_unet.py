@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig
+from mimicmotion_jax.runtime.errors import InputError
 
 CROSS_DOWN, DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 CROSS_UP, UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
-from mimicmotion_jax.decoding import decode_in_chunks
+from mimicmotion_jax.diffusion.config import SamplingConfig
+from mimicmotion_jax.inference.decoding import decode_in_chunks
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.pipeline import PoseBatch, SamplingConfig
+from mimicmotion_jax.pipeline import PoseBatch
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 32, 48

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mimicmotion_jax import MimicMotionPipeline, sharding, stages
-from mimicmotion_jax.compiled import CompileReport, compile_report
-from mimicmotion_jax.generation.options import GenerateConfig
-from mimicmotion_jax.generation.program import abstract_networks, compile_only, lower_denoising
+from mimicmotion_jax import MimicMotionPipeline, sharding
+from mimicmotion_jax.inference import stages
+from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.inference.program import abstract_networks, compile_only, lower_denoising
 from mimicmotion_jax.models import attention, layers
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.xla_report import CompileReport, compile_report
 
 TINY = ModelConfig.tiny()  # windows of 8 frames
 
@@ -117,5 +118,5 @@ def test_memory_hardly_grows_with_the_length():
     """What a frame more takes on the device: its latents, and what PoseNet begins with."""
     short, long = 28, 224  # to which others are padded
     per_frame = (denoising_report(long, 1).memory.total - denoising_report(short, 1).memory.total) / (long - short)
-    latents, features = 8 * 8 * 4 * 4, 8 * 8 * TINY.pose_net.kept_channels * 4
+    latents, features = 8 * 8 * 4 * 4, 8 * 8 * TINY.pose_net.stem_channels * 4
     assert per_frame < features + 4 * latents

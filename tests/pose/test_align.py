@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.align import align
-from mimicmotion_jax.pose.demo import demo_motion, demo_reference
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS, Body, Keypoints
 from mimicmotion_jax.pose.smooth import one_euro
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 
 SHARED = Path(__file__).parents[3] / "shared"
 

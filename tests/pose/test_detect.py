@@ -6,8 +6,8 @@ import weakref
 import numpy as np
 import pytest
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.detect import assign_columns, detect_image, detect_video, load_detector
+from mimicmotion_jax.runtime.errors import InputError
 
 
 def person(x, y, size=40.0, score=1.0):

@@ -11,9 +11,9 @@ import pytest
 from huggingface_hub import constants
 from onnx import TensorProto, helper, numpy_helper
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.detect import detect_image, detect_video, load_detector
 from mimicmotion_jax.pose.dwpose import DwposeDetector
+from mimicmotion_jax.runtime.errors import InputError
 
 GAIN = np.linspace(1, 2, 133, dtype=np.float32)  # per keypoint, on both axes
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.hands import hand_boxes, hand_mask
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
+from mimicmotion_jax.runtime.errors import InputError
 
 WIDTH, HEIGHT = 320, 160
 

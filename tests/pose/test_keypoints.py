@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS, Body, Keypoints
+from mimicmotion_jax.runtime.errors import InputError
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -78,7 +78,7 @@ def test_left_and_right_follow_coco():
 
 
 def test_mirroring_a_symmetric_figure_changes_nothing():
-    from mimicmotion_jax.pose.demo import demo_reference
+    from mimicmotion_jax.synthetic.dancer import demo_reference
 
     # The drawn person stands symmetrically, so every point must land on its partner: that checks all permutations.
     _, k = demo_reference(576, 1024)

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.pose.demo import demo_motion
 from mimicmotion_jax.pose.keypoints import ARRAYS, Body, Keypoints
 from mimicmotion_jax.pose.render import HAND_EDGES, LIMBS, OFFICIAL, DrawnPoses, DrawStyle, draw_pose, draw_poses
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.synthetic.dancer import demo_motion
 
 GOLDEN = Path(__file__).parents[3] / "shared/golden/official/pose.npz"
 

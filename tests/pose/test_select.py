@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.select import diagnose, fill_gaps, select_person
+from mimicmotion_jax.runtime.errors import InputError
 
 
 def make(body_score, boxes=None, fps=10.0, width=200, height=100, hands_score=0.0, faces_score=0.0):

@@ -15,9 +15,9 @@ from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.sources import VideoFolder
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.pose.demo import demo_motion
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.render import draw_poses
+from mimicmotion_jax.synthetic.dancer import demo_motion
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.video.encode import open_writer
 

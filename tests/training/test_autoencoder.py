@@ -20,7 +20,7 @@ from PIL import Image
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.data.dataset import Records
 from mimicmotion_jax.data.encodings import Encoder, describe_encodings
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.autoencoder.initial import initial_params
 from mimicmotion_jax.training.autoencoder.loss import (

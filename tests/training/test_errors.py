@@ -18,8 +18,8 @@ import pytest
 from etils import epath
 
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
@@ -181,7 +181,7 @@ def test_one_damaged_file_of_a_run_is_one_sentence(small_run, tmp_path, monkeypa
 def test_full_disk_is_noticed_before_the_start(make_config, tmp_path, monkeypatch):
     """The room on the disk is the system's word; here it is a small one."""
     usage = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("mimicmotion_jax.directories.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("mimicmotion_jax.runtime.atomic_files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"there is room for 0\.0 GB"):
         Run(make_config(tmp_path), progress=False, devices=jax.devices()[:1])
 

@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import Mesh
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.compiled import topology_devices
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.xla_report import topology_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.errors import InputError
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.program import compile_only
 

@@ -17,9 +17,10 @@ import pytest
 import yaml
 from flax import nnx
 
-from mimicmotion_jax import MimicMotionPipeline, checkpoint, sharding, stages
+from mimicmotion_jax import MimicMotionPipeline, checkpoint, sharding
 from mimicmotion_jax.config import to_dict
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.models import encode
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.loop import Run
 from mimicmotion_jax.training.objective import predict
@@ -142,8 +143,8 @@ def test_forward_equals_the_pipelines(whole, make_config, tmp_path):
             run.template.networks(run.state.params | run.frozen),
             noisy,
             jnp.full((1,), sigma),
-            stages.encode_image(pipeline.vae, image[None], np.zeros((1, 64, 64, 3), np.float32)),
-            stages.embed_image(pipeline.image_encoder, image[None]),
+            encode.encode_image(pipeline.vae, image[None], np.zeros((1, 64, 64, 3), np.float32)),
+            encode.embed_image(pipeline.image_encoder, image[None]),
             poses[None],
             jnp.ones(1, bool),
             jnp.array([[6.0, 127.0, 0.0]]),

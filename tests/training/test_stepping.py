@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.metrics import MetricLog
 from mimicmotion_jax.training.state import TrainState

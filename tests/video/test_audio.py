@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from video_clips import click_track, ramp, write_clip
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import open_writer
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.image import resize
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from video_clips import MEDIA, click_track, ramp, ramp_index, write_clip
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import exact_rate, open_video
 
 FASTSTART = {"movflags": "faststart"}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from video_clips import ramp, ramp_index
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import check_writable, is_written, open_writer, output_target
 
@@ -240,7 +240,7 @@ def test_numbers_out_of_range(tmp_path):
 FULL_DISK = """
 import resource, sys
 import numpy as np
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.encode import open_writer
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 noise = np.random.default_rng(0).integers(0, 256, (12, 256, 256, 3), np.uint8)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from video_clips import MEDIA
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.image import Crop, crop_resize, is_still, read_image, target_size
 

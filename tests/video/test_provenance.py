@@ -6,7 +6,7 @@ import av
 import pytest
 from video_clips import ramp, write_clip
 
-from mimicmotion_jax.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.encode import open_writer
 from mimicmotion_jax.video.provenance import provenance, read_provenance
 

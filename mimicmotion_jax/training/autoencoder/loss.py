@@ -20,8 +20,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8, UInt32, jaxtyped
 from pydantic import Field
 
-from mimicmotion_jax import stages
 from mimicmotion_jax.config import config_dataclass
+from mimicmotion_jax.models import encode
 from mimicmotion_jax.models.vae import VAE
 
 SCALES = 3
@@ -68,7 +68,7 @@ def autoencoder_loss(
         The loss, and `l1_hands`, `l1_elsewhere`, `gradient` and `kl`; hands that are not there have an error of 0.
     """
     batch = len(frames)
-    pixels = stages.to_signed(frames)
+    pixels = encode.to_signed(frames)
     moments = vae.encode(rearrange(pixels, "b f h w c -> (b f) h w c"))
     mean, logvar = (rearrange(moment, "(b f) h w c -> b f h w c", b=batch) for moment in moments)
     error = vae.decode(mean + jnp.exp(logvar / 2) * noise) - pixels

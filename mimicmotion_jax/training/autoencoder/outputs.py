@@ -14,14 +14,15 @@ from jaxtyping import Array, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from mimicmotion_jax import checkpoint, stages
+from mimicmotion_jax import checkpoint
 from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.data.loader import ClipLoader
-from mimicmotion_jax.directories import write_file
-from mimicmotion_jax.memory import fetch
 from mimicmotion_jax.metrics.frames import average_psnr, psnr
+from mimicmotion_jax.models import encode
 from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.runtime.atomic_files import write_file
+from mimicmotion_jax.runtime.out_of_memory import fetch
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.autoencoder.step import VAETemplate
 from mimicmotion_jax.training.state import Params
@@ -69,11 +70,11 @@ def measure_scaling_factor(config: VAETrainConfig, vae: VAE, progress: bool = Tr
     which is what is diffused, of 64 clips.
     """
     loader = ClipLoader(_plain_clips(config.data), 1, config.seed + 2, downscale=vae.config.downscale)
-    encode = jax.jit(lambda vae, frames: vae.encode(stages.to_signed(frames))[0])
+    to_latents = jax.jit(lambda vae, frames: vae.encode(encode.to_signed(frames))[0])
     with tqdm(total=_SCALING_CLIPS, desc="Measuring latents", unit="clip", disable=not progress) as bar:
         latents = []
         for _ in range(_SCALING_CLIPS):
-            latents.append(fetch(encode(vae, next(loader)["frames"][0])))
+            latents.append(fetch(to_latents(vae, next(loader)["frames"][0])))
             bar.update()
     loader.close()
     return float(1 / np.std(latents, dtype=np.float64))
@@ -106,7 +107,7 @@ def _plain_clips(data: DataConfig) -> DataConfig:
 
 
 def _reconstruct(vae: VAE, frames: UInt8[Array, "b f height width 3"]) -> UInt8[Array, "b f height width 3"]:
-    mean, _ = vae.encode(stages.to_signed(rearrange(frames, "b f h w c -> (b f) h w c")))
+    mean, _ = vae.encode(encode.to_signed(rearrange(frames, "b f h w c -> (b f) h w c")))
     decoded = vae.decode(rearrange(mean, "(b f) h w c -> b f h w c", b=len(frames)))
     return jnp.round((jnp.clip(decoded, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 

@@ -10,9 +10,9 @@ import jax
 from mimicmotion_jax import sharding
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.loader import ClipLoader
-from mimicmotion_jax.directories import absolute_path
-from mimicmotion_jax.errors import InputError
-from mimicmotion_jax.memory import explain_memory
+from mimicmotion_jax.runtime.atomic_files import absolute_path
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.out_of_memory import report_out_of_memory
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.autoencoder.initial import initial_params
 from mimicmotion_jax.training.autoencoder.loss import Metrics
@@ -21,7 +21,7 @@ from mimicmotion_jax.training.autoencoder.step import VAETemplate, make_vae_step
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.metrics import MetricLog
 from mimicmotion_jax.training.state import Params, TrainState, abstract_state, new_state
-from mimicmotion_jax.training.stepping import Plan, run_steps, unless_it_fails
+from mimicmotion_jax.training.stepping import Plan, log_failures, run_steps
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class VAERun:
         InputError: whatever is wrong with configuration or data.
     """
 
-    @explain_memory(_LESS_MEMORY)
+    @report_out_of_memory(_LESS_MEMORY)
     def __init__(self, config: VAETrainConfig, progress: bool = True):
         self.config, self.progress = config, progress
         self.directory = absolute_path(config.output)
@@ -84,7 +84,7 @@ class VAERun:
         """The configuration as JSON gives it back."""
         return json.loads(json.dumps(to_dict(self.config)))
 
-    @explain_memory(_LESS_MEMORY)
+    @report_out_of_memory(_LESS_MEMORY)
     def train(self) -> int | None:
         """Go on to the last step, then export.
 
@@ -121,7 +121,7 @@ class VAERun:
 
     def sample(self, step: int) -> None:
         """Measure reconstructions and show some."""
-        with unless_it_fails(f"reconstructions of step {step}", "set sample_every=null"):
+        with log_failures(f"reconstructions of step {step}", "set sample_every=null"):
             values = self.validation(self._best_params(), self.directory / "samples" / f"step_{step:07d}.png")
             self._validation_log.write(step, values)
 

@@ -1,0 +1,90 @@
+"""Latents to frames chunk by chunk: memory bounded by the chunk, seams blended where chunks overlap.
+
+The device decodes the next chunks while the caller, who may be writing a video file, works on the ones before.
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from einops import rearrange
+from jaxtyping import Float, Int
+
+from mimicmotion_jax.diffusion.fusion import make_plan
+from mimicmotion_jax.runtime.out_of_memory import fetch
+
+Decode = Callable[[Float[np.ndarray, "n t h w c"]], Float[jax.Array, "n t height width 3"]]
+
+
+def decode_in_chunks(
+    decode: Decode,
+    latents: Float[np.ndarray, "b f h w c"],
+    chunk_size: int,
+    overlap: int,
+    together: int = 1,
+) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
+    """Yield finished frames in order, a chunk or less at a time.
+
+    Args:
+        decode: turns the latents of chunks into frames; it need not wait for the device.
+        latents: of the whole video.
+        chunk_size: frames that are decoded together.
+        overlap: frames that neighbouring chunks share; their pixels ramp linearly from one chunk to the next. 0 gives
+            the official behaviour: chunks cut one after the other, the last one shorter.
+        together: chunks per sample and call of `decode`, one for each device; where fewer are left, the last repeats.
+
+    Raises:
+        InputError: an overlap as large as the chunk.
+    """
+    num_frames = latents.shape[1]
+    indices, weights = _plan(num_frames, min(chunk_size, num_frames), overlap)
+    starts = [*(int(frames[0]) for frames in indices), num_frames]
+    pending = None  # weighted sums of the frames from starts[i] on
+    for i, decoded in enumerate(_decoded(decode, latents, indices, together)):
+        frames = decoded * weights[i][:, None, None, None]
+        if pending is not None:
+            frames[:, : pending.shape[1]] += pending
+        finished = starts[i + 1] - starts[i]
+        yield frames[:, :finished]
+        pending = frames[:, finished:]
+
+
+def _plan(
+    num_frames: int, chunk_size: int, overlap: int
+) -> tuple[list[Int[np.ndarray, " n"]], list[Float[np.ndarray, " n"]]]:
+    """Frames of each chunk and their weights."""
+    if overlap == 0:
+        indices = np.split(np.arange(num_frames), range(chunk_size, num_frames, chunk_size))
+        return indices, [np.ones(len(frames), np.float32) for frames in indices]
+    plan = make_plan(num_frames, chunk_size, min(overlap, max(chunk_size - 1, 0)), "progressive", reference_slot=False)
+    return list(plan.indices), list(plan.weights)
+
+
+def _decoded(
+    decode: Decode, latents: Float[np.ndarray, "b f h w c"], indices: list[Int[np.ndarray, " n"]], together: int
+) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
+    """The chunks in order."""
+
+    def start(group: list[Int[np.ndarray, " n"]]) -> tuple[int, jax.Array]:
+        filled = group + [group[-1]] * (together - len(group))
+        return len(group), decode(np.concatenate([latents[:, frames] for frames in filled]))
+
+    ahead = None
+    for group in _groups(indices, together):
+        ahead, ready = start(group), ahead
+        if ready is not None:
+            yield from _fetch(*ready, together)
+    yield from _fetch(*ahead, together)
+
+
+def _groups(indices: list[Int[np.ndarray, " n"]], together: int) -> Iterator[list[Int[np.ndarray, " n"]]]:
+    """Chunks that are decoded in one call; only the last may be shorter, and is alone then."""
+    whole = [frames for frames in indices if len(frames) == len(indices[0])]
+    yield from (whole[first : first + together] for first in range(0, len(whole), together))
+    if len(whole) < len(indices):
+        yield indices[-1:]
+
+
+def _fetch(count: int, decoded: jax.Array, together: int) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
+    """Wait for the device; `count` chunks are wanted."""
+    yield from rearrange(fetch(decoded), "(k b) n h w c -> k b n h w c", k=together)[:count]

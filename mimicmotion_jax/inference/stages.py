@@ -1,0 +1,106 @@
+"""The jitted stages of generation, in the order in which the pipeline calls them.
+
+Networks are NNX modules and so pytrees: each stage takes the ones it needs as arguments and compiles once per shape.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from beartype import beartype
+from einops import rearrange, repeat
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt8, jaxtyped
+
+from mimicmotion_jax import sharding
+from mimicmotion_jax.diffusion.edm import precondition
+from mimicmotion_jax.diffusion.sampler import GroupedPlan, denoise
+from mimicmotion_jax.models.encode import to_signed
+from mimicmotion_jax.models.pose_net import PoseNet
+from mimicmotion_jax.models.unet import UNet, UNetConditions
+from mimicmotion_jax.models.vae import VAE
+
+
+@functools.partial(jax.jit, donate_argnames="features")
+@jaxtyped(typechecker=beartype)
+def add_pose_features(
+    pose_net: PoseNet,
+    features: Float[Array, "b f h w c"],
+    pixels: UInt8[Array, "b n height width 3"],
+    start: Int[Array, ""],
+) -> Float[Array, "b f h w c"]:
+    """Write what PoseNet makes of the drawn poses start ... start + n - 1 into the buffer of the whole video.
+
+    `features` are those of `PoseNet.begin`; the rest is left to `run_denoising`, window by window.
+    """
+    new = pose_net.begin(to_signed(pixels)).astype(features.dtype)
+    return jax.lax.dynamic_update_slice(features, new, (0, start, 0, 0, 0))
+
+
+@functools.partial(jax.jit, static_argnames=("num_frames", "guided"))
+@jaxtyped(typechecker=beartype)
+def make_conditions(
+    unet: UNet,
+    context: Float[Array, "b d"],
+    time_ids: Float[Array, "b 3"],
+    num_frames: int,
+    guided: bool,
+) -> UNetConditions:
+    """The UNet's constants; with guidance for a batch of both branches, the unconditional one (zeros) first."""
+    if guided:
+        context = jnp.concatenate([jnp.zeros_like(context), context])
+        time_ids = jnp.concatenate([time_ids, time_ids])
+    return unet.conditions(context, time_ids, num_frames)
+
+
+@functools.partial(jax.jit, static_argnames=("guided", "mesh"), donate_argnames="latents")
+@jaxtyped(typechecker=beartype)
+def run_denoising(
+    unet: UNet,
+    pose_net: PoseNet,
+    latents: Float[Array, "b f h w c"],
+    sigmas: Float[Array, " levels"],
+    plan: GroupedPlan,
+    conditions: UNetConditions,
+    image_latents: Float[Array, "b h w c"],
+    pose_features: Float[Array, "b f h w kept"],
+    guidance_scale: Float[Array, ""],
+    *,
+    guided: bool,
+    mesh: Mesh,
+) -> Float[Array, "b f h w c"]:
+    """The whole denoising loop. Guidance: v = v_uncond + scale (v_cond - v_uncond).
+
+    The unconditional branch has a zero CLIP embedding, a zero reference latent and no pose features. `mesh` is a
+    `sharding.window_mesh`.
+    """
+    group, window_size = plan.indices.shape[1:]
+    branches = 2 if guided else 1
+    conditions = conditions.tile(group)
+    execution = sharding.sampling_execution(mesh)
+    reference = repeat(image_latents, "b h w c -> b t h w c", t=window_size)
+
+    def predict(windows: jax.Array, frames: jax.Array, sigma: jax.Array) -> jax.Array:
+        c = precondition(sigma)
+        poses = pose_net.finish(jnp.moveaxis(pose_features[:, frames], 1, 0))  # [G, B, T, h, w, C0]
+        sample = jnp.concatenate([c.c_in * windows, jnp.broadcast_to(reference, windows.shape)], axis=-1)
+        if guided:
+            without = sample.at[..., windows.shape[-1] :].set(0)
+            sample = jnp.stack([without, sample], axis=1)  # [G, 2, B, T, h, w, 2c]
+            poses = jnp.stack([jnp.zeros_like(poses), poses], axis=1)
+        # Windows lead, so that a batch laid over devices by its first axis keeps whole windows together.
+        order = "g n b t h w c -> (g n b) t h w c" if guided else "g b t h w c -> (g b) t h w c"
+        sample, poses = rearrange(sample, order), rearrange(poses, order)
+        out = unet(sample, jnp.full(len(sample), c.c_noise), conditions, poses, execution).astype(jnp.float32)
+        out = rearrange(out, "(g n b) t h w c -> n g b t h w c", g=group, n=branches)
+        return out[0] + guidance_scale * (out[1] - out[0]) if guided else out[0]
+
+    return denoise(predict, latents, sigmas, plan, sharding.shard_windows(mesh))
+
+
+@jax.jit
+@jaxtyped(typechecker=beartype)
+def decode_chunks(vae: VAE, latents: Float[Array, "b n h w c"]) -> Float[Array, "b n height width 3"]:
+    """Frames in [0, 1], float32, of chunks of latents."""
+    frames = vae.decode(latents / vae.config.scaling_factor)
+    return jnp.clip(frames.astype(jnp.float32) / 2 + 0.5, 0, 1)

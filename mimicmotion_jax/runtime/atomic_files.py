@@ -1,0 +1,206 @@
+"""Files and folders, local or gs://: output that appears whole or not at all, and hashes."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+
+import jax
+from etils import epath
+from jax.experimental import multihost_utils
+
+from mimicmotion_jax.runtime.errors import InputError
+
+_SPACE_MARGIN = 1.02  # indices and metadata beside the arrays
+_BLOCK = 2**22  # bytes read at once
+_STORES = {"gs": "gcs", "s3": "s3", "az": "az", "hf": "hf"}  # that epath knows, by fsspec's names
+
+
+def absolute_path(directory: epath.PathLike) -> epath.Path:
+    """`directory` as orbax wants it; a remote path is one already.
+
+    Raises:
+        InputError: remote storage that is unknown, or whose package is not installed.
+    """
+    store, separator, _ = str(directory).partition("://")
+    if not separator:
+        return epath.Path(directory).expanduser().resolve()
+    _check_store(store, str(directory))
+    return epath.Path(directory)
+
+
+def _check_store(store: str, directory: str) -> None:
+    if store not in _STORES:
+        raise InputError(f"{directory} is at no storage that is known here; give a local folder or gs://.")
+    if importlib.util.find_spec("tensorflow"):
+        return  # epath reads and writes with that
+    import fsspec  # what epath uses otherwise
+
+    try:
+        fsspec.get_filesystem_class(_STORES[store])
+    except ImportError as error:
+        reason = 'pip install "mimicmotion_jax[gcs]"' if store == "gs" else str(error)
+        raise InputError(f"{directory} needs a package that is not here: {reason}.") from None
+
+
+def write_file(path: epath.PathLike, content: bytes) -> None:
+    """Write a file, or replace it, in one step; where that fails, an earlier one is untouched.
+
+    Raises:
+        OSError: no such folder, no permission, no room.
+    """
+    path = epath.Path(path)
+    unfinished = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def sha256_file(path: epath.PathLike) -> str:
+    """Of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with epath.Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_directory(directory: epath.PathLike, *, marker: str, overwrite: bool = False) -> Iterator[epath.Path]:
+    """A temporary folder that becomes `directory` when the block ends, and vanishes when it fails.
+
+    An earlier folder is there, whole, until the new one is; see `replace_directory`.
+
+    Args:
+        directory: must not exist or be empty, unless `overwrite`.
+        marker: a file that every folder of this kind has; only a folder that has it is ever overwritten.
+        overwrite: replace an existing folder.
+
+    Raises:
+        InputError: `directory` is taken or cannot be written.
+    """
+    target = absolute_path(directory)
+    temporary = target.parent / f".{target.name}.partial"
+    first = jax.process_index() == 0
+    try:
+        if first:
+            temporary.rmtree(missing_ok=True)
+            restore_directory(target)
+        multihost_utils.sync_global_devices(f"restored {target}")
+        _check_free(target, marker, overwrite)
+        if first:
+            temporary.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {target}: {error.strerror or error}; choose another output.") from None
+    multihost_utils.sync_global_devices(f"created {temporary}")
+    try:
+        yield temporary
+    except BaseException:
+        if first:
+            temporary.rmtree(missing_ok=True)
+        raise
+    multihost_utils.sync_global_devices(f"filled {temporary}")
+    if first:
+        replace_directory(temporary, target, marker)
+    multihost_utils.sync_global_devices(f"renamed {temporary}")
+
+
+def _check_free(target: epath.Path, marker: str, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; choose a folder as output.")
+    if target.exists() and any(target.iterdir()):
+        if not overwrite:
+            raise InputError(f"{target} exists already; choose another output or say --overwrite.")
+        if not (target / marker).exists():
+            raise InputError(
+                f"{target} is no earlier output of this (no {marker}), so it is not overwritten; remove it or choose "
+                "another output."
+            )
+
+
+def replace_directory(new: epath.PathLike, target: epath.PathLike, marker: str | None = None) -> None:
+    """Put the folder `new`, which is complete, in the place of `target`, which may exist.
+
+    However it ends, `restore_directory` finds the one or the other whole on a local disk. Object stores copy file by
+    file: there the marker goes first and comes last, so that what is half a folder has none.
+
+    Args:
+        new: in the same file system.
+        target: local or gs://.
+        marker: a file, relative to the folder, without which a folder counts as none; gs:// needs it.
+
+    Raises:
+        OSError: it cannot be done; `target` is as it was, on a local disk.
+    """
+    new, target = epath.Path(new), epath.Path(target)
+    if "://" in str(target):
+        _replace_remote(new, target, marker)
+        return
+    # A folder with something in it cannot be replaced in one step, and removing gigabytes takes its time.
+    earlier = _earlier(target)
+    restore_directory(target)
+    if target.exists():
+        target.rename(earlier)
+    try:
+        new.rename(target)
+    finally:
+        restore_directory(target)
+
+
+def restore_directory(target: epath.PathLike) -> None:
+    """Finish or undo a `replace_directory` that was killed; to be called before looking at `target`.
+
+    Where `target` is missing, what was there before comes back.
+
+    Raises:
+        OSError: no permission.
+    """
+    target = epath.Path(target)
+    earlier, removed = _earlier(target), target.parent / f".{target.name}.removed"
+    removed.rmtree(missing_ok=True)
+    if not earlier.exists():
+        return
+    if not target.exists():
+        earlier.rename(target)
+        return
+    # Another name first: what is half removed must never come back.
+    earlier.rename(removed)
+    removed.rmtree()
+
+
+def _earlier(target: epath.Path) -> epath.Path:
+    return target.parent / f".{target.name}.earlier"
+
+
+def _replace_remote(new: epath.Path, target: epath.Path, marker: str) -> None:
+    (target / marker).unlink(missing_ok=True)
+    target.rmtree(missing_ok=True)
+    content = (new / marker).read_bytes()
+    (new / marker).unlink()
+    new.rename(target)
+    (target / marker).write_bytes(content)
+
+
+def check_space(directory: epath.PathLike, needed: int) -> None:
+    """See that `needed` bytes fit where `directory` is to be; its parent must exist. Remote storage has no end.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    if "://" in str(directory):
+        return
+    target = absolute_path(directory)
+    free = shutil.disk_usage(target.parent).free
+    if free < needed * _SPACE_MARGIN:
+        raise InputError(
+            f"the weights take {needed / 1e9:.1f} GB and there is room for {free / 1e9:.1f} GB at {target.parent}; "
+            "free some or choose another output."
+        )

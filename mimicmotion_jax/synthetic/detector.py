@@ -1,0 +1,195 @@
+"""What a pose detector makes of a figure whose keypoints are known: errors, mistakes and confidences like DWPose's.
+
+The model, for each point and frame, in units of the person's torso (neck to hips), with g, h and n slow normal noise:
+
+    spread      s = typical * e^(spread g), and where a point is hidden 8^p times that, p being the part of its unit
+                    (a joint, a hand, the face) that is hidden: one finger of a hand that shows is known well enough,
+    error       sqrt((jitter s)^2 + (blur speed)^2) n,
+    confidence  0.2 + 0.8 / (1 + (u / 3)^2),            u = that square root / typical * e^(misjudged h).
+
+So confidence tells how far a point is likely to be off, not how far it is. Besides, points are lost, and hands mistaken
+for each other; the paper's figure 7 shows these cases: keypoints found twice, a hidden hand found on the other one, and
+a hidden elbow found nonetheless.
+"""
+
+import dataclasses
+from typing import Annotated
+
+import numpy as np
+from beartype import beartype
+from jaxtyping import Bool, Float, Int, jaxtyped
+from pydantic import Field
+
+from mimicmotion_jax.config import config_dataclass
+from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Body, Keypoints
+from mimicmotion_jax.runtime.errors import InputError
+
+LOWEST = 0.2
+"""The least confidence of a point that is found."""
+
+# Body points, the points of either hand and those of the face; the 18 joints, each hand and the face are units that
+# fail, and largely err, as one.
+_SIZES = [int(np.prod(points)) for points in GROUPS.values()]
+_UNIT_SIZES = [1] * 18 + [21, 21, 68]
+_UNIT = np.repeat(np.arange(len(_UNIT_SIZES)), _UNIT_SIZES)
+_STARTS = np.cumsum([0, *_UNIT_SIZES[:-1]])
+_IN_COMMON = 0.7  # of the variance
+_TYPICAL = np.repeat([0.02, 0.015, 0.006], _SIZES)  # torso lengths, standard deviation of x and of y
+_HAND = 18 + np.arange(42).reshape(2, 21)
+_SHOULDERS = [Body.R_SHOULDER, Body.L_SHOULDER]
+_NECK_THRESHOLD = 0.3  # DWPose's
+
+_HIDDEN, _MISTAKEN = 8.0, 4.0  # times the uncertainty
+_HALF = 3.0  # times the typical error: where confidence is half way down
+_CONDITION_SECONDS = 1.0  # how long a point stays easy or difficult
+_MISTAKE_SECONDS = 0.5
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+@config_dataclass
+class DetectorConfig:
+    """How good the detector is; with the first seven at 0 it makes no errors."""
+
+    jitter: Amount = 1.0  # times what is typical
+    blur: Amount = 0.005  # seconds: what speed adds to the error
+    dropped: Share = 0.01  # of the time a joint, hand or face is missing
+    hallucinated: Share = 0.7  # of the time that the body hides more than half of it, it is found all the same
+    duplicated: Share = 0.01  # of the time a hand is reported where the other one is
+    swapped: Share = 0.01  # of the time each is
+    duplicated_hidden: Share = 0.3  # as `duplicated`, of a hand that cannot be seen
+    spread: Amount = 0.7  # of the logarithm of the error's size
+    misjudged: Amount = 0.25  # error of the logarithm that confidence is made of
+    jitter_seconds: Amount = 0.1  # over which an error lasts
+
+
+LIKE_DWPOSE = DetectorConfig()
+
+
+@beartype
+def simulate_detection(keypoints: Keypoints, seed: int, config: DetectorConfig = LIKE_DWPOSE) -> Keypoints:
+    """Detect a figure whose exact keypoints are known.
+
+    Args:
+        keypoints: One person. Score 1: visible, 0: hidden; coordinates are exact in both cases.
+        seed: At least 0; the same seed gives the same result.
+        config: How good the detector is.
+
+    Returns:
+        Scores between 0.2 and 1, or 0 for points that are missing or outside the picture. The neck follows from the
+        shoulders as DWPose's does: score 1 if both exceed 0.3, otherwise 0.
+
+    Raises:
+        InputError: not one person, or a negative seed.
+    """
+    if keypoints.num_people != 1:
+        raise InputError(f"a detection is simulated for one person, not for {keypoints.num_people}; select one first.")
+    if seed < 0:
+        raise InputError(f"the seed of a simulated detection is 0 or more, not {seed}.")
+    random = np.random.default_rng(seed)
+    points, visible = _table(keypoints)
+    num_frames, fps = keypoints.num_frames, keypoints.fps
+    torso = torso_length(keypoints)
+    inside = ((points >= 0) & (points <= (keypoints.width, keypoints.height))).all(-1)
+    velocity = np.gradient(points, axis=0) * fps if num_frames > 1 else np.zeros_like(points)
+    speed = np.linalg.norm(velocity, axis=-1) / max(torso, 1e-6)  # torso lengths per second
+
+    # What is taken for what: the hands for each other, everything else for itself.
+    source = _mistake_hands(random, visible, fps, config)
+    points, visible, inside, speed = (
+        np.take_along_axis(array, source[..., None] if array.ndim == 3 else source, 1)
+        for array in (points, visible, inside, speed)
+    )
+    mistaken = source != np.arange(source.shape[1])
+    hidden = (np.add.reduceat(~visible, _STARTS, axis=1, dtype=float) / _UNIT_SIZES)[:, _UNIT]  # part of its unit
+
+    condition = np.exp(config.spread * _per_point(random, num_frames, (), _CONDITION_SECONDS * fps))
+    condition = np.where(visible, condition, _HIDDEN**hidden * condition)
+    size = np.hypot(config.jitter * _TYPICAL * condition, config.blur * speed)  # [F, 128] torso lengths
+    error = torso * size[..., None] * _per_point(random, num_frames, (2,), config.jitter_seconds * fps)
+    error[:, Body.NECK] = error[:, _SHOULDERS].mean(1)
+    judged = np.where(mistaken, _MISTAKEN, 1) * size / _TYPICAL
+    judged = judged * np.exp(config.misjudged * _per_point(random, num_frames, (), _CONDITION_SECONDS * fps))
+    score = LOWEST + (1 - LOWEST) / (1 + np.square(judged / _HALF))
+
+    units = len(_UNIT_SIZES)
+    dropped = _stretches(random, num_frames, units, config.dropped, _MISTAKE_SECONDS * fps)[:, _UNIT]
+    hallucinated = _stretches(random, num_frames, units, config.hallucinated, _CONDITION_SECONDS * fps)[:, _UNIT]
+    found = (visible | inside & (hallucinated | (hidden <= 0.5))) & ~dropped
+    return _from_table(points + error, np.where(found, score, 0), keypoints)
+
+
+def torso_length(keypoints: Keypoints) -> float:
+    """Neck to the middle of the hips, the median over the frames, pixels: the person's size in the picture."""
+    body = keypoints.body[:, 0].astype(np.float64) * (keypoints.width, keypoints.height)
+    hips = body[:, [Body.R_HIP, Body.L_HIP]].mean(1)
+    return float(np.median(np.linalg.norm(body[:, Body.NECK] - hips, axis=-1))) if len(body) else 0.0
+
+
+def _mistake_hands(random: np.random.Generator, visible: np.ndarray, fps: float, config: DetectorConfig) -> np.ndarray:
+    """For each point and frame, the point whose place is reported [F, 128]."""
+    num_frames, memory = len(visible), _MISTAKE_SECONDS * fps
+    hidden = ~visible[:, _HAND].any(-1)  # [F, 2]
+    duplicated = _stretches(random, num_frames, 2, config.duplicated, memory)
+    duplicated_hidden = _stretches(random, num_frames, 2, config.duplicated_hidden, memory)
+    swapped = _stretches(random, num_frames, 1, config.swapped, memory)
+    other = np.where(hidden, duplicated_hidden, duplicated) ^ swapped
+    source = np.tile(np.arange(len(_UNIT)), (num_frames, 1))
+    source[:, _HAND] = np.where(other[..., None], _HAND[::-1], _HAND)
+    return source
+
+
+def _per_point(random: np.random.Generator, num_frames: int, shape: tuple[int, ...], memory: float) -> np.ndarray:
+    """Normal noise [F, 128, *shape], mean 0 and variance 1, which the points of a unit have largely in common."""
+    units = _wander(random, num_frames, (len(_UNIT_SIZES), *shape), memory)[:, _UNIT]
+    points = _wander(random, num_frames, (len(_UNIT), *shape), memory)
+    return np.sqrt(_IN_COMMON) * units + np.sqrt(1 - _IN_COMMON) * points
+
+
+def _wander(random: np.random.Generator, num_frames: int, shape: tuple[int, ...], memory: float) -> np.ndarray:
+    """Normal noise [F, *shape], mean 0 and variance 1, whose correlation falls to 1/e in `memory` frames (AR(1))."""
+    kept = _kept(memory)
+    noise = random.standard_normal((num_frames, *shape))
+    noise[1:] *= np.sqrt(1 - kept**2)
+    for now in range(1, num_frames):
+        noise[now] += kept * noise[now - 1]
+    return noise
+
+
+@jaxtyped(typechecker=beartype)
+def _stretches(
+    random: np.random.Generator, num_frames: int, count: int, share: float, memory: float
+) -> Bool[np.ndarray, "{num_frames} {count}"]:
+    """Events that fill `share` of the frames, in stretches of `memory / (1 - share)` frames on average.
+
+    In every frame each state is drawn anew with a probability of 1 - e^(-1 / memory).
+    """
+    anew = random.random((num_frames, count)) >= _kept(memory)
+    drawn = random.random((num_frames, count)) < share
+    last: Int[np.ndarray, "frames count"] = np.where(anew, np.arange(num_frames)[:, None], 0)
+    return np.take_along_axis(drawn, np.maximum.accumulate(last, axis=0), axis=0)
+
+
+def _kept(memory: float) -> float:
+    return float(np.exp(-1 / memory)) if memory > 0 else 0.0
+
+
+def _table(keypoints: Keypoints) -> tuple[Float[np.ndarray, "frames 128 2"], Bool[np.ndarray, "frames 128"]]:
+    """All points of the one person in pixels, and whether they are visible."""
+    frames, size = keypoints.num_frames, (keypoints.width, keypoints.height)
+    points = [getattr(keypoints, name).reshape(frames, -1, 2).astype(np.float64) * size for name in GROUPS]
+    scores = [getattr(keypoints, f"{name}_score").reshape(frames, -1) for name in GROUPS]
+    return np.concatenate(points, 1), np.concatenate(scores, 1) > 0
+
+
+def _from_table(points: np.ndarray, scores: np.ndarray, exact: Keypoints) -> Keypoints:
+    points = points / (exact.width, exact.height)
+    scores[:, Body.NECK] = (scores[:, _SHOULDERS] > _NECK_THRESHOLD).all(-1)
+    scores = np.where(((points >= 0) & (points <= 1)).all(-1), scores, 0)
+    ends = np.cumsum(_SIZES)[:-1]
+    parts = zip(*(np.split(array, ends, axis=1) for array in (points, scores)), strict=True)
+    arrays = dict(zip(ARRAYS, (array for pair in parts for array in pair), strict=True))
+    return dataclasses.replace(
+        exact, **{name: array.reshape(getattr(exact, name).shape) for name, array in arrays.items()}
+    )

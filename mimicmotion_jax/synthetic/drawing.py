@@ -1,0 +1,157 @@
+"""Flat shapes with soft shading, and the painter that lays them one over another.
+
+The painter keeps three pictures, drawn several times too large: plain colour, light (255 is full), and which part of
+the figure is on top. Light multiplies colour, so patterns and shading do not know of each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from mimicmotion_jax.synthetic.appearance import Colour
+
+_FRACTION_BITS = 4  # of the whole numbers that OpenCV takes for corners
+_ARC = 11  # corners of the half circle at each end of a capsule
+RIM_LIGHT, LIGHTS = 120, (208, 234, 255)  # of the outline; of the side in the shade, the middle, the lit side
+_TOWARDS_LIGHT = np.array([-0.55, -0.83])
+
+Polygon = Float[np.ndarray, "frames corners 2"]  # in pixels of the painter's pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """A filled polygon in every frame; without a colour it changes only the light, without a light only the colour."""
+
+    polygon: Int[np.ndarray, "frames corners 2"]
+    colour: Colour | None
+    light: int | None
+    convex: bool = True
+    shown: Bool[np.ndarray, " frames"] | None = None
+
+
+@dataclass(eq=False)
+class Layer:
+    """A part of the figure. Layers of one group that come one after another share an outline."""
+
+    part: int
+    group: str
+    depth: Float[np.ndarray, " frames"]  # larger is farther away
+    rim: list[Fill] = field(default_factory=list)
+    body: list[Fill] = field(default_factory=list)
+
+
+def fill(
+    polygon: Polygon,
+    colour: Colour | None,
+    light: int | None = None,
+    convex: bool = True,
+    shown: Bool[np.ndarray, " frames"] | None = None,
+) -> Fill:
+    """A `Fill` from corners in pixels, where whole numbers are the corners between pixels."""
+    whole = np.rint((np.clip(polygon, -4000, 8000) - 0.5) * 2**_FRACTION_BITS).astype(np.int32, order="C")
+    return Fill(whole, colour, light, convex, shown)
+
+
+def capsule(a: Float[np.ndarray, "frames 2"], b: np.ndarray, radius_a: float, radius_b: float) -> Polygon:
+    """The outline of two discs and all between them."""
+    way = b - a
+    length = np.hypot(way[:, 0], way[:, 1])
+    angle = np.arctan2(way[:, 1], way[:, 0])[:, None]
+    tangent = np.arccos(np.clip((radius_a - radius_b) / np.maximum(length, 1e-6), -1, 1))[:, None]
+    steps = np.linspace(0, 1, _ARC)
+    around_a = angle + tangent + steps * (2 * np.pi - 2 * tangent)
+    around_b = angle - tangent + steps * (2 * tangent)
+    discs = (
+        a[:, None] + radius_a * np.stack([np.cos(around_a), np.sin(around_a)], axis=-1),
+        b[:, None] + radius_b * np.stack([np.cos(around_b), np.sin(around_b)], axis=-1),
+    )
+    return np.concatenate(discs, axis=1)
+
+
+def ellipse(
+    centre: Float[np.ndarray, "frames 2"], x_axis: np.ndarray, y_axis: np.ndarray, corners: int = 28
+) -> Polygon:
+    """An ellipse with the given half axes, each [frames, 2] or [2]."""
+    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)[:, None]
+    return (
+        centre[:, None]
+        + np.cos(angle) * np.atleast_2d(x_axis)[:, None]
+        + np.sin(angle) * np.atleast_2d(y_axis)[:, None]
+    )
+
+
+def shaded_capsule(a: np.ndarray, b: np.ndarray, radius_a: float, radius_b: float, colour: Colour) -> list[Fill]:
+    """A capsule in three steps of light."""
+    fills = [fill(capsule(a, b, radius_a, radius_b), colour, LIGHTS[0])]
+    for inset, light in zip((0.17, 0.38), LIGHTS[1:], strict=True):
+        lit = [a + inset * radius_a * _TOWARDS_LIGHT, b + inset * radius_b * _TOWARDS_LIGHT]
+        fills.append(fill(capsule(*lit, (1 - inset) * radius_a, (1 - inset) * radius_b), None, light))
+    return fills
+
+
+class Painter:
+    """Paints layers from the farthest to the nearest."""
+
+    def __init__(self, width: int, height: int, scale: int):
+        self.size, self.scale = (width, height), scale
+        self._colour = np.zeros((height * scale, width * scale, 3), np.uint8)
+        self._aux = np.zeros((height * scale, width * scale, 2), np.uint8)  # part, light
+
+    def paint(self, layers: Sequence[Layer], frame: int) -> None:
+        """Replace what is painted by one frame."""
+        self._aux[:] = 0
+        order = sorted(layers, key=lambda layer: -layer.depth[frame])
+        for _, run in groupby(order, key=lambda layer: layer.group):
+            group = list(run)
+            for layer in group:
+                for shape in layer.rim:
+                    self._draw(shape, layer.part, frame)
+            for layer in group:
+                for shape in layer.body:
+                    self._draw(shape, layer.part, frame)
+
+    def parts(self) -> UInt8[np.ndarray, "tall wide"]:
+        """The part on top everywhere, 0 where there is none; a view that the next frame changes."""
+        return self._aux[..., 0]
+
+    def over(
+        self, background: UInt8[np.ndarray, "height width 3"]
+    ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
+        """The figure on a background, and where it covers more than half of a pixel."""
+        picture, cover = background.copy(), np.zeros(self.size[::-1], np.uint8)
+        inside = cv2.compare(cv2.extractChannel(self._aux, 0), 0, cv2.CMP_GT)
+        x, y, width, height = cv2.boundingRect(inside)
+        if width == 0:
+            return picture, cover > 0
+        # Whole pixels of the picture around the figure.
+        left, top = x // self.scale, y // self.scale
+        right, bottom = -(-(x + width) // self.scale), -(-(y + height) // self.scale)
+        here = slice(top, bottom), slice(left, right)
+        large = slice(top * self.scale, bottom * self.scale), slice(left * self.scale, right * self.scale)
+        light = cv2.cvtColor(cv2.extractChannel(self._aux[large], 1), cv2.COLOR_GRAY2RGB)
+        lit = cv2.multiply(self._colour[large], light, scale=1 / 255)
+        size = (right - left, bottom - top)
+        figure = cv2.resize(lit, size, interpolation=cv2.INTER_AREA)
+        cover[here] = cv2.resize(inside[large], size, interpolation=cv2.INTER_AREA)
+        clear = cv2.cvtColor(255 - cover[here], cv2.COLOR_GRAY2RGB)
+        picture[here] = cv2.add(figure, cv2.multiply(background[here], clear, scale=1 / 255))
+        return picture, cover > 127
+
+    def _draw(self, shape: Fill, part: int, frame: int) -> None:
+        if shape.shown is not None and not shape.shown[frame]:
+            return
+        corners = shape.polygon[frame]
+        for picture, value in (
+            (self._colour, shape.colour),
+            (self._aux, None if shape.light is None else (part, shape.light)),
+        ):
+            if value is None:
+                continue
+            if shape.convex:
+                cv2.fillConvexPoly(picture, corners, value, cv2.LINE_8, _FRACTION_BITS)
+            else:
+                cv2.fillPoly(picture, [corners], value, cv2.LINE_8, _FRACTION_BITS)

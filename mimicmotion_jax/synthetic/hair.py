@@ -1,0 +1,104 @@
+"""Hair and hats as shapes to paint, behind the body and before the head."""
+
+import numpy as np
+
+from mimicmotion_jax.synthetic.appearance import Colour
+from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Fill, ellipse, fill
+from mimicmotion_jax.synthetic.parts import RIM
+from mimicmotion_jax.synthetic.skull import SKULL, Brush
+
+
+def hair(brush: Brush) -> tuple[list[Fill], list[Fill]]:
+    """Hair behind the body, and hair or a hat before the head."""
+    character = brush.character
+    style = character.hair_style
+    behind: list[Fill] = []
+
+    def blob(x: float, y: float, z: float, width: float, height: float, light: int = LIGHTS[1]) -> None:
+        centre = brush.at(np.array([[x, y, z]]))[:, 0]
+        rim = RIM * brush.view.scale
+        behind.append(fill(ellipse(centre, *brush.axes(width, height, rim)), character.hair, RIM_LIGHT))
+        behind.append(fill(ellipse(centre, *brush.axes(width, height)), character.hair, light))
+
+    match style:
+        case "afro":
+            blob(0, -0.33, 0.1, 1.22, 1.15)
+        case "bun":
+            blob(0, -1.15, 0.25, 0.4, 0.38)
+        case "ponytail":
+            blob(0.85, 0.35, 0.6, 0.26, 0.8, LIGHTS[0])
+        case "long" | "bob":
+            low = 1.6 if style == "long" else 0.75
+            for x in (-0.5, 0.5):
+                blob(x, 0.5 * low, 0.15, 0.44, 0.5 * low + 0.3, LIGHTS[0])
+            blob(0, -0.1, 0.2, 0.96, 0.97, LIGHTS[0])
+    behind.sort(key=lambda shape: shape.light != RIM_LIGHT)  # all outlines first, so that none parts the locks
+    return behind, _hat(brush) if style in ("cap", "beanie") else _hairline(brush)
+
+
+def _hairline(brush: Brush) -> list[Fill]:
+    """What covers the head's upper part, down to a line over the brow that differs by style."""
+    character = brush.character
+    style, colour = character.hair_style, character.hair
+    longitude = np.linspace(-100, 100, 33)
+    turns = np.radians(longitude)
+    over_brow = {
+        "side": 30 + 20 * np.sin(1.6 * turns + 0.5),
+        "bob": np.full(33, 22.0),
+        "spiky": 32 + 10 * abs((longitude / 25) % 1 * 2 - 1),
+        "ponytail": 46 - 12 * np.cos(turns) ** 2 * np.sin(turns),
+        "bun": 44 + 6 * np.cos(2 * turns),
+        "long": 26 + 26 * np.exp(-((turns - 0.25) ** 2) / 0.06),
+        "afro": 36 + 4 * np.cos(4 * turns),
+    }.get(style, 36 + 6 * np.cos(3 * turns))
+    low = -12 if style in ("bob", "long") else 6
+    temples = 1 / (1 + np.exp(-(abs(longitude) - 58) / 3))
+    line = over_brow + temples * (low - over_brow)
+    grown = 1.0 if style == "afro" else 1.07
+    # Hair that goes on behind has no outline against itself.
+    rim_light = 190 if style in ("long", "bob", "afro") else RIM_LIGHT
+    fills = _cap(brush, longitude, line, grown, colour, rim_light)
+    across = np.linspace(-62, 4, 9)
+    shine = [brush.on_skull(across[::step], np.full(9, lat), grown) for step, lat in ((1, 63.0), (-1, 54.0))]
+    fills.append(
+        fill(np.concatenate(shine, axis=1), tuple(min(255, int(1.12 * c + 14)) for c in colour), 255, convex=False)
+    )
+    return fills
+
+
+def _hat(brush: Brush) -> list[Fill]:
+    """A cap with a brim, or a knitted hat with a band."""
+    colour = brush.character.hat
+    dark = tuple(int(0.8 * c) for c in colour)
+    longitude = np.linspace(-100, 100, 33)
+    # What the hat leaves of the hair.
+    hair = _cap(brush, longitude, np.where(abs(longitude) > 56, -2.0, 30.0), 1.02, brush.character.hair, LIGHTS[1])
+    fills = hair + _cap(brush, longitude, 27 + 4 * np.cos(np.radians(longitude)), 1.13, colour, RIM_LIGHT)
+    if brush.character.hair_style == "beanie":
+        band = np.concatenate(
+            [
+                brush.on_skull(longitude, np.full(33, 28.0), 1.15),
+                brush.on_skull(longitude[::-1], np.full(33, 42.0), 1.16),
+            ],
+            axis=1,
+        )
+        fills.append(fill(band, dark, LIGHTS[2], convex=False))
+    else:
+        front = np.linspace(-62, 62, 17)
+        edge = brush.on_skull(front[::-1], 27 - 15 * np.cos(np.radians(1.3 * front)), 1.28)
+        brim = np.concatenate([brush.on_skull(front, np.full(17, 31.0), 1.12), edge], axis=1)
+        fills += [fill(brim, dark, LIGHTS[2], convex=False)]
+    return fills
+
+
+def _cap(
+    brush: Brush, longitude: np.ndarray, latitude: np.ndarray, grown: float, colour: Colour, rim_light: int
+) -> list[Fill]:
+    """What covers the skull above a line."""
+    arc = np.radians(np.linspace(latitude[-1], 180 - latitude[0], 25))
+    top = np.stack([SKULL[0] * np.cos(arc), -1.03 * SKULL[1] * np.sin(arc), 0 * arc + 0.02], axis=-1) * grown
+    outline = np.concatenate([brush.on_skull(longitude, latitude, grown), brush.at(top)], axis=1)
+    middle = brush.at(np.array([[0, -0.5, 0]]))
+    reach = np.linalg.norm(outline - middle, axis=-1, keepdims=True)
+    rim = middle + (outline - middle) * (1 + RIM * brush.view.scale / reach)
+    return [fill(rim, colour, rim_light, convex=False), fill(outline, colour, LIGHTS[1], convex=False)]

@@ -1,0 +1,78 @@
+"""What all parts of a figure share: their names, the camera, and limbs between two joints."""
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from mimicmotion_jax.synthetic.appearance import Colour, Fabric
+from mimicmotion_jax.synthetic.drawing import RIM_LIGHT, Layer, capsule, fill, shaded_capsule
+from mimicmotion_jax.synthetic.surface import Strip, pattern
+
+RIM = 0.006  # width of the outline, in heights
+SHOULDER, SLEEVE = 0.031, 0.035  # half widths of an upper arm and of its sleeve
+_CAMERA_PITCH = np.radians(8)
+
+
+class Part(enum.IntEnum):
+    """What can be on top of a pixel; parts of a pair are the left one, then the right one."""
+
+    NONE = 0
+    TORSO = 1
+    PELVIS = 2
+    SKIRT = 3
+    NECK = 4
+    HEAD = 5
+    HAIR = 6
+    UPPER_ARM = 10
+    FOREARM = 12
+    THIGH = 14
+    CALF = 16
+    FOOT = 18
+    PALM = 20
+    FINGER = 30  # left thumb to little finger, then the right ones
+
+
+@dataclass(frozen=True)
+class View:
+    """An orthographic camera that looks down a little: pixels per height, and where the floor's origin is seen."""
+
+    scale: float
+    x: float
+    y: float
+
+    def project(self, points: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 2"]:
+        """Pixels."""
+        down = points[..., 1] * np.cos(_CAMERA_PITCH) - points[..., 2] * np.sin(_CAMERA_PITCH)
+        return np.stack([self.x + self.scale * points[..., 0], self.y + self.scale * down], axis=-1)
+
+
+def limb(
+    view: View,
+    part: int,
+    group: str,
+    ends: tuple[np.ndarray, np.ndarray],
+    radii: tuple[float, float],
+    colour: Colour,
+    depth: Float[np.ndarray, " frames"],
+    fabric: Fabric | None = None,
+    outlined: float = 0.0,
+) -> Layer:
+    """A rounded limb between two joints; its outline begins at the fraction `outlined` of its length."""
+    a, b = (view.project(end) for end in ends)
+    ra, rb = (radius * view.scale for radius in radii)
+    rim = RIM * view.scale
+    layer = Layer(part, group, depth)
+    start, radius = a + outlined * (b - a), ra + outlined * (rb - ra)
+    layer.rim.append(fill(capsule(start, b, radius + rim, rb + rim), colour, RIM_LIGHT))
+    layer.body += shaded_capsule(a, b, ra, rb, fabric.colour if fabric else colour)
+    if fabric and fabric.pattern != "plain":
+        way = b - a
+        normal = np.stack([way[:, 1], -way[:, 0]], axis=-1) / np.maximum(np.hypot(*way.T), 1e-6)[:, None]
+        # Longitudes run towards the picture's right when the limb hangs.
+        rows = np.stack([normal * ra, normal * rb], axis=1)
+        length = float(np.linalg.norm(ends[1][0] - ends[0][0]))
+        strip = Strip(np.stack([a, b], axis=1), rows, np.zeros(len(a)))
+        layer.body += pattern(strip, fabric, length, (radii[0] + radii[1]) / 2)
+    return layer

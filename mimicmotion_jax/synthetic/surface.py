@@ -1,0 +1,114 @@
+"""Surfaces of rounded parts, and patterns of cloth that stick to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from mimicmotion_jax.synthetic.appearance import Fabric
+from mimicmotion_jax.synthetic.drawing import Fill, Polygon, fill
+
+_TORSO = 0.34  # heights; only an upper body is longer
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """The surface of a rounded part: its middle and its half width at evenly spaced rows, and how far it is turned.
+
+    A place on it is t, from 0 to 1 along it, and a longitude: 0 faces forwards, and unless the part is turned pi / 2 is
+    the edge towards `across`. What is turned out of sight lies on the edge.
+    """
+
+    centre: Float[np.ndarray, "frames rows 2"]
+    across: Float[np.ndarray, "frames rows 2"]
+    turn: Float[np.ndarray, " frames"]
+
+    def at(self, t: Sequence[float] | np.ndarray, longitude: Sequence[float] | np.ndarray) -> Polygon:
+        """Places on the surface."""
+        turned = np.clip(np.asarray(longitude) + self.turn[:, None], -np.pi / 2, np.pi / 2)
+        return self.flat(t, np.sin(turned))
+
+    def flat(self, t: Sequence[float] | np.ndarray, s: np.ndarray) -> Polygon:
+        """Places by how far across the visible side they lie, from -1 to 1."""
+        position = np.clip(np.asarray(t, float), 0, 1) * (self.centre.shape[1] - 1)
+        low = np.minimum(position.astype(int), self.centre.shape[1] - 2)
+        part = (position - low)[:, None]
+        centre = self.centre[:, low] * (1 - part) + self.centre[:, low + 1] * part
+        across = self.across[:, low] * (1 - part) + self.across[:, low + 1] * part
+        return centre + across * np.broadcast_to(s, centre.shape[:2])[..., None]
+
+    def band(self, t0: float, t1: float, left: float = -1, right: float = 1) -> Polygon:
+        """What lies between two rows and two fractions of the width."""
+        t = np.linspace(t0, t1, 2 + round((t1 - t0) * (self.centre.shape[1] - 1)))
+        return np.concatenate([self.flat(t, np.float64(left)), self.flat(t[::-1], np.float64(right))], axis=1)
+
+    def column(self, t0: float, t1: float, start: float, end: float) -> Polygon:
+        """What lies between two rows and two longitudes."""
+        t = np.linspace(t0, t1, 2 + round((t1 - t0) * (self.centre.shape[1] - 1)))
+        return np.concatenate([self.at(t, np.full(len(t), start)), self.at(t[::-1], np.full(len(t), end))], axis=1)
+
+
+def pattern(strip: Strip, fabric: Fabric, length: float, radius: float) -> list[Fill]:
+    """The fabric's pattern on a strip of the given length and mean half width (in heights).
+
+    A broad band goes on large parts only, a spot only on the chest.
+    """
+    rows = max(1, round(length / fabric.pitch))
+    columns = max(4, 2 * round(np.pi * radius / fabric.pitch))
+    starts = np.arange(rows) / rows
+    longitudes = (np.arange(-columns // 2, columns // 2) + 0.25) * 2 * np.pi / columns
+    mixed = tuple((a + b) // 2 for a, b in zip(fabric.colour, fabric.accent, strict=True))
+    bands = [strip.band(t + 0.25 / rows, t + 0.75 / rows) for t in starts]
+    lines = [strip.column(0, 1, start, start + np.pi / columns) for start in longitudes]
+    match fabric.pattern:
+        case "stripes":
+            return [fill(band, fabric.accent, convex=False) for band in bands]
+        case "columns":
+            return [fill(line, fabric.accent, convex=False) for line in lines]
+        case "checks":
+            cells = [
+                strip.column(t + 0.25 / rows, t + 0.75 / rows, start, start + np.pi / columns)
+                for t in starts
+                for start in longitudes
+            ]
+            woven = [fill(polygon, mixed, convex=False) for polygon in bands + lines]
+            return woven + [fill(cell, fabric.accent, convex=False) for cell in cells]
+        case "dots":
+            angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+            dots = [
+                strip.at(
+                    t + (0.5 + 0.3 * np.sin(angle)) / rows, start + (np.pi / columns) * (i % 2 + 0.62 * np.cos(angle))
+                )
+                for i, t in enumerate(starts)
+                for start in longitudes
+            ]
+            return [fill(dot, fabric.accent, convex=False) for dot in dots]
+        case "logo" if length > _TORSO:
+            angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+            return [fill(strip.at(0.44 + 0.1 * np.sin(angle), 0.45 * np.cos(angle)), fabric.accent, convex=False)]
+        case "band" if length > _TORSO / 2:
+            return [fill(strip.band(0.38, 0.62), fabric.accent, convex=False)]
+    return []
+
+
+def resampled(
+    rows: Float[np.ndarray, "frames rows 2"], place: Float[np.ndarray, " rows"], count: int = 21
+) -> Float[np.ndarray, "frames fine 2"]:
+    """Rows at equal distances along a Catmull-Rom spline through those at the given places."""
+    padded = np.concatenate([rows[:, :1], rows, rows[:, -1:]], axis=1)
+    position = np.interp(np.linspace(place[0], place[-1], count), place, np.arange(len(place)))
+    i = np.minimum(position.astype(int), len(place) - 2)
+    u = (position - i)[:, None]
+    p0, p1, p2, p3 = (padded[:, i + k] for k in range(4))
+    return 0.5 * (2 * p1 + (p2 - p0) * u + (2 * p0 - 5 * p1 + 4 * p2 - p3) * u**2 + (3 * p1 - p0 - 3 * p2 + p3) * u**3)
+
+
+def grown(strip: Strip, rim: float) -> np.ndarray:
+    """The strip's outline, larger by `rim` at its sides and its lower end."""
+    length = np.linalg.norm(strip.across, axis=-1, keepdims=True)
+    wider = Strip(strip.centre, strip.across * (1 + rim / np.maximum(length, 1e-6)), strip.turn)
+    outline = wider.band(0, 1)
+    rows = outline.shape[1] // 2
+    outline[:, [rows - 1, rows], 1] += rim
+    return outline

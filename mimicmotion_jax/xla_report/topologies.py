@@ -1,0 +1,123 @@
+"""TPU slices and GPUs to compile for without having them."""
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+
+import jax
+from jax.experimental import topologies
+
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.hardware import memory_bandwidth, memory_bytes
+
+_RANKS = {"v5e": 2, "v5p": 3, "v6e": 2}  # dimensions of a slice of each generation of TPUs
+_FORM = "write it as v5e:2x4, v5p:2x2x2 or v6e:4x4 for TPUs, as a100:8, h100:1 or h200:1 for GPUs of one machine"
+
+# libtpu reads these when it is loaded. It is to describe a slice, not to look for one on this machine: no search for
+# neighbours, no lock that keeps a second process from compiling.
+_LIBTPU_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+@dataclass(frozen=True)
+class _GPU:
+    """What XLA's compiler asks about a card (`GpuTargetConfigProto`), from the maker's data sheets."""
+
+    name: str
+    compute_capability: int
+    multiprocessors: int
+    fpus: int  # float32 units per multiprocessor
+    shared_memory: int  # bytes per multiprocessor
+    l2_cache: int  # bytes
+    clock: float  # GHz
+
+    def target_config(self) -> str:
+        """The message as text. Limits of threads and grids are CUDA's, the same on all these cards."""
+        fields = {
+            "threads_per_block_limit": 1024,
+            "threads_per_warp": 32,
+            "threads_per_core_limit": 2048,
+            "registers_per_core_limit": 2**16,
+            "registers_per_block_limit": 2**16,
+            "block_dim_limit_x": 2**31 - 1,
+            "block_dim_limit_y": 2**16 - 1,
+            "block_dim_limit_z": 2**16 - 1,
+            "shared_memory_per_block": 48 * 2**10,
+            "shared_memory_per_block_optin": self.shared_memory - 2**10,
+            "shared_memory_per_core": self.shared_memory,
+            "core_count": self.multiprocessors,
+            "fpus_per_core": self.fpus,
+            "l2_cache_size": self.l2_cache,
+            "memory_bandwidth": int(memory_bandwidth(self.name)),
+            "clock_rate_ghz": self.clock,
+            "device_memory_size": memory_bytes(self.name),
+        }
+        info = " ".join(f"{key}: {value}" for key, value in fields.items())
+        return " ".join(
+            (
+                f"gpu_device_info {{ {info} cuda_compute_capability {{ major: {self.compute_capability} }} }}",
+                'platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 }',
+                f'device_description_str: "{self.name}"',
+            )
+        )
+
+
+_GPUS = {
+    "a100": _GPU("NVIDIA A100-SXM4-80GB", 8, 108, 64, 164 * 2**10, 40 * 2**20, 1.41),
+    "h100": _GPU("NVIDIA H100 80GB HBM3", 9, 132, 128, 228 * 2**10, 50 * 2**20, 1.98),
+    "h200": _GPU("NVIDIA H200", 9, 132, 128, 228 * 2**10, 50 * 2**20, 1.98),
+}
+
+
+def topology_devices(name: str) -> list[jax.Device]:
+    """Devices to make a mesh of and compile for; they need not exist.
+
+    They hold no arrays: lower with `jax.ShapeDtypeStruct`s and shardings over a mesh (`AxisType.Auto`) of them. A TPU
+    slice has an order of its own; `sharding` lays neighbours of a mesh on neighbours of it.
+
+    Args:
+        name: a TPU slice such as "v5p:2x2x2", or GPUs of one machine such as "h100:8". For GPUs jax must not have been
+            used yet in this process, or have found some.
+
+    Raises:
+        InputError: no such devices, or no compiler for them.
+    """
+    kind, _, size = name.partition(":")
+    counts = [int(count) for count in size.split("x")] if re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", size) else []
+    try:
+        if len(counts) == _RANKS.get(kind):
+            return _tpus(name)
+        if kind in _GPUS and len(counts) == 1:
+            return _gpus(_GPUS[kind], *counts)
+    except jax.errors.JaxRuntimeError as error:
+        raise InputError(f"the compiler has no topology '{name}' ({error}); {_FORM}.") from None
+    raise InputError(f"'{name}' is not a topology to compile for; {_FORM}.")
+
+
+def _tpus(name: str) -> list[jax.Device]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError(
+            f'compiling for {name} needs the TPU compiler; install it with pip install "mimicmotion_jax[tpu-compile]".'
+        )
+    if "TPU_SKIP_MDS_QUERY" in os.environ:  # jax sets it where there are no TPUs; where there are, libtpu knows more
+        for variable, value in _LIBTPU_ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+    return list(topologies.get_topology_desc(name, platform="tpu").devices)
+
+
+def _gpus(gpu: _GPU, count: int) -> list[jax.Device]:
+    # Else jax's plugin gives up where it finds no driver.
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    try:
+        described = topologies.get_topology_desc(
+            gpu.name, platform="cuda", target_config=gpu.target_config(), topology=f"1x1x{count}"
+        )
+    except NotImplementedError:  # no plugin
+        raise InputError(
+            f'compiling for {gpu.name} needs jax with CUDA; install it with pip install "mimicmotion_jax[cuda]".'
+        ) from None
+    return list(described.devices)

@@ -1,0 +1,62 @@
+"""The files that explain options say what the programs do."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import evaluate
+import prepare_data
+import sample
+from mimicmotion_jax.config import to_dict
+from mimicmotion_jax.data.prepare import PrepareConfig
+from mimicmotion_jax.evaluation.config import EvaluateConfig
+from mimicmotion_jax.inference.options import GenerateConfig, load_options
+from mimicmotion_jax.runtime.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+EXPLAINED = ROOT / "configs" / "sample.yaml"
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "options"),
+    [
+        (sample, "sample", GenerateConfig),
+        (prepare_data, "prepare", PrepareConfig),
+        (evaluate, "evaluate", EvaluateConfig),
+    ],
+)
+def test_every_option_is_explained_with_its_default(script, name, options, capsys):
+    text = (ROOT / "configs" / f"{name}.yaml").read_text()
+    uncommented = re.sub(r"^#((?:  )?[a-z_]+:)(?= |$)", r"\1", text, flags=re.MULTILINE)
+    assert yaml.safe_load(uncommented) == json.loads(json.dumps(to_dict(options())))
+    assert yaml.safe_load(text) is None
+    with pytest.raises(SystemExit):
+        script.parse_args(["--help"])
+    assert f"configs/{name}.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("checkpoint", [None, ROOT / "weights" / "small"])
+def test_as_it_is_the_file_changes_nothing(checkpoint):
+    """A checkpoint's own options hold, of which the small model has some."""
+    options = load_options(checkpoint, EXPLAINED, [])
+    assert options == load_options(checkpoint, None, [])
+    assert dataclasses.replace(options, stroke_width=1.0) != options or checkpoint is None
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("resolution=64000", "size=[64,64000]", "motion_size=[0,5]", "start=.inf", "start=.nan", "start=1e300"),
+        *("stride=1000000000", "max_frames=1000000000000", "batch_size=1000000000"),
+        *("window_size=200000000", "window_overlap=200000000", "group_size=200000000", "decode_chunk_size=200000000"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused_by_name(option):
+    with pytest.raises(InputError, match=f"{option.partition('=')[0]}.*: input should be") as caught:
+        load_options(overrides=[option])
+    assert "\n" not in str(caught.value)

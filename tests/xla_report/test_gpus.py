@@ -1,0 +1,170 @@
+"""Programs for NVIDIA GPUs that are not there: costs of their kernels by hand, and the compiler itself where it is."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from programs import PROGRAMS, report
+
+from mimicmotion_jax import sharding
+from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.inference.program import compile_only
+from mimicmotion_jax.models.attention import KERNEL_FLOPS, dot_product_attention
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.xla_report import compile_report, count_flops, memory_bandwidth, topology_devices
+from mimicmotion_jax.xla_report.costs import program_costs
+
+PEAKS = (1e12, 1e9)  # FLOP/s, bytes/s: 1000 FLOPs a byte
+
+
+def costs(*lines):
+    text = "\n".join(("ENTRY %main (x: f32[2]) -> f32[2] {", *(f"  {line}" for line in lines), "}"))
+    return program_costs(text, KERNEL_FLOPS, peaks=PEAKS)
+
+
+def convolution(result, operands, target):
+    arguments = ", ".join(f"%{name}" for name in operands)
+    return (
+        *(f"%{name} = bf16[{shape}]{{3,2,1,0}} parameter({i})" for i, (name, shape) in enumerate(operands.items())),
+        f"%conv = (bf16[{result}]{{3,2,1,0}}, u8[0]{{0}}) custom-call({arguments}), "
+        "window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, "
+        f'custom_call_target="__cudnn$conv{target}"',
+    )
+
+
+PICTURE, KERNEL, RESULT = "2,8,16,32", "64,3,3,32", "2,4,8,64"
+
+
+@pytest.mark.parametrize(
+    ("target", "result", "operands"),
+    [
+        ("Forward", RESULT, {"x": PICTURE, "kernel": KERNEL}),
+        ("BiasActivationForward", RESULT, {"x": PICTURE, "kernel": KERNEL, "bias": "1,1,1,64"}),
+        ("BackwardInput", PICTURE, {"dy": RESULT, "kernel": KERNEL}),
+        ("BackwardFilter", KERNEL, {"x": PICTURE, "dy": RESULT}),
+    ],
+)
+def test_cudnn_convolutions(target, result, operands):
+    """A strided convolution and its gradients: in front, one of three kernel rows (and columns) lies on padding."""
+    found = costs(*convolution(result, operands, target))
+    assert found.flops == 2 * 2 * 32 * 64 * (4 * 3 - 1) * (8 * 3 - 1)
+    sizes = (8 * 16 * 32, 9 * 32 * 32, 4 * 8 * 64)  # halves of the elements; bfloat16 has two bytes
+    moved = 4 * sum(sizes) + (128 if "bias" in operands else 0)
+    assert found.least_seconds == {"convolution": max(found.flops / PEAKS[0], moved / PEAKS[1])}
+    assert found.uncounted_calls == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "products"), [("fmhaSoftmax", 2), ("fmhaScaleBiasSoftmax", 2), ("fmhaSoftmaxBackward", 5)]
+)
+def test_cudnn_attention(name, products):
+    found = costs(
+        "%q = bf16[3,128,5,64]{3,2,1,0} parameter(0)",
+        "%k = bf16[3,96,5,64]{3,2,1,0} parameter(1)",
+        "%a = (bf16[3,5,128,64]{3,1,2,0}, u8[0]{0}) custom-call(%q, %k, %k), "
+        f'custom_call_target="__cudnn${name}", operand_layout_constraints={{}}',
+    )
+    assert found.flops == products * 2 * 3 * 5 * 128 * 96 * 64
+    assert list(found.least_seconds) == ["attention"]
+
+
+def test_what_is_only_read_in_part_counts_in_part():
+    text = """HloModule m
+
+%row (p0: f32[100,50], p1: s32[]) -> f32[1,50] {
+  %p0 = f32[100,50]{1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %slice = f32[1,50]{1,0} dynamic-slice(%p0, %p1, %zero), dynamic_slice_sizes={1,50}
+  ROOT %sine = f32[1,50]{1,0} sine(%slice)
+}
+
+ENTRY %main (x: f32[100,50], i: s32[]) -> f32[100,50] {
+  %x = f32[100,50]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %none = s32[] constant(0)
+  %fused = f32[1,50]{1,0} fusion(%x, %i), kind=kLoop, calls=%row
+  ROOT %new = f32[100,50]{1,0} dynamic-update-slice(%x, %fused, %i, %none)
+}
+"""
+    seconds = program_costs(text, peaks=PEAKS).least_seconds
+    assert seconds == pytest.approx({"elementwise": (2 * 200 + 4) / PEAKS[1], "copy": 400 / PEAKS[1]})
+
+
+@pytest.mark.parametrize("name", ["h100", "h100:0", "h100:2x2", "b300:1", "a100:-1"])
+def test_unknown_gpus_are_explained(name):
+    with pytest.raises(ValueError, match="a100:8, h100:1 or h200:1"):
+        topology_devices(name)
+
+
+# From here on with jax's CUDA plugin, which needs no GPU to compile: pip install -e ".[cuda]", then
+# JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python -m pytest -m cuda_compiler
+
+
+@pytest.mark.cuda_compiler
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_compiled_flops_are_those_of_the_jaxpr(name):
+    fn, arguments, specs = PROGRAMS[name]
+    found = report("h100:4", fn, arguments, specs)
+    assert found.flops_per_chip == pytest.approx(count_flops(fn, *arguments, skip_padding=True) / 4, rel=0.001)
+    assert found.unknown_loops == 0
+    assert sum(found.least_seconds.values()) > found.flops_per_chip / 989e12
+    assert memory_bandwidth(found.device_kind) == 3.35e12
+
+
+@pytest.mark.cuda_compiler
+@pytest.mark.parametrize(
+    ("sizes", "kernels", "joined"),
+    [
+        ((8, 1024, 5, 64), ("fmhaSoftmax", "fmhaSoftmaxBackward"), 1),
+        ((64, 16, 5, 64), ("fmhaScaleBiasSoftmax",), 8),  # eights of sequences, blind to each other; gradients apart
+        ((64, 25, 5, 64), ("fmhaScaleBiasSoftmax",), 4),  # of 25 tokens five would fit, but be odd together
+        ((64, 72, 5, 64), ("fmhaSoftmax", "fmhaSoftmaxBackward"), 1),
+    ],
+)
+def test_attention_is_cudnns(sizes, kernels, joined):
+    """On four GPUs, each with a quarter of the sequences: two products forwards, five backwards."""
+    mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("h100:4")), 4, 1, 1, 1)
+    execution = sharding.sampling_execution(mesh)
+    assert execution.cudnn_attention
+    x = jax.ShapeDtypeStruct(sizes, jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(sharding.WINDOWS)))
+    attend = functools.partial(dot_product_attention, execution=execution)
+
+    @jax.jit
+    def forwards_and_backwards(gradient, *qkv):
+        attended, pull_back = jax.vjp(attend, *qkv)
+        return attended, pull_back(gradient)
+
+    report = compile_report(forwards_and_backwards.lower(x, x, x, x), mesh, kernel_flops=KERNEL_FLOPS)
+    found = {name: count for name, count in report.custom_calls.items() if "fmha" in name}
+    assert found == {f"__cudnn${kernel}": 1 for kernel in kernels}
+    assert not report.uncounted_calls
+    assert not report.collectives
+    batch, tokens, heads, dim = sizes
+    assert report.flops_per_chip == (2 * joined + 5) * 2 * (batch // 4) * heads * tokens**2 * dim
+
+
+@pytest.mark.cuda_compiler
+@pytest.mark.parametrize("sizes", [(4, 577, 5, 64), (8, 16, 5, 192), (4 * 65536, 72, 1, 64)])
+def test_what_cudnn_does_not_take(sizes):
+    """An odd number of tokens, a wide head, more sequences than a grid has rows."""
+    mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("h100:4")), 4, 1, 1, 1)
+    attend = functools.partial(dot_product_attention, execution=sharding.sampling_execution(mesh))
+    x = jax.ShapeDtypeStruct(sizes, jnp.bfloat16)
+    assert "cudnn" not in str(jax.make_jaxpr(attend)(x, x, x))
+
+
+@pytest.mark.cuda_compiler
+@pytest.mark.parametrize(("devices", "num_frames"), [(1, 7), (8, 7), (8, 12)])
+def test_generation_compiles(devices, num_frames):
+    """One window on one GPU, one over eight, two over eight: each with cuDNN's attention."""
+    tiny = ModelConfig.tiny()
+    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=3, max_frames=num_frames)
+    report = compile_only(config, tiny, "bfloat16", f"a100:{devices}")
+    assert report["denoising"]["fits"]
+    assert any("fmha" in name for name in report["denoising"]["custom_calls"])
+    assert report["denoising"]["uncounted_calls"] == report["decoding"]["uncounted_calls"] == {}
+    np.testing.assert_array_less(0, list(report["denoising"]["least_seconds"].values()))
