@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import sample
 from mimicmotion_jax import checkpoint
+from mimicmotion_jax.cli import demo, sample
 from mimicmotion_jax.evaluation.comparison import GENERATED, REPEAT, WITHHELD
-from mimicmotion_jax.inference import demo
 from mimicmotion_jax.inference.generate import generate
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.synthetic.config import WorldConfig

@@ -10,8 +10,8 @@ import jax
 from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
+from mimicmotion_jax.runtime import hardware
 from mimicmotion_jax.runtime.out_of_memory import is_out_of_memory
-from mimicmotion_jax.xla_report import hardware
 from mimicmotion_jax.xla_report.costs import KernelFlops, ProgramCosts, Traffic, program_costs
 
 

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-import sample
 from mimicmotion_jax import InputError
 from mimicmotion_jax.checkpoint import save_checkpoint
+from mimicmotion_jax.cli import sample
 from mimicmotion_jax.inference.options import GenerateConfig, load_options
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import evaluate
 from mimicmotion_jax import InputError
+from mimicmotion_jax.cli import evaluate
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import evaluate
-import prepare_data
-import sample
+from mimicmotion_jax.cli import evaluate, sample
+from mimicmotion_jax.cli import prepare as prepare_data
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.data.prepare import PrepareConfig
 from mimicmotion_jax.evaluation.config import EvaluateConfig

@@ -1,0 +1,5 @@
+"""`python -m mimicmotion_jax`: the same as the command `mimicmotion`."""
+
+from mimicmotion_jax.cli.main import main
+
+main()

@@ -1,0 +1,182 @@
+"""Generate videos: one reference image and a driving motion in, a video of that person moving that way out."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import jax
+
+from mimicmotion_jax.checkpoint import read_config
+from mimicmotion_jax.cli.common import log_to_stderr, script_parser
+from mimicmotion_jax.cli.demo import run_demo
+from mimicmotion_jax.inference.generate import generate, load_pipeline
+from mimicmotion_jax.inference.job import Job
+from mimicmotion_jax.inference.jobs import read_jobs, run_jobs
+from mimicmotion_jax.inference.options import GenerateConfig, load_options
+from mimicmotion_jax.inference.outputs import save_pose, written_paths
+from mimicmotion_jax.inference.preparing import Preparer
+from mimicmotion_jax.inference.program import compile_only
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.pose.render import DrawnPoses
+from mimicmotion_jax.runtime import distributed
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.video.encode import output_target
+
+logger = logging.getLogger("mimicmotion_jax.sample")  # a script's own name would not be shown
+
+_LONGEST = 30 * 24 * 3600  # seconds that one of several processes may work longer than another one
+
+EXAMPLES = """examples:
+  python sample.py                                   the small model that comes with the code, on its own inputs
+  python sample.py --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
+  python sample.py --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
+  python sample.py --checkpoint DIR --jobs jobs.jsonl --output-dir videos batch_size=4
+  python sample.py --pose-only --image person.jpg --motion dance.mp4 --output person.mp4     is the motion any good?
+  python sample.py --compile-only --topology v5e:2x4 max_frames=72     does it fit? (the full model, or --checkpoint's)
+
+a motion is a video, a GIF, a folder of pictures, or keypoints (.npz, .json, a folder of *_keypoints.json). OpenPose's
+own files do not say how large the video was: add motion_size=[1920,1080], or "motion_size" in a line of jobs.jsonl.
+a line of jobs.jsonl: {"image": "person.jpg", "motion": "dance.mp4", "output": "person.mp4", "seed": 7}
+"""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = script_parser(__doc__, EXAMPLES, GenerateConfig, meanings="configs/sample.yaml")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="written by convert_weights.py or train.py")
+    parser.add_argument("--image", type=Path, help="the reference picture")
+    parser.add_argument("--image-pose", type=Path, metavar="FILE", help="its keypoints, not detected but given")
+    parser.add_argument("--motion", type=Path, metavar="PATH", help="driving video or keypoints")
+    parser.add_argument("--output", type=Path, metavar="PATH", help=".mp4, .gif, or a folder of numbered PNGs")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the options below")
+    parser.add_argument("--jobs", type=Path, metavar="FILE", help="many videos: one JSON object per line")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where the jobs' videos go")
+    parser.add_argument("--save-pose", action="store_true", help="also write the drawn skeleton and its keypoints")
+    parser.add_argument(
+        "--pose-only", action="store_true", help="write just those two: needs no weights, makes no video"
+    )
+    parser.add_argument("--side-by-side", action="store_true", help="show reference, skeleton and result together")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="default: bfloat16; on a CPU float32, but not with --compile-only",
+    )
+    parser.add_argument("--devices", type=int, metavar="N", help="default: all; a CPU counts as one, or as N")
+    parser.add_argument("--process-id", type=int, default=None, metavar="I", help="do jobs I, I+N, I+2N, …")
+    parser.add_argument("--num-processes", type=int, default=None, metavar="N", help="how many processes share --jobs")
+    parser.add_argument("--distributed", action="store_true", help="take those two from the cluster (TPU pod, SLURM)")
+    parser.add_argument("--compile-only", action="store_true", help="compile, print what it takes as JSON, and stop")
+    parser.add_argument(
+        "--topology", metavar="NAME", help="compile for TPUs or GPUs that are not here, e.g. v5e:2x4 or h100:1"
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one job, many jobs, or the demonstration; 1 if a job failed."""
+    args = parse_args(argv)
+    log_to_stderr(libraries=logging.WARNING)
+    overrides = [f"{name}=true" for name in ("save_pose", "side_by_side") if getattr(args, name)] + args.options
+    if args.pose_only:
+        overrides.append("save_pose=true")
+    nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
+    _refuse_useless(args, nothing_given)
+    if args.compile_only:
+        return _compile_only(args, load_options(args.checkpoint, args.config, overrides))
+    if args.pose_only:
+        return _pose_only(args, load_options(args.checkpoint, args.config, overrides))
+    if nothing_given:
+        run_demo(args.output or Path("outputs/demo.mp4"), args.config, overrides, args.dtype, args.devices)
+        return 0
+
+    config = load_options(args.checkpoint, args.config, overrides)
+    if args.checkpoint is None:
+        raise InputError("say which weights to use with --checkpoint DIR; convert_weights.py makes one.")
+    if args.jobs is not None:
+        return _run_jobs(args, config)
+    job = _one_job(args)
+    preparer = Preparer(config, read_config(args.checkpoint).size_multiple)
+    preparer.check(job)
+    pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
+    generate(pipeline, [preparer(job)], config)
+    return 0
+
+
+def _one_job(args: argparse.Namespace) -> Job:
+    for name in ("image", "motion", "output"):
+        if getattr(args, name) is None:
+            raise InputError(f"--{name} is missing; see python sample.py --help.")
+    return Job(args.image, args.motion, args.output, args.image_pose)
+
+
+def _pose_only(args: argparse.Namespace, config: GenerateConfig) -> int:
+    """Detect, report and align as for a video of the checkpoint given, or of the full model."""
+    job = _one_job(args)
+    model = ModelConfig() if args.checkpoint is None else read_config(args.checkpoint)
+    prepared = Preparer(config, model.size_multiple)(job)
+    height, width = prepared.image.shape[:2]
+    save_pose(prepared, DrawnPoses(prepared.keypoints, height, width, config.draw_style))
+    logger.info("wrote %s", " and ".join(map(str, written_paths(job.output, save_pose=True)[1:])))
+    return 0
+
+
+def _refuse_useless(args: argparse.Namespace, nothing_given: bool) -> None:
+    """A switch that would be ignored is a misunderstanding."""
+    if args.topology and not args.compile_only:
+        raise InputError("--topology goes with --compile-only: there is nothing to run on.")
+    useless: dict[str, str] = {}
+    if args.pose_only:
+        ignored = ("jobs", "compile_only", "dtype", "devices", "side_by_side")
+        useless |= dict.fromkeys(ignored, "with --pose-only, which generates nothing")
+    if args.compile_only:
+        useless["devices"] = "with --compile-only, which takes all that are here or those of --topology"
+    elif args.jobs is None:
+        shared = ("output_dir", "process_id", "num_processes", "distributed")
+        useless |= dict.fromkeys(shared, "without --jobs")
+        if nothing_given:
+            useless["image_pose"] = "without --image"
+    else:
+        useless |= dict.fromkeys(("image", "image_pose", "motion", "output"), "with --jobs, whose lines say that")
+        if args.distributed:
+            useless |= dict.fromkeys(("process_id", "num_processes"), "with --distributed, which finds it out")
+    for name, where in useless.items():
+        value = getattr(args, name)
+        if value is not None and value is not False:
+            raise InputError(f"--{name.replace('_', '-')} has no effect {where}; leave it out.")
+
+
+def _compile_only(args: argparse.Namespace, config: GenerateConfig) -> int:
+    model = ModelConfig() if args.checkpoint is None else read_config(args.checkpoint)
+    print(json.dumps(compile_only(config, model, args.dtype or "bfloat16", args.topology), indent=2))
+    return 0
+
+
+def _run_jobs(args: argparse.Namespace, config: GenerateConfig) -> int:
+    if args.output_dir is None:
+        raise InputError("say where the jobs' videos go with --output-dir DIR.")
+    jobs = read_jobs(args.jobs, args.output_dir, config.save_pose)
+    if not args.distributed:
+        return _run_share(args, config, jobs, args.process_id or 0, args.num_processes)
+    # Each makes its videos alone: whoever is through first, or fails, must not end the others' work.
+    distributed.initialize(distributed=True, shutdown_timeout=_LONGEST)
+    try:
+        return _run_share(args, config, jobs, jax.process_index(), jax.process_count())
+    finally:
+        logger.info("process %d waits until the other processes are through", jax.process_index())
+
+
+def _run_share(
+    args: argparse.Namespace, config: GenerateConfig, jobs: list[Job], process_id: int, num_processes: int | None
+) -> int:
+    num_processes = 1 if num_processes is None else num_processes
+    if num_processes < 1:
+        raise InputError(f"--num-processes {num_processes} leaves nobody to do the jobs; give 1 or more.")
+    if not 0 <= process_id < num_processes:
+        raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
+    pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
+    failures = run_jobs(pipeline, jobs, config, process_id, num_processes)
+    for job, reason in failures:
+        print(f"failed: {output_target(job.output).name}: {reason}", file=sys.stderr)
+    return 1 if failures else 0
