@@ -70,8 +70,8 @@ def _encode_frames(vae: VAE, frames: jax.Array, mesh: Mesh) -> jax.Array:
     rows = rearrange(frames, "b (s l) h w c -> l b s h w c", s=split["s"])
     by_frame = sharding.shard_frames(mesh)
 
-    def encode(row: jax.Array) -> jax.Array:
+    def encode_row(row: jax.Array) -> jax.Array:
         pixels = rearrange(jax.lax.with_sharding_constraint(row, by_frame), "b s h w c -> (b s) h w c")
         return rearrange(vae.encode(encode.to_signed(pixels))[0], "(b s) h w c -> b s h w c", **split)
 
-    return rearrange(jax.lax.map(encode, rows), "l b s h w c -> b (s l) h w c")
+    return rearrange(jax.lax.map(encode_row, rows), "l b s h w c -> b (s l) h w c")
