@@ -68,7 +68,9 @@ class Golden:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Golden | None:
-    """None in a checkout that has no such folder beside it: tests then assert what can be asserted without."""
+def golden() -> Golden:
+    """Skips the test in a checkout without recorded outputs beside it."""
     folder = SHARED / "golden" / "official"
-    return Golden(folder) if folder.is_dir() else None
+    if not folder.is_dir():
+        pytest.skip("no recorded outputs in ../shared/golden")
+    return Golden(folder)

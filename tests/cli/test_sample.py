@@ -300,22 +300,24 @@ def test_the_shell_sees_one_line_and_an_exit_status(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
-def test_one_frame_video_as_motion(folder, tmp_path, monkeypatch, golden):
-    """MediaPipe looks for a person in a video of one frame: a real photo where there is one, else an empty wall."""
-    if golden is None:
-        frame = np.full((96, 64, 3), 200, np.uint8)
-    else:
-        photo = golden.folder.parents[1] / "media" / "images" / "mimicmotion_demo1.jpg"
-        frame = np.asarray(Image.open(photo).convert("RGB").resize((360, 640)))
+def one_frame_motion(folder, tmp_path, frame):
+    """Arguments for a motion of a single frame, in which MediaPipe looks for a person."""
     with open_writer(tmp_path / "one.mp4", 30, frame.shape[1], frame.shape[0]) as writer:
         writer.write(frame)
-    arguments = one_video(folder, tmp_path / "out.mp4", "--motion", tmp_path / "one.mp4")
-    if golden is None:
-        with pytest.raises(InputError, match="nobody"):
-            run(monkeypatch, *arguments)
-    else:
-        assert run(monkeypatch, *arguments) == 0
-        assert open_video(tmp_path / "out.mp4").num_frames == 1
+    return one_video(folder, tmp_path / "out.mp4", "--motion", tmp_path / "one.mp4")
+
+
+def test_one_frame_of_a_person_as_motion(folder, tmp_path, monkeypatch, golden):
+    photo = golden.folder.parents[1] / "media" / "images" / "mimicmotion_demo1.jpg"
+    frame = np.asarray(Image.open(photo).convert("RGB").resize((360, 640)))
+    assert run(monkeypatch, *one_frame_motion(folder, tmp_path, frame)) == 0
+    assert open_video(tmp_path / "out.mp4").num_frames == 1
+
+
+def test_one_frame_of_an_empty_wall_as_motion(folder, tmp_path, monkeypatch):
+    arguments = one_frame_motion(folder, tmp_path, np.full((96, 64, 3), 200, np.uint8))
+    with pytest.raises(InputError, match="nobody"):
+        run(monkeypatch, *arguments)
 
 
 @pytest.mark.parametrize(

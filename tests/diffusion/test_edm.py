@@ -61,13 +61,13 @@ def test_last_step_lands_on_the_denoised_value():
     assert float(result) == pytest.approx(c_skip * x + c_out * v, rel=1e-6)
 
 
+def test_schedule_starts_and_ends_at_the_configured_sigmas():
+    assert karras_sigmas(25)[[0, -2, -1]] == pytest.approx([700, 0.002, 0])
+
+
 def test_recorded_schedule(golden):
-    steps, sigmas = (25, None) if golden is None else (golden.settings["steps"], golden.record["sigmas"])
-    if golden is None:  # Karras et al., equation 5, at the ends
-        assert karras_sigmas(steps)[[0, -2, -1]] == pytest.approx([700, 0.002, 0])
-    else:
-        np.testing.assert_allclose(karras_sigmas(steps), sigmas, rtol=1e-6)
-        np.testing.assert_allclose(karras_sigmas(25), golden.record["sigmas_25"], rtol=1e-6)
+    np.testing.assert_allclose(karras_sigmas(golden.settings["steps"]), golden.record["sigmas"], rtol=1e-6)
+    np.testing.assert_allclose(karras_sigmas(25), golden.record["sigmas_25"], rtol=1e-6)
 
 
 def test_no_steps_is_refused():

@@ -100,7 +100,9 @@ def affine_cases():
     moved = {name: getattr(reference, name) * scale + shift for name in ("body", "hands", "faces")}
     driving = dataclasses.replace(reference, **moved, width=600, height=1600)
     yield reference, driving, 1 / scale, -shift / scale
-    if SHARED.exists():
+    if not SHARED.exists():
+        yield pytest.param(None, id="recorded", marks=pytest.mark.skip("no recorded outputs in ../shared/golden"))
+    else:
         golden = np.load(SHARED / "golden/official/pose.npz")
         for case in range(2):
             height, width, driving_height, driving_width = golden[f"align{case}_sizes"]

@@ -48,7 +48,9 @@ def coco_cases():
     weak_score = np.concatenate([body_score, rest_score], axis=1)
     weak_score[0, [1, 2]] = 0, 0.29
     yield points, weak, np.concatenate([body, rest], axis=1), weak_score
-    if SHARED.exists():
+    if not SHARED.exists():
+        yield pytest.param(None, id="recorded", marks=pytest.mark.skip("no recorded outputs in ../shared/golden"))
+    else:
         golden = np.load(SHARED / "golden/official/pose.npz")
         keep = [*range(18), *range(24, 134)]  # without the feet
         expected = golden["openpose_keypoints"][:, keep], golden["openpose_scores"][:, keep]

@@ -110,7 +110,9 @@ def official_cases():
     y, x = np.mgrid[:2160, :2160]
     picture[(x - 1000) ** 2 + (y - 500) ** 2 <= 4**2] = (0, 0, 127)
     yield Keypoints(**zeros, width=9, height=9, fps=1), picture
-    if GOLDEN.exists():
+    if not GOLDEN.exists():
+        yield pytest.param(None, id="recorded", marks=pytest.mark.skip("no recorded outputs in ../shared/golden"))
+    else:
         golden = np.load(GOLDEN)
         for case in range(5):
             arrays = {name: golden[f"{case}_{name}"] for name in ARRAYS}
