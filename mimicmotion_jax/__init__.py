@@ -4,4 +4,5 @@ from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.pipeline import MimicMotionPipeline, PipelineOutput
 from mimicmotion_jax.runtime.errors import InputError
 
-__all__ = ["InputError", "MimicMotionPipeline", "PipelineOutput", "SamplingConfig"]
+__all__ = ["InputError", "MimicMotionPipeline", "PipelineOutput", "SamplingConfig", "__version__"]
+__version__ = "0.2.0"

@@ -1,1 +1,1 @@
-"""The command line: one file per subcommand of `mimicmotion`."""
+"""The command line: one module per subcommand of `mimicmotion`."""

@@ -1,38 +1,45 @@
-"""The command `mimicmotion`: hands over to one subcommand, whose module is imported only then."""
+"""The command `mimicmotion`: dispatches to a subcommand and imports only that subcommand's module."""
 
 import importlib
 import sys
 
+from mimicmotion_jax import __version__
 from mimicmotion_jax.runtime.errors import run_script
 
 COMMANDS = {
     "sample": ("sample", "generate videos from a reference image and a driving motion"),
-    "train": ("train", "train UNet and PoseNet"),
+    "train": ("train", "train the UNet and the PoseNet"),
     "train-vae": ("train_vae", "train a VAE from scratch"),
-    "prepare": ("prepare", "prepare training data"),
-    "convert": ("convert", "convert checkpoints from PyTorch and back"),
-    "evaluate": ("evaluate", "evaluate under a named protocol"),
+    "prepare": ("prepare", "prepare training data from videos, or render it"),
+    "convert": ("convert", "convert official PyTorch checkpoints, and convert back"),
+    "evaluate": ("evaluate", "generate a test set and score it"),
 }
 
+_COMMAND_LIST = "\n".join(f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items())
+USAGE = f"""\
+usage: mimicmotion COMMAND ...
+       mimicmotion --version
 
-def _usage() -> str:
-    rows = "\n".join(f"  {name:10} {meaning}" for name, (_, meaning) in COMMANDS.items())
-    return (
-        "usage: mimicmotion COMMAND ...\n\n"
-        f"commands:\n{rows}\n\n"
-        "`mimicmotion COMMAND --help` explains a command. Example, which needs no weights:\n"
-        "  mimicmotion sample --output demo.mp4"
-    )
+MimicMotion in JAX: one reference image and a driving motion in, a video of that person moving that way out.
+
+commands:
+{_COMMAND_LIST}
+
+`mimicmotion COMMAND --help` explains a command and shows examples. This one runs without any download:
+  mimicmotion sample --output demo.mp4"""
 
 
 def main() -> None:
     """Run the subcommand that `sys.argv` names."""
     command, *argv = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help", "help"):
-        print(_usage())
+        print(USAGE)
+        return
+    if command in ("-V", "--version"):
+        print(f"mimicmotion_jax {__version__}")
         return
     if command not in COMMANDS:
-        print(f"error: there is no command '{command}'; it must be one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"error: unknown command '{command}'; choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)
     sys.argv[0] = f"mimicmotion {command}"
     module = importlib.import_module(f"mimicmotion_jax.cli.{COMMANDS[command][0]}")

@@ -101,7 +101,7 @@ def topology_devices(name: str) -> list[jax.Device]:
 def _tpus(name: str) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
-            f'compiling for {name} needs the TPU compiler; install it with pip install "mimicmotion_jax[tpu-compile]".'
+            f'compiling for {name} needs the TPU compiler; install it with pip install "mimicmotion_jax[tpu]".'
         )
     if "TPU_SKIP_MDS_QUERY" in os.environ:  # jax sets it where there are no TPUs; where there are, libtpu knows more
         for variable, value in _LIBTPU_ENVIRONMENT.items():
