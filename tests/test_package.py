@@ -28,20 +28,6 @@ def wheel(tmp_path_factory):
     return zipfile.ZipFile(path)
 
 
-@pytest.fixture(scope="module")
-def run_wheel(wheel, tmp_path_factory):
-    """Run `python -m mimicmotion_jax ARGS` with the unpacked wheel in place of the checkout."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    wheel.extractall(folder / "site")
-    environment = os.environ | {"PYTHONPATH": str(folder / "site"), "JAX_PLATFORMS": "cpu"}
-
-    def run(*args):
-        command = [sys.executable, "-P", "-m", "mimicmotion_jax", *args]  # -P: not from the working directory
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-    return run
-
-
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*") if path.is_file()}
@@ -60,27 +46,43 @@ def test_metadata(wheel):
     assert "mimicmotion = mimicmotion_jax.cli.main:main" in entry_points
 
 
-def test_wheel_runs_outside_the_checkout(run_wheel):
-    version = run_wheel("--version")
-    assert version.stdout.split() == ["mimicmotion_jax", mimicmotion_jax.__version__]
-    usage = run_wheel()
-    assert usage.returncode == 0
-    assert all(f"  {command} " in usage.stdout for command in COMMANDS)
-    unknown = run_wheel("smaple")
-    assert unknown.returncode == 2
-    assert unknown.stderr.startswith("error: unknown command 'smaple'")
-    assert unknown.stderr.count("\n") == 1
+def test_wheel_runs_outside_the_checkout(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-P", "-m", "mimicmotion_jax", "--version"]  # -P: nothing from the working directory
+    version = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    assert version.split() == ["mimicmotion_jax", mimicmotion_jax.__version__]
+
+
+def run_main(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["mimicmotion", *arguments])
+    mimicmotion_jax.cli.main.main()
+
+
+def test_usage_lists_the_commands(capsys, monkeypatch):
+    run_main(monkeypatch)
+    usage = capsys.readouterr().out
+    assert all(f"\n  {command} " in usage for command in COMMANDS)
+
+
+def test_unknown_command_is_one_sentence(capsys, monkeypatch):
+    with pytest.raises(SystemExit) as end:
+        run_main(monkeypatch, "smaple")
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "smaple" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_examples(command, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["mimicmotion", command, "--help"])
     with pytest.raises(SystemExit) as end:
-        mimicmotion_jax.cli.main.main()
+        run_main(monkeypatch, command, "--help")
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: mimicmotion {command} ")
-    assert f"\n  mimicmotion {command} " in text.partition("examples:")[2]
+    assert "examples:" in text
 
 
 def test_changelog_has_the_version():
