@@ -120,9 +120,9 @@ class VideoFolder:
 
 def _load_keypoints(path: epath.Path, width: int, height: int, fps: float) -> Keypoints:
     try:
-        found = load_keypoints(path)
+        found = load_keypoints(path, fps=fps)
     except InputError:  # OpenPose's own files are in pixels and do not say of what
-        found = load_keypoints(path, width, height)
+        found = load_keypoints(path, width, height, fps)
     return dataclasses.replace(found, width=width, height=height, fps=fps)
 
 

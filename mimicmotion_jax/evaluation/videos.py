@@ -161,6 +161,6 @@ def _record(folder: Path) -> Path:
 
 def _is_whole(folder: Path, task: Task) -> bool:
     try:
-        return open_video(folder).num_frames == task.num_frames - 1
+        return open_video(folder, task.keypoints.fps).num_frames == task.num_frames - 1
     except InputError:
         return False

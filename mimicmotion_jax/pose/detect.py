@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,13 +12,23 @@ from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 from tqdm import tqdm
 
-from mimicmotion_jax.pose.dwpose import HUB_FILES, HUB_REPO, Device, DwposeDetector, cached_models, download_models
+from mimicmotion_jax.pose.dwpose import (
+    HUB_FILES,
+    HUB_REPO,
+    Device,
+    DwposeDetector,
+    cached_models,
+    download_models,
+    hash_models,
+)
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.mediapipe_holistic import MediapipeDetector
 from mimicmotion_jax.runtime.errors import InputError
 
 Frame = UInt8[np.ndarray, "height width 3"]  # RGB
 People = tuple[Float[np.ndarray, "people 133 2"], Float[np.ndarray, "people 133"]]  # pixels, confidence
+
+DetectorName = Literal["auto", "dwpose", "mediapipe"]
 
 _SEEN = 0.3
 
@@ -35,7 +46,7 @@ class Detector(Protocol):
 
 
 def load_detector(
-    name: Literal["auto", "dwpose", "mediapipe"] = "auto",
+    name: DetectorName = "auto",
     *,
     person_model: str | Path | None = None,
     pose_model: str | Path | None = None,
@@ -52,9 +63,35 @@ def load_detector(
         device: where DWPose runs; "auto" is CUDA where onnxruntime has it.
 
     Raises:
-        InputError: nothing to detect with, a package or file that is missing, a file that is not the model it should
-            be, or only one of the two files.
+        InputError: no detector is installed, a package or file is missing, a file holds another model, or only one of
+            the two files is given.
     """
+    models = _find_models(name, person_model, pose_model)
+    return MediapipeDetector() if models is None else DwposeDetector(*models, device)
+
+
+def identify_detector(
+    name: DetectorName = "auto", *, person_model: str | Path | None = None, pose_model: str | Path | None = None
+) -> str:
+    """Name the detector that `load_detector` would load, and what its results depend on; no network is loaded.
+
+    Arguments and errors are those of `load_detector`.
+
+    Returns:
+        "dwpose" and the SHA-256 of both model files, or "mediapipe" and the version of the package that holds its
+        models.
+    """
+    models = _find_models(name, person_model, pose_model)
+    if models is not None:
+        return " ".join(("dwpose", *hash_models(*models)))
+    packages = sorted(set(packages_distributions()["mediapipe"]))
+    return " ".join(("mediapipe", *(version(package) for package in packages)))
+
+
+def _find_models(
+    name: DetectorName, person_model: str | Path | None, pose_model: str | Path | None
+) -> tuple[str | Path, str | Path] | None:
+    """DWPose's two files if that is the detector to use, None if MediaPipe is."""
     if name not in ("auto", "dwpose", "mediapipe"):
         raise InputError(f"there is no pose detector '{name}'; choose auto, dwpose or mediapipe.")
     if (person_model is None) != (pose_model is None):
@@ -62,18 +99,20 @@ def load_detector(
     if person_model is not None and pose_model is not None:
         if name == "mediapipe":
             raise InputError("MediaPipe takes no model files; leave them out or choose dwpose.")
-        return DwposeDetector(person_model, pose_model, device)
+        return person_model, pose_model
     if name == "dwpose":
-        return DwposeDetector(*(cached_models() or download_models()), device)
+        return cached_models() or download_models()
     can_run_dwpose = find_spec("rtmlib") is not None and find_spec("onnxruntime") is not None
     if name == "auto" and can_run_dwpose and (cached := cached_models()):
-        return DwposeDetector(*cached, device)
-    if name == "auto" and find_spec("mediapipe") is None:
-        raise InputError(
-            'there is nothing to detect poses with: run pip install "mimicmotion_jax[mediapipe]", or '
-            f'pip install "mimicmotion_jax[dwpose]" and get {" and ".join(HUB_FILES)} from {HUB_REPO} on the hub.'
-        )
-    return MediapipeDetector()
+        return cached
+    if find_spec("mediapipe") is not None:
+        return None
+    if name == "mediapipe":
+        raise InputError('MediaPipe is not installed; run pip install "mimicmotion_jax[mediapipe]".')
+    raise InputError(
+        'no pose detector is installed: run pip install "mimicmotion_jax[mediapipe]", or '
+        f'pip install "mimicmotion_jax[dwpose]" and get {" and ".join(HUB_FILES)} from {HUB_REPO} on the hub.'
+    )
 
 
 def detect_video(

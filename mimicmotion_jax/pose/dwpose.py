@@ -1,6 +1,7 @@
 """DWPose: YOLOX-L finds the people, a 384x288 SimCC model their 133 points, as in the official release."""
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 
+from mimicmotion_jax.runtime.atomic_files import sha256_file
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.hub import fetch
 
@@ -113,6 +115,30 @@ def download_models() -> tuple[Path, Path]:
     return person, pose
 
 
+def hash_models(person_model: str | Path, pose_model: str | Path) -> tuple[str, str]:
+    """SHA-256 of DWPose's two files, as hex strings.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    hashes = []
+    for path, name in zip((person_model, pose_model), HUB_FILES, strict=True):
+        _check_file(path, name)
+        status = Path(path).stat()
+        hashes.append(_hash(Path(path), status.st_size, status.st_mtime_ns))
+    return hashes[0], hashes[1]
+
+
+@functools.cache
+def _hash(path: Path, size: int, modified: int) -> str:
+    return sha256_file(path)
+
+
+def _check_file(path: str | Path, name: str) -> None:
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}; DWPose needs {name}, from {HUB_REPO} on the hub.")
+
+
 def _choose_device(device: Device, providers: list[str]) -> str:
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"DWPose cannot run on '{device}'; choose auto, cpu or cuda.")
@@ -127,9 +153,7 @@ def _loading(path: str | Path, name: str) -> Iterator[None]:
     """Turn onnxruntime's complaints about a model into one sentence, and keep rtmlib from printing."""
     from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-    # rtmlib would try to download what is not a file.
-    if not Path(path).is_file():
-        raise InputError(f"there is no file {path}; DWPose needs {name}, from {HUB_REPO} on the hub.")
+    _check_file(path, name)  # rtmlib would try to download it
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
-from mimicmotion_jax.pose.openpose import FALLBACK_FPS, from_json, read_json, to_json
+from mimicmotion_jax.pose.openpose import from_json, known_rate, read_json, to_json
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.errors import InputError
 
@@ -53,7 +53,7 @@ def load_keypoints(
         width: Of the picture, pixels; goes before what the file records (`width` and `height`, or, in a `.npz`,
             `image_size` as height, width).
         height: Likewise.
-        fps: Goes before what the file records; 30 if neither says.
+        fps: frames per second; goes before what the file records. If neither says, 30 is assumed and logged.
         fallback_size: Width and height of the picture, for a file that records none, such as OpenPose's own. Without
             it, such a `.npz` is taken to be square, of 1024 pixels.
 
@@ -104,11 +104,12 @@ def _from_npz(
         size = np.ravel(
             found.get("image_size", fallback_size[::-1] if fallback_size else (FALLBACK_SIDE, FALLBACK_SIDE))
         )
+        recorded = np.asarray(found["fps"]).item() if "fps" in found else None
         return Keypoints(
             **{key: found[key] for key in ARRAYS},
             width=width or np.asarray(found.get("width", size[-1])).item(),
             height=height or np.asarray(found.get("height", size[0])).item(),
-            fps=fps or np.asarray(found.get("fps", FALLBACK_FPS)).item(),
+            fps=known_rate(path, len(found["body"]), fps, recorded),
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

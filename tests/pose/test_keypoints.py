@@ -1,6 +1,7 @@
 """Keypoints: conversion from COCO, mirroring, joining, files in and out, and what happens to bad ones."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +163,8 @@ def foreign_files(tmp_path):
     return [tmp_path / "foreign.npz", *sorted((SHARED / "media/poses").glob("*.npz"))]
 
 
-def test_foreign_npz(tmp_path):
+def test_foreign_npz(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     for path in foreign_files(tmp_path):
         k, raw = load_keypoints(path, fps=25), np.load(path)
         assert k.fps == 25
@@ -173,11 +175,16 @@ def test_foreign_npz(tmp_path):
     raw = dict(np.load(tmp_path / "foreign.npz"))
     del raw["image_size"]
     np.savez(tmp_path / "no_size.npz", **raw)
+    assert not caplog.text
     k = load_keypoints(tmp_path / "no_size.npz")
     assert (k.width, k.height, k.fps) == (1024, 1024, 30.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'no_size.npz'} does not record its frame rate; assuming 30 (motion_fps=... sets another)"
+    ]
 
 
-def test_openpose_folder_of_body_25(tmp_path):
+def test_openpose_folder_of_body_25(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     # x = 10 * index and y = index in pixels, so that the mapping can be read off; nobody in the second frame.
     pose = [number for i in range(25) for number in (10 * i, i, 0.9)]
     face = [number for i in range(70) for number in (i, 2 * i, 0.8)]
@@ -188,6 +195,13 @@ def test_openpose_folder_of_body_25(tmp_path):
         load_keypoints(tmp_path)
     k = load_keypoints(tmp_path, width=500, height=100, fps=50)
     assert (k.num_frames, k.num_people, k.fps) == (3, 2, 50.0)
+    assert not caplog.text
+    assert {load_keypoints(tmp_path, 500, 100).fps for _ in range(2)} == {30}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path} does not record its frame rate; assuming 30 (motion_fps=... sets another)"
+    ]
+    assert load_keypoints(tmp_path / "clip_000000000000_keypoints.json", 500, 100).fps == 30
+    assert len(caplog.records) == 1  # the rate of a single pose does not matter
     body_25 = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
     np.testing.assert_allclose(k.body[0, 0] * (500, 100), [(10 * i, i) for i in body_25], atol=1e-4)
     np.testing.assert_allclose(k.faces[2, 0, 67] * (500, 100), (67, 134), atol=1e-4)

@@ -1,5 +1,6 @@
 """Reading videos: counts, order, time, orientation, colour, and one clear sentence for every kind of broken file."""
 
+import logging
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 from video_clips import MEDIA, click_track, ramp, ramp_index, write_clip
 
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.decode import exact_rate, open_video
+from mimicmotion_jax.video.decode import open_video
+from mimicmotion_jax.video.frame_rate import exact_rate
 
 FASTSTART = {"movflags": "faststart"}
 
@@ -166,7 +168,8 @@ def test_animated_gif_with_transparency(tmp_path):
     assert [int(np.abs(f[24, 48].astype(int) - (10 * i, 100, 200)).max()) <= 6 for i, f in enumerate(frames)] == [1] * 6
 
 
-def test_folder_of_pictures_in_numeric_order(tmp_path):
+def test_folder_of_pictures_in_numeric_order(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     folder = tmp_path / "frames"
     folder.mkdir()
     frames = ramp(12)
@@ -174,11 +177,17 @@ def test_folder_of_pictures_in_numeric_order(tmp_path):
         Image.fromarray(frames[index]).save(folder / f"shot{index}.png")
     (folder / "notes.txt").write_text("not a picture")
     (folder / ".hidden.png").write_bytes(b"")
-    reader = open_video(folder, image_fps=29.97)
+    reader = open_video(folder, fps=29.97)
     assert (reader.num_frames, reader.rate) == (12, Fraction(30000, 1001))
     np.testing.assert_array_equal(np.stack(list(reader.frames())), frames)
     np.testing.assert_array_equal(np.stack(list(reader.frames(start=1, stride=5))), frames[1::5])
-    assert open_video(folder).rate == 24
+    assert not caplog.text
+    assert {open_video(folder).rate for _ in range(2)} == {24}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder} does not record its frame rate; assuming 24 (motion_fps=... sets another)"
+    ]
+    with pytest.raises(InputError, match="0 frames per second"):
+        open_video(folder, fps=0)
 
     Image.fromarray(frames[3][:50]).save(folder / "shot3.png")
     with pytest.raises(InputError, match=r"shot3\.png is 128x50, the first picture of the folder 128x96"):
@@ -186,11 +195,20 @@ def test_folder_of_pictures_in_numeric_order(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.webp"])
-def test_a_picture_is_a_video_of_one_frame(tmp_path, name):
+def test_a_picture_is_a_video_of_one_frame(tmp_path, name, caplog):
+    caplog.set_level(logging.INFO)
     Image.fromarray(ramp(1)[0]).save(tmp_path / name)
     reader = open_video(tmp_path / name)
+    assert not caplog.text  # nothing is assumed that matters
     assert (reader.num_frames, reader.width, reader.height) == (1, 128, 96)
     assert [frame.shape for frame in reader.frames()] == [(96, 128, 3)]
+
+
+def test_the_rate_that_a_video_records_holds(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = write_clip(tmp_path / "a.mp4", ramp(5), rate=30)
+    assert open_video(path, fps=12).rate == open_video(path).rate == 30
+    assert not caplog.text
 
 
 def test_sound_is_noticed(tmp_path):

@@ -39,7 +39,7 @@ def write(path: Path, frames: np.ndarray, fps: float | Fraction = 15, **settings
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_count_order_and_rate(tmp_path, name):
     path = write(tmp_path / name, ramp(40))
-    reader = open_video(path, image_fps=15)
+    reader = open_video(path, fps=15)
     assert (reader.num_frames, reader.rate, reader.width, reader.height) == (40, 15, 128, 96)
     assert [ramp_index(frame) for frame in reader.frames()] == list(range(40))
 
