@@ -4,6 +4,8 @@ import argparse
 import logging
 import sys
 
+from tqdm import tqdm
+
 from mimicmotion_jax.config import describe
 
 
@@ -28,11 +30,18 @@ def script_parser(
     return parser
 
 
+class _AboveBars(logging.Handler):
+    """Messages on stderr that do not run into progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def log_to_stderr(libraries: int) -> None:
     """Show our messages as they are, and those of libraries from the level `libraries` on.
 
     Jax's warnings about accelerators that it cannot use are shown in any case: else hours go by on a CPU.
     """
-    logging.basicConfig(level=libraries, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=libraries, format="%(message)s", handlers=[_AboveBars()], force=True)
     logging.getLogger("mimicmotion_jax").setLevel(logging.INFO)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)

@@ -1,9 +1,9 @@
 """Generate videos: one reference image and a driving motion in, a video of that person moving that way out."""
 
 import argparse
+import dataclasses
 import json
 import logging
-import sys
 from pathlib import Path
 
 import jax
@@ -12,9 +12,10 @@ from mimicmotion_jax.checkpoint import read_config
 from mimicmotion_jax.cli.common import log_to_stderr, script_parser
 from mimicmotion_jax.cli.demo import run_demo
 from mimicmotion_jax.inference.generate import generate, load_pipeline
-from mimicmotion_jax.inference.job import Job
-from mimicmotion_jax.inference.jobs import read_jobs, run_jobs
-from mimicmotion_jax.inference.options import GenerateConfig, load_options
+from mimicmotion_jax.inference.job import Job, Prepared
+from mimicmotion_jax.inference.job_list import read_jobs
+from mimicmotion_jax.inference.jobs import run_jobs
+from mimicmotion_jax.inference.options import GenerateConfig, load_options, with_options
 from mimicmotion_jax.inference.outputs import save_pose, written_paths
 from mimicmotion_jax.inference.preparing import Preparer
 from mimicmotion_jax.inference.program import compile_only
@@ -22,7 +23,6 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.runtime import distributed
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.encode import output_target
 
 logger = logging.getLogger("mimicmotion_jax.sample")  # a script's own name would not be shown
 
@@ -176,7 +176,16 @@ def _run_share(
     if not 0 <= process_id < num_processes:
         raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
     pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
-    failures = run_jobs(pipeline, jobs, config, process_id, num_processes)
-    for job, reason in failures:
-        print(f"failed: {output_target(job.output).name}: {reason}", file=sys.stderr)
-    return 1 if failures else 0
+    preparers: dict[str, Preparer] = {}  # by options, so that a detector is not loaded for every job
+
+    def prepare(job: Job) -> Prepared:
+        key = json.dumps(dict(job.options), sort_keys=True)
+        if key not in preparers:
+            preparers[key] = Preparer(with_options(config, job.options), pipeline.config.size_multiple)
+        return dataclasses.replace(preparers[key](job), options=job.options)
+
+    def make(batch: list[Prepared]) -> None:
+        generate(pipeline, batch, with_options(config, batch[0].options))
+
+    logs = args.output_dir / "failures"
+    return 1 if run_jobs(jobs, prepare, make, config.batch_size, logs, process_id, num_processes) else 0

@@ -1,7 +1,9 @@
 """One video to make: as it is asked for, and ready for the device."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,6 +21,8 @@ class Job:
     image_pose: Path | None = None  # keypoints of the reference picture, whole or cropped; None detects them
     seed: int | None = None  # None: the options'
     motion_size: tuple[int, int] | None = None  # width, height, likewise
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of this job alone, by their names in `GenerateConfig`; they override those of the whole list."""
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -36,8 +40,10 @@ class Prepared:
     seed: int
     sound: Path | None = None
     sound_start: float = 0.0
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The job's."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Jobs of equal shape can share a batch: frames, height, width."""
+        """Frames, height and width; jobs of equal shape and options can share a batch."""
         return (self.keypoints.num_frames, *self.image.shape[:2])

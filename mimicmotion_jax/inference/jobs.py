@@ -1,198 +1,142 @@
-"""Batched generation: a list of jobs, same shapes together, finished ones skipped, failures told at the end."""
+"""Run many jobs: equal ones in batches, finished ones skipped, and a failure of one never stops the others."""
 
 import json
 import logging
-import os
+import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import pydantic
-
-from mimicmotion_jax.config_mistakes import first_mistake
-from mimicmotion_jax.inference.generate import generate
 from mimicmotion_jax.inference.job import Job, Prepared
-from mimicmotion_jax.inference.options import GenerateConfig, Side
-from mimicmotion_jax.inference.outputs import real_path, written_paths
 from mimicmotion_jax.inference.prefetch import prefetch
-from mimicmotion_jax.inference.preparing import Preparer
-from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.encode import is_written
+from mimicmotion_jax.video.encode import is_written, output_target
 
 logger = logging.getLogger(__name__)
 
-_MOST_WAITING = 8  # prepared jobs that no other one matches
-_FORMAT = 'write one object per line, such as {"image": "person.jpg", "motion": "dance.mp4"}, with nothing around them'
+MAX_WAITING = 8
+"""Largest number of prepared jobs that wait for others of their shape; a killed run loses their preparation."""
 
 
-def _check_path(text: str) -> str:
-    """The system's functions for files raise `ValueError` for names that no file can have."""
-    try:
-        usable = b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
-        raise ValueError(f"no file can be called {text!r}")
-    return text
+@dataclass(frozen=True)
+class Failure:
+    """A job that failed."""
 
-
-_Path = Annotated[str, pydantic.AfterValidator(_check_path)]
-
-
-class _Line(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid")
-    image: _Path
-    motion: _Path
-    output: _Path | None = None
-    image_pose: _Path | None = None
-    seed: int | None = pydantic.Field(default=None, ge=0, lt=2**31)
-    motion_size: tuple[Side, Side] | None = None
-
-
-def read_jobs(path: Path, output_dir: Path, save_pose: bool = False) -> list[Job]:
-    """Read a file of one JSON object per line.
-
-    {"image": …, "motion": …, "output"?: …, "image_pose"?: …, "seed"?: …, "motion_size"?: [width, height]}
-
-    Args:
-        path: of the file; paths in it are relative to its folder.
-        output_dir: what outputs, by default IMAGE_MOTION.mp4, are relative to.
-        save_pose: whether each job also writes its pose.
-
-    Raises:
-        InputError: no such file, a line that is not such an object, an output of unknown format, two jobs that write
-            one file, a job that writes what it or another one reads, no jobs.
-    """
-    jobs: dict[int, Job] = {}
-    for number, text in enumerate(_read_lines(path), start=1):
-        if text.strip():
-            jobs[number] = _job(_parse(text, f"{path}, line {number}"), path.parent, output_dir)
-    if not jobs:
-        raise InputError(f"{path} holds no jobs; {_FORMAT}.")
-    written = _refuse_equal_outputs(path, jobs, save_pose)
-    for number, job in jobs.items():
-        for given in job.inputs:
-            real = real_path(given)
-            # Its folder too: a folder of pictures is replaced as a whole.
-            for other in filter(None, map(written.get, (real, *real.parents))):
-                raise InputError(
-                    f"{path}, line {other}: this job would destroy {given}, which line {number} reads; give another "
-                    '"output".'
-                )
-    return list(jobs.values())
-
-
-def _job(line: _Line, folder: Path, output_dir: Path) -> Job:
-    return Job(
-        image=folder / line.image,
-        motion=folder / line.motion,
-        output=output_dir / (line.output or f"{Path(line.image).stem}_{Path(line.motion).stem}.mp4"),
-        image_pose=folder / line.image_pose if line.image_pose else None,
-        seed=line.seed,
-        motion_size=line.motion_size,
-    )
-
-
-def _refuse_equal_outputs(path: Path, jobs: Mapping[int, Job], save_pose: bool) -> dict[Path, int]:
-    """Which line writes what."""
-    written: dict[Path, int] = {}
-    for number, job in jobs.items():
-        where = f"{path}, line {number}"
-        try:
-            targets = written_paths(job.output, save_pose)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        for target in targets:
-            if (other := written.setdefault(real_path(target), number)) != number:
-                raise InputError(f'{where}: the job of line {other} writes {target} too; give each an "output".')
-    return written
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")  # a name may hold other ends of lines
-    except FileNotFoundError:
-        raise InputError(f"there is no job file {path}.") from None
-    except IsADirectoryError:
-        raise InputError(f"the job file {path} is a folder; give a file: {_FORMAT}.") from None
-    except OSError as error:
-        raise InputError(f"the job file {path} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not text; {_FORMAT}.") from None
-
-
-def _parse(text: str, where: str) -> _Line:
-    try:
-        content = json.loads(text)
-    except ValueError as error:  # also for a number of thousands of digits
-        detail = error.msg.lower() if isinstance(error, json.JSONDecodeError) else "a number is too long"
-        raise InputError(f"{where} is not JSON ({detail}); {_FORMAT}.") from None
-    except RecursionError:
-        raise InputError(f"{where} is nested too deeply for a job; {_FORMAT}.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{where} is not a JSON object; {_FORMAT}.")
-    try:
-        return _Line.model_validate(content)
-    except pydantic.ValidationError as error:
-        key, message = first_mistake(error)
-        raise InputError(f"{where}: {key}: {message[:1].lower() + message[1:]}.") from None
+    job: Job
+    reason: str
+    """One sentence."""
+    log: Path | None
+    """File with the traceback; None if it could not be written."""
 
 
 def run_jobs(
-    pipeline: MimicMotionPipeline,
     jobs: Sequence[Job],
-    config: GenerateConfig,
+    prepare: Callable[[Job], Prepared],
+    generate: Callable[[list[Prepared]], None],
+    batch_size: int,
+    log_directory: Path,
     process_id: int = 0,
     num_processes: int = 1,
-) -> list[tuple[Job, str]]:
-    """Make this process's share of the videos; jobs whose output exists are skipped.
+) -> list[Failure]:
+    """Make this process's share of the videos; skip jobs whose output exists.
 
-    A job that fails does not stop the others. While the device makes some videos, the next ones' poses are detected.
+    The next batch is prepared in a thread while the device generates the present one. Whatever exception a job raises,
+    the others go on; a batch that fails is tried again one job at a time.
 
-    Returns:
-        the failed jobs, each with the reason.
+    Args:
+        jobs: The whole list, the same in every process.
+        prepare: Reads a job's files.
+        generate: Makes and writes the videos of a batch, whose shapes and options are equal.
+        batch_size: Largest number of jobs in a batch.
+        log_directory: Folder for the tracebacks of failed jobs; created for the first one.
+        process_id: Index of this process, which takes every `num_processes`-th job.
+        num_processes: Number of processes that share the list.
     """
-    mine = jobs[process_id::num_processes]
-    todo = [job for job in mine if not is_written(job.output)]
+    mine = list(enumerate(jobs, start=1))[process_id::num_processes]
+    todo = [(number, job) for number, job in mine if not is_written(job.output)]
     logger.info("%d jobs, %d of them done already", len(mine), len(mine) - len(todo))
-    failures: list[tuple[Job, str]] = []
-    preparer = Preparer(config, pipeline.config.size_multiple)
-    for batch in prefetch(_batches(todo, preparer, failures)):
+    failures = _Failures(log_directory)
+    for batch in prefetch(_batches(todo, prepare, batch_size, failures)):
+        _generate(batch, generate, failures)
+    if failures.found:
+        logger.error("%d of %d jobs failed; their tracebacks are in %s", len(failures.found), len(mine), log_directory)
+    return failures.found
+
+
+@dataclass(frozen=True)
+class _Ready:
+    number: int
+    job: Job
+    prepared: Prepared
+
+
+class _Failures:
+    """Failures so far, each reported at once."""
+
+    def __init__(self, directory: Path):
+        self.found: list[Failure] = []
+        self._directory = directory
+
+    def add(self, number: int, job: Job, error: Exception) -> None:
+        name = output_target(job.output).name
+        reason = _reason(error)
+        logger.error("failed: %s: %s", name, reason)
+        log = self._directory / f"{number:04d}-{name[:100]}.log"
+        text = "".join(traceback.format_exception(error))
         try:
-            generate(pipeline, [prepared for _, prepared in batch], config)
-        except (InputError, OSError) as error:
-            logger.error("%s", _reason(error))
-            failures += [(job, _reason(error)) for job, _ in batch]
-    return failures
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_bytes(text.encode(errors="backslashreplace"))
+        except OSError as problem:
+            logger.error("%s cannot be written (%s):\n%s", log, problem.strerror or problem, text)
+            log = None
+        self.found.append(Failure(job, reason, log))
 
 
-def _reason(error: Exception) -> str:
-    if not isinstance(error, OSError):
-        return str(error)
-    return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}."
+def _generate(batch: list[_Ready], generate: Callable[[list[Prepared]], None], failures: _Failures) -> None:
+    try:
+        return generate([ready.prepared for ready in batch])
+    except Exception as error:
+        if len(batch) == 1:
+            return failures.add(batch[0].number, batch[0].job, error)
+        reason = _reason(error)
+    # Here the exception is gone, and with it what the failed call held in memory.
+    logger.warning("a batch of %d failed; its videos are made one at a time", len(batch))
+    before = len(failures.found)
+    for ready in batch:
+        if not is_written(ready.job.output):
+            _generate([ready], generate, failures)
+    if len(failures.found) == before:
+        logger.warning("together they failed because: %s", reason)
 
 
 def _batches(
-    jobs: Sequence[Job], preparer: Preparer, failures: list[tuple[Job, str]]
-) -> Iterator[list[tuple[Job, Prepared]]]:
-    """Prepare jobs one by one; yield those of equal shape together as soon as there are enough.
-
-    Few jobs wait for company: what is prepared but not yet written would be lost if the run were killed.
-    """
-    waiting: dict[tuple[int, ...], list[tuple[Job, Prepared]]] = defaultdict(list)
-    for job in jobs:
+    jobs: Sequence[tuple[int, Job]],
+    prepare: Callable[[Job], Prepared],
+    batch_size: int,
+    failures: _Failures,
+) -> Iterator[list[_Ready]]:
+    """Prepare jobs one by one; yield those of equal shape and options together as soon as there are enough."""
+    waiting: dict[tuple[object, ...], list[_Ready]] = defaultdict(list)
+    for number, job in jobs:
         try:
-            prepared = preparer(job)
-        except (InputError, OSError) as error:
-            logger.error("%s: %s", job.output, _reason(error))
-            failures.append((job, _reason(error)))
+            prepared = prepare(job)
+        except Exception as error:
+            failures.add(number, job, error)
             continue
-        group = waiting[prepared.shape]
-        group.append((job, prepared))
-        if len(group) == preparer.config.batch_size:
-            yield waiting.pop(prepared.shape)
-        elif sum(map(len, waiting.values())) > _MOST_WAITING:
+        key = (prepared.shape, json.dumps(dict(job.options), sort_keys=True, default=str))
+        waiting[key].append(_Ready(number, job, prepared))
+        if len(waiting[key]) == batch_size:
+            yield waiting.pop(key)
+        elif sum(map(len, waiting.values())) > MAX_WAITING:
             yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}."
+    first_line = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}{f': {first_line}' if first_line else ''}."

@@ -1,13 +1,13 @@
 """The options of `sample.py`: their types, ranges and defaults, and where they come from."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
 from mimicmotion_jax.checkpoint import read_sampling
-from mimicmotion_jax.config import build_config, config_dataclass, read_values
+from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.pose.keypoints import MAX_SIDE
 from mimicmotion_jax.pose.options import DetectorOptions, DrawOptions, PersonChoice
@@ -68,3 +68,13 @@ def load_options(
     dropped = {*ignored, "size"} if given.keys() & {"resolution", "aspect"} else ignored  # size would go before them
     kept = {key: value for key, value in brought.items() if key not in dropped}
     return build_config(cls, kept | given, source=str(path) if path else "the configuration")
+
+
+def with_options(config: T, options: Mapping[str, Any], source: str = "the job's options") -> T:
+    """Return `config` with some options replaced and validated; `source` names their origin in errors.
+
+    Raises:
+        InputError: an unknown option, or a value that it cannot have.
+    """
+    size = {"size": None} if options.keys() & {"resolution", "aspect"} else {}  # it would override them
+    return build_config(type(config), to_dict(config) | size | dict(options), source)

@@ -151,14 +151,15 @@ def test_jobs_are_batched_resumed_and_reported(folder, tmp_path, monkeypatch, ca
     err = capsys.readouterr().err
     failed = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert [line.split(":")[1].strip() for line in failed] == ["missing.mp4", "corrupt.mp4", "nobody.mp4"]
-    assert sorted(path.name for path in videos.iterdir()) == ["one.mp4", "two.mp4"]
+    assert sorted(path.name for path in videos.glob("*.*")) == ["one.mp4", "two.mp4"]
+    assert len(list((videos / "failures").iterdir())) == 3
     assert err.count("denoising: 100%") >= 1
     first, second = (np.stack(list(open_video(videos / name).frames())) for name in ("one.mp4", "two.mp4"))
     assert np.abs(first.astype(int) - second).mean() > 1  # their seeds differ
 
-    before = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in videos.glob("*.*")}
     assert run(monkeypatch, *arguments) == 1
-    assert {path.name: path.stat().st_mtime_ns for path in videos.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in videos.glob("*.*")} == before
     assert "denoising" not in capsys.readouterr().err
 
 

@@ -1,104 +1,178 @@
-"""The file of jobs, and what one odd job does to the others: nothing."""
+"""Running many jobs: a failure is that job's alone, whatever raised it."""
 
+import io
 import json
+import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mimicmotion_jax import InputError
-from mimicmotion_jax.inference.jobs import read_jobs, run_jobs
+from mimicmotion_jax.inference.generate import generate
+from mimicmotion_jax.inference.job import Job, Prepared
+from mimicmotion_jax.inference.job_list import read_jobs
+from mimicmotion_jax.inference.jobs import run_jobs
 from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.inference.preparing import Preparer
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
 
-
-def row(**more) -> str:
-    return json.dumps({"image": "a.png", "motion": "b.mp4"} | more)
+PICTURE, POSE = demo_reference(64, 64)
 
 
-def two_outputs(*names: str) -> str:
-    return "\n".join(row(output=name) for name in names)
+def prepare(job: Job) -> Prepared:
+    """Read nothing; the name of the motion says how many frames it has, or which exception to raise."""
+    name = job.motion.name
+    if not name.isdecimal():
+        raise {"MemoryError": MemoryError("no room for 1 TB"), "OSError": OSError(5, "Input/output error")}[name]
+    keypoints = demo_motion(int(name), 10, 64, 64)
+    return Prepared(image=PICTURE, keypoints=keypoints, output=job.output, seed=0, options=job.options)
 
 
-ROW = row()
+class Recorder:
+    """A generator of empty files that records its batches and fails for outputs called bad*."""
+
+    def __init__(self, largest: int = 100):
+        self.batches: list[list[str]] = []
+        self.largest = largest
+
+    def __call__(self, batch: list[Prepared]) -> None:
+        self.batches.append([item.output.stem for item in batch])
+        if len(batch) > self.largest:
+            raise InputError("the device has no room for this batch; lower batch_size.")
+        if any(item.output.stem.startswith("bad") for item in batch):
+            raise RuntimeError("the network gave NaN\nin a second line")
+        for item in batch:
+            item.output.write_bytes(b"")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "no jobs"),
-        ("{", "line 1 is not JSON"),
-        ('[{"image": "a.png", "motion": "b.mp4"}]', "line 1 is not a JSON object; write one object per line"),
-        ('[\n{"image": "a.png", "motion": "b.mp4"}\n]', "line 1 is not JSON .*; write one object per line"),
-        ('{"image": ' + "9" * 5000 + "}", "line 1 is not JSON"),
-        ("7", "line 1 is not a JSON object"),
-        ("[" * 100_000, "line 1 is nested too deeply"),
-        ('{"image": 7, "motion": "b.mp4"}', "image: input should be a valid string"),
-        ('{"image": "a.png", "motion": "\\ud800"}', "motion: no file can be called"),
-        ('{"image": "a.png", "motion": "b\\u0000.mp4"}', "motion: no file can be called"),
-        ('{"image": "a.png"}', "motion"),
-        ('{"image": "a.png", "motion": "b.mp4", "sead": 1}', "sead"),
-        (f"{ROW}\n\n{ROW}", "line 3: the job of line 1 writes .*a_b.mp4"),
-        (two_outputs("x", "x/%05d.png"), "line 2: the job of line 1 writes .*x too"),
-        (two_outputs("x.mp4", "y/../x.mp4"), "line 2: the job of line 1 writes .*x.mp4 too"),
-        (two_outputs("x.mp4", "x.avi"), "line 2: cannot write .*x.avi"),
-        (two_outputs("b.mp4"), "line 1: this job would destroy .*b.mp4, which line 1 reads"),
-        (two_outputs("x.mp4", "y/../b.mp4"), "line 2: this job would destroy .*b.mp4, which line 1 reads"),
-        (
-            row(image="p/0.png", output="q.mp4") + "\n" + row(output="p/%05d.png"),
-            "line 2: this job would destroy .*0.png",
-        ),
-        (row(motion_size=[0, 5]), "motion_size"),
-    ],
-)
-def test_a_bad_job_file_is_explained(text, message, tmp_path):
-    (tmp_path / "jobs.jsonl").write_text(text)
-    with pytest.raises(InputError, match=rf"jobs\.jsonl.*{message}") as caught:
-        read_jobs(tmp_path / "jobs.jsonl", tmp_path)
-    assert "\n" not in str(caught.value)
+def job_list(folder: Path, *rows: tuple[str, str] | tuple[str, str, dict]) -> list[Job]:
+    """Jobs of (name of the output, number of frames or exception, options)."""
+    return [Job(folder, Path(motion), folder / f"{name}.mp4", options=dict(*more)) for name, motion, *more in rows]
 
 
-def test_a_folder_is_no_job_file(tmp_path):
-    with pytest.raises(InputError, match=rf"the job file {tmp_path} is a folder; give a file"):
-        read_jobs(tmp_path, tmp_path / "videos")
+def test_every_exception_is_that_jobs_alone(tmp_path, caplog):
+    jobs = job_list(tmp_path, ("a", "2"), ("x", "MemoryError"), ("b", "3"), ("y", "OSError"), ("bad", "2"), ("c", "3"))
+    made = Recorder()
+    failures = run_jobs(jobs, prepare, made, 2, tmp_path / "failures")
+    assert made.batches == [["a", "bad"], ["a"], ["bad"], ["b", "c"]]
+    assert {failure.job.output.stem: failure.reason for failure in failures} == {
+        "x": "MemoryError: no room for 1 TB.",
+        "y": "Input/output error.",
+        "bad": "RuntimeError: the network gave NaN.",
+    }
+    for failure in failures:
+        assert caplog.text.count(failure.reason) == 1
+        log = failure.log.read_text()
+        assert log.startswith("Traceback")
+        assert log.count("in prepare" if failure.job.output.stem != "bad" else "in __call__") == 1
+    assert [path.name for path in sorted((tmp_path / "failures").iterdir())] == [
+        "0002-x.mp4.log",
+        "0004-y.mp4.log",
+        "0005-bad.mp4.log",
+    ]
+    assert "3 of 6 jobs failed" in caplog.text
+    assert sorted(path.stem for path in tmp_path.glob("*.mp4")) == ["a", "b", "c"]
 
 
-def test_poses_count_as_outputs_where_they_are_written(tmp_path):
-    """Two videos would share one skeleton; a motion would be replaced by itself, moved."""
-    (tmp_path / "twice.jsonl").write_text(two_outputs("x.mp4", "x.gif"))
-    (tmp_path / "motion.jsonl").write_text(row(motion="k_pose.npz", output="k.mp4"))
-    for name, message in (("twice", "line 1 writes .*x_pose.npz too"), ("motion", "destroy .*k_pose.npz")):
-        file = tmp_path / f"{name}.jsonl"
-        read_jobs(file, tmp_path)
-        with pytest.raises(InputError, match=message):
-            read_jobs(file, tmp_path, save_pose=True)
+def test_a_batch_without_room_is_made_one_by_one(tmp_path, caplog):
+    jobs = job_list(tmp_path, ("a", "2"), ("b", "2"), ("c", "2"))
+    made = Recorder(largest=1)
+    assert run_jobs(jobs, prepare, made, 3, tmp_path / "failures") == []
+    assert made.batches == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+    assert caplog.text.count("no room for this batch") == 1
+    assert not (tmp_path / "failures").exists()
 
 
-def test_links_are_followed(tmp_path):
-    (tmp_path / "b.mp4").write_bytes(b"a video")
-    (tmp_path / "link").symlink_to(tmp_path)
-    (tmp_path / "jobs.jsonl").write_text(row(output="link/b.mp4"))
-    with pytest.raises(InputError, match="this job would destroy"):
-        read_jobs(tmp_path / "jobs.jsonl", tmp_path)
+def test_batches_have_one_shape_and_equal_options(tmp_path):
+    rows = [
+        ("a", "2", {"seed": 1}),
+        ("b", "2"),
+        ("c", "2", {"seed": 1}),
+        ("d", "3"),
+        ("e", "2", {"seed": 2}),
+        ("f", "2"),
+    ]
+    made = Recorder()
+    assert run_jobs(job_list(tmp_path, *rows), prepare, made, 2, tmp_path) == []
+    assert made.batches == [["a", "c"], ["b", "f"], ["d"], ["e"]]
 
 
-def test_names_that_are_too_long_fail_alone(tiny_pipeline, tmp_path):
-    """Also those that only the temporary file, whose name is longer, would be too long with."""
-    picture, pose = demo_reference(64, 64)
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    save_keypoints(pose, tmp_path / "a.npz")
-    save_keypoints(demo_motion(2, 10, 64, 64), tmp_path / "b.npz")
-    good = {"image": "a.png", "image_pose": "a.npz", "motion": "b.npz"}
+def test_what_is_done_is_skipped_and_processes_share_the_rest(tmp_path):
+    jobs = job_list(tmp_path, *((f"{number}", "2") for number in range(5)))
+    jobs[2].output.write_bytes(b"made before")
+    made = [Recorder(), Recorder()]
+    for process_id in range(2):
+        run_jobs(jobs, prepare, made[process_id], 8, tmp_path, process_id, 2)
+    assert [recorder.batches for recorder in made] == [[["0", "4"]], [["1", "3"]]]
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["prepare", "generate"])
+def test_an_interruption_ends_the_list(tmp_path, interrupt, where):
+    def stop(_):
+        raise interrupt
+
+    jobs = job_list(tmp_path, ("a", "2"), ("b", "2"))
+    made = Recorder()
+    with pytest.raises(interrupt):
+        run_jobs(
+            jobs,
+            stop if where == "prepare" else prepare,
+            stop if where == "generate" else made,
+            1,
+            tmp_path / "failures",
+        )
+    assert made.batches == []
+    assert not (tmp_path / "failures").exists()
+
+
+def test_a_log_that_cannot_be_written_is_printed(tmp_path, caplog):
+    (tmp_path / "failures").write_text("the user's own file")
+    (failure,) = run_jobs(job_list(tmp_path, ("x", "MemoryError")), prepare, Recorder(), 1, tmp_path / "failures")
+    assert failure.log is None
+    assert "Traceback" in caplog.text
+    assert (tmp_path / "failures").read_text() == "the user's own file"
+
+
+def write_inputs(folder: Path) -> dict[str, str]:
+    """A reference picture, its pose and a motion; returns them as a line of a job list."""
+    Image.fromarray(PICTURE).save(folder / "a.png")
+    save_keypoints(POSE, folder / "a.npz")
+    save_keypoints(demo_motion(2, 10, 64, 64), folder / "b.npz")
+    return {"image": "a.png", "image_pose": "a.npz", "motion": "b.npz"}
+
+
+def forge_keypoints(path: Path) -> None:
+    """Write keypoints whose header announces 144 terabytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 1, 18, 2)})
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("body.npy", header.getvalue())
+
+
+def test_odd_files_fail_alone(tiny_pipeline, tmp_path):
+    """Names that are too long, also for the temporary file alone; a header that no memory suffices for."""
+    good = write_inputs(tmp_path)
+    forge_keypoints(tmp_path / "forged.npz")
     names = ["n" * 300 + ".mp4", "n" * 245 + ".gif", "n" * 300 + "/a.mp4", "x/" + "n" * 300, "deep/" * 1000 + "a.mp4"]
-    rows = [row(**good, output=name) for name in names]
-    rows += [row(**good | {"motion": "m" * 300 + ".npz"}, output="long.mp4"), row(**good, output="good.mp4")]
-    (tmp_path / "jobs.jsonl").write_text("\n".join(rows))
+    rows = [good | {"output": name} for name in names]
+    rows += [good | {"motion": "forged.npz"}, good | {"motion": "m" * 300 + ".npz", "output": "long.mp4"}]
+    rows += [good | {"output": "good.mp4"}]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     jobs = read_jobs(tmp_path / "jobs.jsonl", tmp_path / "videos")
-    failures = run_jobs(tiny_pipeline, jobs, GenerateConfig(size=(64, 64), num_inference_steps=1))
-    assert [job for job, _ in failures] == jobs[:-1]
-    *outputs, missing = [reason for _, reason in failures]
-    assert [reason.partition("; ")[0][-21:] for reason in outputs] == ["this name is too long"] * len(names)
+    config = GenerateConfig(size=(64, 64), num_inference_steps=1)
+    failures = run_jobs(
+        jobs, Preparer(config, 16), lambda batch: generate(tiny_pipeline, batch, config), 2, tmp_path / "failures"
+    )
+    assert [failure.job for failure in failures] == jobs[:-1]
+    *outputs, forged, missing = [failure.reason for failure in failures]
+    assert all("name is too long" in reason for reason in outputs)
+    assert forged
     assert missing.startswith("there is no keypoint file")
+    assert all(failure.log.is_file() for failure in failures)
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["good.mp4"]
     assert open_video(tmp_path / "videos" / "good.mp4").num_frames == 2
