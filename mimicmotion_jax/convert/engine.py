@@ -76,11 +76,7 @@ class Expected:
     name: str
     prefix: str
     leaves: Sequence[Leaf]
-
-    @property
-    def table(self) -> Table:
-        """The network's table of names."""
-        return TABLES[self.name]
+    table: Table | None = None  # of names; None takes the one of `TABLES`
 
 
 # The tensor that fills each leaf, by network and by our path.
@@ -130,7 +126,8 @@ def match(source: str, entries: Iterable[Entry], networks: Sequence[Expected]) -
 def _canonical(key: str, networks: Sequence[Expected]) -> str | None:
     for network in networks:
         if key.startswith(network.prefix):
-            canonical = network.table.canonical(key.removeprefix(network.prefix))
+            table = network.table or TABLES[network.name]
+            canonical = table.canonical(key.removeprefix(network.prefix))
             return None if canonical is None else network.prefix + canonical
     return key
 

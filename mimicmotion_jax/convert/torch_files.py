@@ -79,8 +79,13 @@ class TensorFile(abc.ABC):
         """
 
 
-def open_tensor_file(name: str, path: Path) -> TensorFile:
+def open_tensor_file(name: str, path: Path, nested: str | None = None) -> TensorFile:
     """Open a file by its suffix.
+
+    Args:
+        name: the file's name in messages.
+        path: where it is.
+        nested: key under which a pickle may hold the state dict (training checkpoints: "state_dict").
 
     Raises:
         InputError: unknown suffix, truncated or malformed file, a pickle that holds more than tensors.
@@ -92,7 +97,7 @@ def open_tensor_file(name: str, path: Path) -> TensorFile:
     if path.suffix == ".safetensors":
         return SafetensorsFile(name, path)
     if path.suffix in PICKLES:
-        return PickleFile(name, path)
+        return PickleFile(name, path, nested)
     raise InputError(f"{name} is no checkpoint file; its name must end in .safetensors, {', '.join(PICKLES)}.")
 
 
@@ -125,9 +130,10 @@ class SafetensorsFile(TensorFile):
 class PickleFile(TensorFile):
     """A state dict written by `torch.save`, unpickled by torch's loader that knows tensors and nothing else."""
 
-    def __init__(self, name: str, path: Path):
+    def __init__(self, name: str, path: Path, nested: str | None = None):
         with path.open("rb") as file:
             self._mappable = file.read(4) == _ZIP_MAGIC
+        self._nested = nested
         self._loaded: Mapping[str, torch.Tensor] | None = None
         super().__init__(name, path)
 
@@ -174,7 +180,7 @@ class PickleFile(TensorFile):
         import torch
 
         try:
-            return torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mappable)
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mappable)
         except _MALFORMED as error:
             # torch names what the pickle asked for, and has not run it.
             if refused := re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", str(error)):
@@ -186,3 +192,6 @@ class PickleFile(TensorFile):
                 f"{self.name} was refused and nothing in it was run: it is truncated or no PyTorch checkpoint of plain "
                 "tensors; fetch it again."
             ) from error
+        if self._nested is not None and isinstance(content, dict):
+            return content.get(self._nested, content)
+        return content

@@ -18,9 +18,7 @@ from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.atomic_files import absolute_path, sha256_file
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.decode import open_video
-
-SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif"})
+from mimicmotion_jax.video.decode import VIDEO_SUFFIXES, open_video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +77,9 @@ class VideoFolder:
 
     def items(self, progress: bool = True) -> list[Item]:
         """See `Source`; reads every file, to know it again by its content."""
-        paths = sorted(path for path in _walk(self._videos) if path.suffix.lower() in SUFFIXES)
+        paths = sorted(path for path in _walk(self._videos) if path.suffix.lower() in VIDEO_SUFFIXES)
         if not paths:
-            raise InputError(f"the folder {self._videos} holds no videos ({', '.join(sorted(SUFFIXES))}).")
+            raise InputError(f"the folder {self._videos} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}).")
         items = []
         for path in tqdm(paths, "looking", unit="video", disable=not progress):
             video, keypoints = sha256_file(path), self._find_keypoints(path)

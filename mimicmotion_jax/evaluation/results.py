@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mimicmotion_jax.convert.metric_networks import required_files
 from mimicmotion_jax.evaluation.comparison import GENERATED, REPEAT, TRUE, Comparison
 from mimicmotion_jax.evaluation.protocols import RULES, Protocol
 from mimicmotion_jax.evaluation.scores import Networks, Scorer
-from mimicmotion_jax.metrics import frechet_distance, load_metric_network
+from mimicmotion_jax.metrics import frechet_distance
 from mimicmotion_jax.metrics.features import WINDOW
-from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.metrics.network import NetworkName
 
 
 class Metric(NamedTuple):
@@ -20,7 +21,7 @@ class Metric(NamedTuple):
     label: str
     better: str
     digits: int
-    network: str | None = None
+    network: NetworkName | None = None
 
 
 METRICS = {
@@ -37,14 +38,11 @@ METRICS = {
 
 def missing_networks(networks: Networks) -> list[str]:
     """One sentence for every metric that cannot be computed: which file is missing, and where it comes from."""
-    sentences = []
-    for metric in METRICS.values():
-        if metric.network is not None and metric.network not in networks:
-            try:
-                load_metric_network(metric.network)
-            except InputError as error:
-                sentences.append(f"{metric.label} is not computed without --{metric.network}: {error}")
-    return sentences
+    return [
+        f"{metric.label} is not computed without --{metric.network}: {required_files(metric.network)}"
+        for metric in METRICS.values()
+        if metric.network is not None and metric.network not in networks
+    ]
 
 
 def cut_short(comparisons: Sequence[Comparison], max_frames: int | None) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mimicmotion_jax.config import to_dict
+from mimicmotion_jax.convert.metric_networks import load_metric_network
 from mimicmotion_jax.evaluation.comparison import GENERATED, RECONSTRUCTION, WITHHELD, Comparison, compare
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.model import open_model
@@ -22,7 +23,6 @@ from mimicmotion_jax.evaluation.scores import Networks, Scorer
 from mimicmotion_jax.evaluation.sequences import TestSequence, find_counterparts, find_sequences, sha256_video
 from mimicmotion_jax.evaluation.tasks import TaskMaker
 from mimicmotion_jax.evaluation.videos import VideoMaker
-from mimicmotion_jax.metrics import load_metric_network
 from mimicmotion_jax.pipeline import DTypeName
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import open_video

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mimicmotion_jax.data.sources import SUFFIXES
 from mimicmotion_jax.evaluation.protocols import Protocol
 from mimicmotion_jax.evaluation.records import sha256_files
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.decode import VideoReader, open_video
+from mimicmotion_jax.video.decode import VIDEO_SUFFIXES, VideoReader, open_video
 
 _IMAGES = "images"  # the subfolder in which the TikTok dataset keeps a sequence's frames, beside its masks
 
@@ -141,7 +140,7 @@ def find_videos(folder: Path) -> dict[str, Path]:
         raise InputError(f"there is no folder {folder}; check the path.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in SUFFIXES):
+        if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
             continue
         name = path.name if path.is_dir() else path.stem
         if name in found:

@@ -1,9 +1,8 @@
-"""Running the metric networks over videos: features of every 16-frame window, and LPIPS of every frame.
+"""Metric networks applied to videos: features of every 16-frame window, and LPIPS of every frame.
 
-Preprocessing is that of DisCo's evaluation code: each channel of each frame is squashed to the network's square by
-Pillow's bicubic filter on float values, which widens with the reduction (antialiasing), and is neither rounded nor
-clipped afterwards. Two things of that code are not reproduced: it stores every window as a GIF of 256 colours before it
-looks at it, and it leaves out the last window of a video.
+Preprocessing follows DisCo's evaluation code: each channel of each frame is resized to the network's square by Pillow's
+bicubic filter on float values, with antialiasing, and is neither rounded nor clipped afterwards. Two details of that
+code are not reproduced: it first stores every window as a GIF of 256 colours, and it skips the last window of a video.
 """
 
 import functools
@@ -20,23 +19,23 @@ from PIL import Image
 from tqdm import tqdm
 
 from mimicmotion_jax.metrics.frames import check_same_shape
-from mimicmotion_jax.metrics.perceptual import MIN_SIDE
-from mimicmotion_jax.metrics.weights import MetricNetwork
+from mimicmotion_jax.metrics.network import MetricNetwork
+from mimicmotion_jax.metrics.perceptual import LPIPS, MIN_SIDE
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.out_of_memory import fetch
 
 WINDOW = 16
-"""Frames of a clip."""
+"""Frames per clip."""
 
 
 @jaxtyped(typechecker=beartype)
 def squash(frames: UInt8[np.ndarray, "f h w 3"], size: int) -> Float32[np.ndarray, "f {size} {size} 3"]:
-    """Resize frames to `size` x `size` pixels whatever their shape: bicubic, antialiased, values may leave 0 to 255."""
+    """Resize frames to `size` x `size` pixels, ignoring aspect ratios: bicubic, antialiased, not clipped."""
     squashed = np.empty((len(frames), size, size, 3), np.float32)
     for frame, into in zip(frames, squashed, strict=True):
         for channel in range(3):
             plane = Image.fromarray(frame[..., channel].astype(np.float32))
-            into[..., channel] = plane.resize((size, size), Image.Resampling.BICUBIC)
+            into[..., channel] = np.asarray(plane.resize((size, size), Image.Resampling.BICUBIC))
     return squashed
 
 
@@ -44,26 +43,29 @@ def squash(frames: UInt8[np.ndarray, "f h w 3"], size: int) -> Float32[np.ndarra
 def clip_features(
     network: MetricNetwork, frames: UInt8[np.ndarray, "f h w 3"], *, batch_size: int = 4, progress: bool = True
 ) -> Float32[np.ndarray, "windows d"]:
-    """Features of all windows of 16 consecutive frames of one video: f - 15 of them, in order.
+    """Compute the features of all f - 15 windows of 16 consecutive frames of one video, in order.
 
-    Pool the windows of all videos (`np.concatenate`) before they go into `frechet_distance`.
+    Pool the windows of all videos (`np.concatenate`) before passing them to `frechet_distance`.
 
     Args:
         network: "i3d" (400 logits, for FVD) or "resnet3d" (2,048 features, for FID-VID).
         frames: RGB, 0 to 255, of any size.
-        batch_size: windows at a time; the features do not depend on it.
-        progress: show a bar.
+        batch_size: windows computed at a time; the features do not depend on it.
+        progress: show a progress bar.
 
     Raises:
-        InputError: fewer than 16 frames.
+        InputError: the video has fewer than 16 frames, or the network is LPIPS.
     """
     if len(frames) < WINDOW:
         raise InputError(f"a video of {len(frames)} frames has no window of {WINDOW}; leave it out of FVD and FID-VID.")
-    graph, state = nnx.split(network.module)
-    squashed = squash(frames, network.module.input_size)
+    module = network.module
+    if isinstance(module, LPIPS):
+        raise InputError("LPIPS compares frames and has no features of clips; use i3d or resnet3d.")
+    graph, state = nnx.split(module)
+    squashed = squash(frames, module.input_size)
 
     def run(start: int) -> Array:
-        # Each frame is sent once; the windows of a batch are cut out of it on the device.
+        # Each frame is transferred once; the windows of a batch are gathered on the device.
         needed = np.arange(start, start + batch_size + WINDOW - 1)
         return _window_features(graph, state, squashed.take(needed, axis=0, mode="clip"))
 
@@ -81,14 +83,14 @@ def lpips(
     batch_size: int = 4,
     progress: bool = True,
 ) -> Float32[np.ndarray, " f"]:
-    """LPIPS of each frame against the frame of the same number in `reference`, at the size they have.
+    """Compute LPIPS of each frame against the frame of the same number in `reference`, without resizing.
 
     Args:
         network: "lpips".
         frames: RGB, 0 to 255.
         reference: as many frames of the same size.
-        batch_size: pairs at a time.
-        progress: show a bar.
+        batch_size: pairs computed at a time.
+        progress: show a progress bar.
 
     Raises:
         InputError: videos of different shapes, or sides shorter than `perceptual.MIN_SIDE`.
@@ -108,7 +110,7 @@ def lpips(
 
 
 def _in_batches(run: Callable[[int], Array], count: int, batch_size: int, bar: tqdm) -> np.ndarray:
-    """Results of `run(start)`, batch after batch; the last one is as large as the others, because shapes compile."""
+    """Concatenate `run(start)` over batches; the last one is padded to full size so that nothing compiles again."""
     results = []
     for start in range(0, count, batch_size):
         fresh = min(batch_size, count - start)

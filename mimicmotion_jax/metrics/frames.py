@@ -1,4 +1,4 @@
-"""Frame by frame against the truth: PSNR and SSIM, as DisCo's evaluation computes them."""
+"""PSNR and SSIM of each frame against the true frame, as DisCo's evaluation computes them."""
 
 import cv2
 import numpy as np
@@ -8,10 +8,10 @@ from jaxtyping import Bool, Float64, UInt8, jaxtyped
 from mimicmotion_jax.runtime.errors import InputError
 
 PSNR_LIMIT = 100.0
-"""dB; what a frame without any error counts in an average."""
+"""Largest PSNR of a frame in an average, dB; frames without any error count as this."""
 
 SSIM_WINDOW = 7
-"""Side of the windows of SSIM, pixels."""
+"""Side of SSIM's windows, in pixels."""
 
 
 @jaxtyped(typechecker=beartype)
@@ -20,17 +20,17 @@ def psnr(
     reference: UInt8[np.ndarray, "f2 h2 w2 3"],
     mask: Bool[np.ndarray, "f3 h3 w3"] | None = None,
 ) -> Float64[np.ndarray, " f"]:
-    """Peak signal-to-noise ratio of each frame, 20 log10(255 / root mean square error) dB, in float64.
+    """Compute the peak signal-to-noise ratio of each frame, 20 log10(255 / root mean square error) dB, in float64.
 
-    Equal frames have infinity; `average_psnr` says what becomes of them.
+    Equal frames give infinity, which `average_psnr` limits.
 
     Args:
         frames: RGB, 0 to 255.
         reference: as many frames of the same size.
-        mask: pixels that count (hands, say); a frame in which none does gets NaN. None is all pixels.
+        mask: pixels to compare (for example hands); a frame without any gives NaN. None compares all pixels.
 
     Raises:
-        InputError: videos, or video and mask, of different shapes.
+        InputError: the videos, or video and mask, have different shapes.
     """
     check_same_shape(frames, reference, mask)
     values = np.empty(len(frames))
@@ -44,10 +44,10 @@ def psnr(
 
 @jaxtyped(typechecker=beartype)
 def average_psnr(values: Float64[np.ndarray, " n"]) -> float:
-    """Mean of PSNR values (dB) of any number of frames.
+    """Average the PSNR values (dB) of any number of frames.
 
-    A frame counts for at most 100 dB, and so do equal frames, as in DisCo's code (one level's error in one sample of a
-    256 x 256 frame is 101 dB). Frames without a value (NaN) do not count; without any frame that does, the mean is NaN.
+    A frame counts at most 100 dB, as in DisCo's code (an error of one level in one sample of a 256 x 256 frame is
+    101 dB). NaN values are ignored; if all are NaN, so is the mean.
     """
     counted = values[~np.isnan(values)]
     return float(np.minimum(counted, PSNR_LIMIT).mean()) if len(counted) else float("nan")
@@ -55,12 +55,13 @@ def average_psnr(values: Float64[np.ndarray, " n"]) -> float:
 
 @jaxtyped(typechecker=beartype)
 def ssim(frames: UInt8[np.ndarray, "f h w 3"], reference: UInt8[np.ndarray, "f2 h2 w2 3"]) -> Float64[np.ndarray, " f"]:
-    """Structural similarity of each frame, -1 to 1, of 8-bit greyscale (OpenCV's weights), by scikit-image's defaults.
+    """Compute the structural similarity of each frame, -1 to 1, in 8-bit greyscale (OpenCV's weights).
 
-    That is: float64, uniform windows of 7 x 7, sample covariance, K1 = 0.01, K2 = 0.03, and a mean without the border.
+    Scikit-image's defaults: float64, uniform windows of 7 x 7, sample covariance, K1 = 0.01, K2 = 0.03, and a mean that
+    leaves out the border.
 
     Raises:
-        InputError: videos of different shapes, frames smaller than a window, or no scikit-image.
+        InputError: the videos have different shapes, frames are smaller than a window, or scikit-image is missing.
     """
     try:
         from skimage.metrics import structural_similarity
@@ -78,16 +79,16 @@ def ssim(frames: UInt8[np.ndarray, "f h w 3"], reference: UInt8[np.ndarray, "f2 
 
 
 def check_same_shape(frames: np.ndarray, reference: np.ndarray, mask: np.ndarray | None = None) -> None:
-    """Compare videos `[f, h, w, 3]`, and a mask `[f, h, w]` if there is one.
+    """Check that two videos `[f, h, w, 3]`, and a mask `[f, h, w]` if given, have the same frames and size.
 
     Raises:
-        InputError: different numbers of frames, or frames of different sizes.
+        InputError: the numbers of frames or their sizes differ.
     """
     for what, other in (("the reference", reference), ("the mask", mask)):
         if other is not None and other.shape[:3] != frames.shape[:3]:
             raise InputError(
                 f"the video is {_describe(frames)} but {what} is {_describe(other)}; "
-                "crop, resize and cut them to the same before they are compared."
+                "crop, resize and cut them alike before comparing them."
             )
 
 

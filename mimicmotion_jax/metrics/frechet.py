@@ -2,9 +2,9 @@
 
     d^2 = |mu_a - mu_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^(1/2)
 
-A covariance is S = X^T X with X the centred features over sqrt(n - 1). The eigenvalues of S_a S_b other than zero are
-those of (X_a X_b^T)(X_a X_b^T)^T, so the last trace is the sum of the singular values of X_a X_b^T. This takes no root
-of a matrix, and is as exact with fewer samples than dimensions, where S_a S_b is singular.
+A covariance is S = X^T X with X the centred features over sqrt(n - 1). The non-zero eigenvalues of S_a S_b are those of
+(X_a X_b^T)(X_a X_b^T)^T, so the last trace is the sum of the singular values of X_a X_b^T. This needs no matrix square
+root, and is as exact with fewer samples than dimensions, where S_a S_b is singular.
 """
 
 import numpy as np
@@ -16,27 +16,27 @@ from mimicmotion_jax.runtime.errors import InputError
 
 @jaxtyped(typechecker=beartype)
 def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d2"]) -> float:
-    """d^2 above, in float64, with covariances over n - 1 (`np.cov`); symmetric, zero for equal sets.
+    """Compute d^2 above in float64, with covariances over n - 1 (`np.cov`); symmetric, zero for equal sets.
 
     With few samples it is biased upwards: compare only numbers from sets of the same size.
 
     Args:
-        a: features of one set, a row per clip.
-        b: of the other.
+        a: features of one set, one row per clip.
+        b: features of the other set.
 
     Raises:
-        InputError: fewer than two clips in a set, different dimensions, or features that are not finite.
+        InputError: a set has fewer than two clips, the dimensions differ, or features are not finite.
     """
     if a.shape[1] != b.shape[1]:
         raise InputError(f"features of {a.shape[1]} and {b.shape[1]} dimensions come from different networks.")
     (mean_a, factor_a), (mean_b, factor_b) = _fit(a), _fit(b)
     shared = np.linalg.svd(factor_a @ factor_b.T, compute_uv=False).sum()
     squared = ((mean_a - mean_b) ** 2).sum() + (factor_a**2).sum() + (factor_b**2).sum() - 2 * shared
-    return max(float(squared), 0.0)  # equal sets end within rounding of zero, on either side
+    return max(float(squared), 0.0)  # for equal sets, rounding may end just below zero
 
 
 def _fit(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [d], and a factor [min(n, d), d] whose X^T X is the covariance."""
+    """Return the mean [d] and a factor X [min(n, d), d] with X^T X the covariance."""
     if len(features) < 2:
         raise InputError(f"a Frechet distance needs at least two clips in each set, not {len(features)}.")
     if not np.isfinite(features).all():
@@ -45,4 +45,6 @@ def _fit(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = features.mean(axis=0)
     centred = (features - mean) / np.sqrt(len(features) - 1)
     # A rotation of the rows changes neither X^T X nor the singular values.
-    return mean, np.linalg.qr(centred, mode="r") if len(features) > features.shape[1] else centred
+    if len(features) > features.shape[1]:
+        return mean, np.asarray(np.linalg.qr(centred, mode="r"))
+    return mean, centred

@@ -1,26 +1,25 @@
-"""Layers that the metric networks share: convolution and batch norm with stored statistics, channels last.
+"""Layers of the metric networks: convolution, and batch norm with stored statistics, channels last.
 
-These networks are never trained here: their parameters come from files, and a number must not depend on the device that
-computed it. So everything is float32, and products are asked for in full precision (TPUs and recent GPUs round the
-factors otherwise).
+These networks are never trained here: their parameters come from files, and a score must not depend on the device that
+computed it. So everything is float32, and products use full precision (by default TPUs and recent GPUs round the
+factors).
 """
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
 
 
 class Conv(nnx.Conv):
     """Convolution in 2 or 3 dimensions, in full float32 precision.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel: window, along every axis.
-        stride: along every axis.
-        padding: zeros at both ends of every axis, or "SAME" for TensorFlow's padding (the odd one at the end).
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: kernel size along every axis.
+        stride: stride along every axis.
+        padding: zeros at both ends of every axis, or "SAME" for TensorFlow's padding (the odd zero at the end).
         use_bias: add a bias.
-        rngs: of the initial values, which a file replaces.
+        rngs: random initial values, which a file replaces.
     """
 
     def __init__(
@@ -47,14 +46,7 @@ class Conv(nnx.Conv):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch norm by the stored mean and variance (PyTorch `BatchNorm3d` in evaluation)."""
+    """Batch norm with the stored mean and variance (PyTorch `BatchNorm3d` in evaluation)."""
 
     def __init__(self, channels: int, epsilon: float, *, rngs: nnx.Rngs):
         super().__init__(channels, use_running_average=True, epsilon=epsilon, rngs=rngs)
-
-
-def max_pool(
-    x: Float[Array, "n t h w c"], window: tuple[int, int, int], stride: tuple[int, int, int], padding: int | str
-) -> Float[Array, "n t2 h2 w2 c"]:
-    """Maximum over windows; what is padded (`padding` as in `Conv`) never wins."""
-    return nnx.max_pool(x, window, stride, padding if isinstance(padding, str) else ((padding, padding),) * 3)

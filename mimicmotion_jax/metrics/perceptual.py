@@ -1,7 +1,7 @@
-"""LPIPS (Zhang et al., CVPR 2018), version 0.1 on AlexNet: how different two frames look, 0 for equal ones.
+"""LPIPS (Zhang et al., CVPR 2018), version 0.1 on AlexNet: perceptual distance of two frames, 0 for equal ones.
 
-The authors recommend AlexNet for measuring. DisCo's evaluation uses VGG, and feeds it frames in [0, 1] where LPIPS
-expects [-1, 1]; its LPIPS numbers and these must not share a table.
+The authors recommend AlexNet for measuring. DisCo's evaluation uses VGG on frames in [0, 1], where LPIPS expects
+[-1, 1]; its LPIPS numbers do not compare with these.
 """
 
 import itertools
@@ -14,16 +14,16 @@ from jaxtyping import Array, Float
 from mimicmotion_jax.metrics.layers import Conv
 
 MIN_SIDE = 31
-"""Pixels; of a smaller frame nothing is left after AlexNet's second pooling."""
+"""Smallest side of a frame, in pixels; after AlexNet's second pooling nothing would be left of a smaller one."""
 
-# ImageNet's mean and deviation per channel, as LPIPS has them for frames in [-1, 1].
+# ImageNet's mean and deviation per channel, rescaled by LPIPS to frames in [-1, 1].
 _SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 _EPSILON = 1e-10
 
 _CHANNELS = (3, 64, 192, 384, 256, 256)
 _CONVS = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))  # kernel, stride, padding
-_POOLED = (1, 2)  # convolutions after a max pooling
+_POOLED = (1, 2)  # indices of convolutions that follow a max pooling
 
 
 class LPIPS(nnx.Module):
@@ -43,7 +43,7 @@ class LPIPS(nnx.Module):
         self.lins = nnx.List([Conv(channels, 1, (1, 1), rngs=rngs) for channels in _CHANNELS[1:]])
 
     def __call__(self, a: Float[Array, "n h w 3"], b: Float[Array, "n h w 3"]) -> Float[Array, " n"]:
-        """Distances of pairs of frames, 0 for equal ones."""
+        """Return the distance of each pair of frames, 0 for equal ones."""
         x = (jnp.concatenate([a, b]) / 127.5 - 1 - _SHIFT) / _SCALE
         distance = jnp.zeros(len(a), x.dtype)
         for index, (conv, lin) in enumerate(zip(self.convs, self.lins, strict=True)):

@@ -1,27 +1,25 @@
-"""3D ResNet-50 (Hara, Kataoka and Satoh, CVPR 2018) trained on Kinetics, whose pooled features FID-VID compares.
+"""3D ResNet-50 (Hara, Kataoka and Satoh, CVPR 2018) trained on Kinetics; its pooled features are those of FID-VID.
 
 Attribute names are those of `resnet-50-kinetics.pth`.
 """
 
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mimicmotion_jax.metrics.layers import BatchNorm, Conv, max_pool
+from mimicmotion_jax.metrics.layers import BatchNorm, Conv
 
 BATCH_NORM_EPSILON = 1e-5
 EXPANSION = 4
 PIXEL_MEAN = np.array([114.7748, 107.7354, 99.4750], np.float32)
-"""Of the training videos, red, green, blue; the network was trained without a division by the deviation."""
-
-# Bottlenecks and their inner channels, per stage.
-_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
+"""Mean colour of the training videos, red, green, blue; the network was trained without dividing by the deviation."""
 
 
 class Bottleneck(nnx.Module):
-    """1x1x1, 3x3x3 and 1x1x1 convolutions around a shortcut, which is projected where the shape changes (type B)."""
+    """Residual block of 1x1x1, 3x3x3 and 1x1x1 convolutions; a projection shortcut where the shape changes (type B)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, *, rngs: nnx.Rngs):
         out_channels = EXPANSION * channels
@@ -37,7 +35,7 @@ class Bottleneck(nnx.Module):
             self.downsample.append(BatchNorm(out_channels, BATCH_NORM_EPSILON, rngs=rngs))
 
     def __call__(self, x: Float[Array, "n t h w cin"]) -> Float[Array, "n t2 h2 w2 cout"]:
-        """With stride 2 half the size, rounded up."""
+        """Return non-negative features; with stride 2 at half the size, rounded up."""
         shortcut = x
         for layer in self.downsample:
             shortcut = layer(shortcut)
@@ -47,27 +45,30 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet3D(nnx.Module):
-    """Features of a clip: the mean over all positions after the last stage; the classifier is left out."""
+    """3D ResNet-50 without its classifier: the mean over all positions after the last stage."""
 
     input_size: ClassVar[int] = 112
-    """Side of the frames, pixels."""
+    """Side of the input frames, in pixels."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.conv1 = Conv(3, 64, (7, 7, 7), (1, 2, 2), 3, rngs=rngs)
         self.bn1 = BatchNorm(64, BATCH_NORM_EPSILON, rngs=rngs)
-        in_channels = 64
-        for stage, (blocks, channels) in enumerate(_STAGES, start=1):
-            layer = nnx.List([])
-            for block in range(blocks):
-                layer.append(Bottleneck(in_channels, channels, 2 if stage > 1 and block == 0 else 1, rngs=rngs))
-                in_channels = EXPANSION * channels
-            setattr(self, f"layer{stage}", layer)
+        self.layer1 = _stage(3, 64, 64, stride=1, rngs=rngs)
+        self.layer2 = _stage(4, EXPANSION * 64, 128, stride=2, rngs=rngs)
+        self.layer3 = _stage(6, EXPANSION * 128, 256, stride=2, rngs=rngs)
+        self.layer4 = _stage(3, EXPANSION * 256, 512, stride=2, rngs=rngs)
 
     def __call__(self, clips: Float[Array, "n t h w 3"]) -> Float[Array, "n 2048"]:
-        """Features of clips of RGB frames, 0 to 255."""
+        """Return the features of clips of RGB frames, 0 to 255."""
         x = nnx.relu(self.bn1(self.conv1(clips - PIXEL_MEAN)))
-        x = max_pool(x, (3, 3, 3), (2, 2, 2), 1)
+        # The original pads with minus infinity; after a ReLU a padded zero never beats the values inside either.
+        x = nnx.max_pool(jnp.pad(x, [(0, 0), *[(1, 1)] * 3, (0, 0)]), (3, 3, 3), (2, 2, 2))
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
                 x = block(x)
         return x.mean((1, 2, 3))
+
+
+def _stage(blocks: int, in_channels: int, channels: int, stride: int, rngs: nnx.Rngs) -> nnx.List:
+    first = Bottleneck(in_channels, channels, stride, rngs=rngs)
+    return nnx.List([first, *(Bottleneck(EXPANSION * channels, channels, 1, rngs=rngs) for _ in range(blocks - 1))])

@@ -1,4 +1,4 @@
-"""The person's silhouette before a known background, and how well two silhouettes agree."""
+"""A person's silhouette in front of a known background, and the overlap of two silhouettes."""
 
 import numpy as np
 from beartype import beartype
@@ -11,10 +11,10 @@ from mimicmotion_jax.runtime.errors import InputError
 def foreground(
     frames: UInt8[np.ndarray, "f h w 3"], background: UInt8[np.ndarray, "h2 w2 3"], threshold: int
 ) -> Bool[np.ndarray, "f h w"]:
-    """Pixels that differ from the background by more than `threshold` levels (0 to 255) in any channel.
+    """Find the pixels that differ from the background by more than `threshold` levels (0 to 255) in any channel.
 
     Raises:
-        InputError: a background of another size, or a threshold outside 0 to 254.
+        InputError: the background has another size, or the threshold is outside 0 to 254.
     """
     if background.shape != frames.shape[1:]:
         raise InputError(
@@ -31,10 +31,10 @@ def foreground(
 def intersection_over_union(
     mask: Bool[np.ndarray, "f h w"], reference: Bool[np.ndarray, "f2 h2 w2"]
 ) -> Float64[np.ndarray, " f"]:
-    """Shared pixels over all pixels of two masks, per frame, 0 to 1; two empty masks agree (1).
+    """Compute the intersection over union of two masks, per frame, 0 to 1; 1 if both are empty.
 
     Raises:
-        InputError: masks of different shapes.
+        InputError: the masks have different shapes.
     """
     if mask.shape != reference.shape:
         raise InputError(f"masks of shapes {mask.shape} and {reference.shape} cannot be compared; make them the same.")

@@ -1,4 +1,4 @@
-"""Smoothness over time: how much neighbouring frames differ, whether segments join without a jump, and y-t slices."""
+"""Smoothness over time: differences of consecutive frames, jumps between segments, and y-t slices."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from mimicmotion_jax.runtime.errors import InputError
 
 @jaxtyped(typechecker=beartype)
 def frame_differences(frames: UInt8[np.ndarray, "f h w 3"]) -> Float64[np.ndarray, " f-1"]:
-    """Mean absolute difference between consecutive frames, 0 to 1 (the curve of the paper's figure 5).
+    """Compute the mean absolute difference of consecutive frames, 0 to 1 (the curve of the paper's figure 5).
 
     Raises:
-        InputError: fewer than two frames.
+        InputError: the video has fewer than two frames.
     """
     if len(frames) < 2:
         raise InputError("frame differences need a video of at least two frames.")
@@ -25,17 +25,17 @@ def frame_differences(frames: UInt8[np.ndarray, "f h w 3"]) -> Float64[np.ndarra
 
 @jaxtyped(typechecker=beartype)
 def seam_discontinuity(differences: Float64[np.ndarray, " n"], seams: Sequence[int]) -> float:
-    """How many times larger the frame difference is at the seams between segments than elsewhere, on average.
+    """Compute the ratio of the mean frame difference at seams between segments to that elsewhere.
 
-    1 is a seam like any other place. A video that stands still elsewhere gives infinity, or 1 if it does so at the
-    seams too.
+    1 means that seams cannot be told from other frames. A video that stands still elsewhere gives infinity, or 1 if it
+    stands still at the seams too.
 
     Args:
-        differences: of `frame_differences`.
-        seams: number of the first frame after each seam, 1 to the number of the last frame.
+        differences: result of `frame_differences`.
+        seams: index of the first frame after each seam, from 1 to the index of the last frame.
 
     Raises:
-        InputError: no seam, a frame that does not exist or has none before it, or nothing but seams.
+        InputError: there is no seam, an index is out of range, or every frame is a seam.
     """
     if not seams or not all(1 <= seam <= len(differences) for seam in seams):
         raise InputError(f"seams must be one or more frame numbers from 1 to {len(differences)}, not {list(seams)}.")
@@ -51,10 +51,10 @@ def seam_discontinuity(differences: Float64[np.ndarray, " n"], seams: Sequence[i
 
 @jaxtyped(typechecker=beartype)
 def yt_slice(frames: UInt8[np.ndarray, "f h w 3"], column: int) -> UInt8[np.ndarray, "h f 3"]:
-    """One column of pixels over time as a picture, time to the right (the paper's figure 9).
+    """Cut out one column of pixels over time as a picture, time to the right (the paper's figure 9).
 
     Raises:
-        InputError: a column outside the frames.
+        InputError: the column is outside the frames.
     """
     width = frames.shape[2]
     if not 0 <= column < width:

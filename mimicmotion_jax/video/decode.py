@@ -31,6 +31,9 @@ from mimicmotion_jax.video.frame_rate import exact_rate, log_assumed_rate
 DEFAULT_FPS = 24.0
 """Frames per second of pictures, which do not record any."""
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif"})
+"""File name suffixes of videos, in lower case."""
+
 # Some encoders write a packet or two that show nothing (placeholders for skipped frames).
 _SILENT_PACKETS = 2
 

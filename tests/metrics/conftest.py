@@ -7,7 +7,8 @@ import pytest
 import torch
 from metric_modules import TorchI3D, TorchLPIPS, TorchResNet3D, fill
 
-from mimicmotion_jax.metrics import MetricNetwork, load_metric_network
+from mimicmotion_jax.convert.metric_networks import load_metric_network
+from mimicmotion_jax.metrics import MetricNetwork
 
 
 @dataclasses.dataclass(frozen=True)
