@@ -1,17 +1,24 @@
 """Files and folders, local or gs://: output that appears whole or not at all, and hashes."""
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
 
 from mimicmotion_jax.runtime.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: outputs are not locked there
+    fcntl = None
 
 _SPACE_MARGIN = 1.02  # indices and metadata beside the arrays
 _BLOCK = 2**22  # bytes read at once
@@ -43,6 +50,67 @@ def _check_store(store: str, directory: str) -> None:
     except ImportError as error:
         reason = 'pip install "mimicmotion_jax[gcs]"' if store == "gs" else str(error)
         raise InputError(f"{directory} needs a package that is not here: {reason}.") from None
+
+
+@contextlib.contextmanager
+def exclusive(path: epath.PathLike) -> Iterator[None]:
+    """Be the only writer of an output, a file or a folder, while the block runs.
+
+    The lock (flock) is on a hidden file `.NAME.lock` beside the output; on `.lock` in it where it is a folder and no
+    file can be created beside it. Missing folders are made for it. Nothing remains, and a killed process's lock file
+    blocks nobody. It is not re-entrant: the block must not enter `exclusive` for the same path again (`open_writer` and
+    `atomic_directory` do not, they lock their temporary folder). In a distributed run only one process may enter it.
+
+    There is no lock on remote storage (gs://), nor on file systems that have none.
+
+    Raises:
+        InputError: another process, or another block in this one, is writing `path`; or the place cannot be written to.
+    """
+    if fcntl is None or "://" in str(path):
+        yield
+        return
+    try:
+        target = Path(path).expanduser().resolve()
+        inside = target.is_mount() or (target.is_dir() and not os.access(target.parent, os.W_OK))
+        lock = target / ".lock" if inside else target.with_name(f".{target.name}.lock")
+        created = [folder for folder in lock.parents if not folder.exists()]
+        descriptor = _acquire(lock)
+    except BlockingIOError:
+        raise InputError(
+            f"{path} is being written already, by another process or job; wait until it is done or choose another "
+            "output."
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another output.") from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # before the lock is released, so that nobody holds a file without a name
+        os.close(descriptor)
+        with contextlib.suppress(OSError):  # something was written
+            for folder in created:
+                folder.rmdir()
+
+
+def _acquire(lock: Path) -> int:
+    """Create and lock a file; return its descriptor. Raises `BlockingIOError` if somebody else has locked it."""
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its folder has just been removed by another block that ended
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+                os.close(descriptor)
+                raise
+        # The one who held it may have removed the file in the meantime.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                return descriptor
+        os.close(descriptor)
 
 
 def write_file(path: epath.PathLike, content: bytes) -> None:

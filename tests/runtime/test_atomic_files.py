@@ -6,6 +6,7 @@ import itertools
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -20,6 +21,7 @@ from mimicmotion_jax.runtime.atomic_files import (
     absolute_path,
     atomic_directory,
     check_space,
+    exclusive,
     replace_directory,
     sha256_file,
     write_file,
@@ -104,6 +106,64 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"second")]
+
+
+HOLD = """
+import sys, time
+from mimicmotion_jax.runtime.atomic_files import exclusive
+with exclusive(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "run", "new/folder/a.mp4"])
+def test_one_writer_of_an_output(tmp_path, name):
+    path = tmp_path / name
+    if name == "run":
+        path.mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with exclusive(path), exclusive(path.with_name("other")):
+        for same in (path, tmp_path / "link" / ".." / tmp_path.name / name):
+            with (
+                pytest.raises(InputError, match=r"^[^;]* is being written already, .*; wait [^;.]*\.$"),
+                exclusive(same),
+            ):
+                pass
+        with ThreadPoolExecutor() as pool, pytest.raises(InputError, match="being written already"):
+            pool.submit(enter, exclusive(path)).result()
+    with pytest.raises(ZeroDivisionError), exclusive(path):
+        raise ZeroDivisionError
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_process_holds_an_output_until_it_dies(tmp_path):
+    path = tmp_path / "new" / "a.mp4"
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="being written already"), exclusive(path):
+            pass
+        holder.kill()
+    assert path.parent.exists()
+    with exclusive(path):
+        path.write_text("done")
+    assert [file.name for file in path.parent.iterdir()] == ["a.mp4"]
+
+
+def test_a_mount_point_is_locked_inside():
+    with exclusive("/dev/shm"):
+        assert Path("/dev/shm/.lock").exists()
+    assert not Path("/dev/shm/.lock").exists()
+
+
+def test_places_that_cannot_be_locked(tmp_path):
+    with exclusive("gs://bucket/a"), exclusive("gs://bucket/a"):  # remote storage has no locks
+        pass
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a", tmp_path / ("x" * 300), "/proc/nowhere/a"):
+        with pytest.raises(InputError, match="choose another output"), exclusive(path):
+            pass
 
 
 def test_hash_of_a_file(tmp_path):
