@@ -1,36 +1,45 @@
 """Configuration: frozen dataclasses, filled from a YAML file and strict `key=value` overrides.
 
-A configuration class is a pydantic dataclass made by `config_dataclass`; field types carry the allowed ranges. A typo,
-a wrong type or a number out of range raises `InputError` naming the key, what is wrong and the nearest valid key.
+A configuration class is a pydantic dataclass made by `config_dataclass`. Field types carry the allowed ranges; the
+string below a field says what it means and is printed by `--help`:
+
+    @config_dataclass
+    class SamplingConfig:
+        num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 25
+        "Number of denoising steps."
+
+A typo, a wrong type or a number out of range raises `InputError` naming the key, what is allowed and what was given.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+import difflib
+import reprlib
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, dataclass_transform
 
 import pydantic
 import yaml
+from etils import epath
 
-from mimicmotion_jax.config_mistakes import explain, flatten
 from mimicmotion_jax.runtime.errors import InputError
 
 T = TypeVar("T")
+
+_MAX_MISTAKES = 5  # reported at once
+_HELP_WIDTH = 120
+_KEY_WIDTH = 32  # meanings begin in this column of `--help`
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config_dataclass(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only dataclass whose values are validated and which rejects unknown keys."""
-    rules = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    rules = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=rules)(cls)
 
 
-def values_of(cls: type[Any], config: Any) -> dict[str, Any]:
-    """What a configuration says of the options that it has from `cls`, a class that its own is derived from."""
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(cls)}
-
-
-def load_config(cls: type[T], path: str | Path | None = None, overrides: Sequence[str] = ()) -> T:
+def load_config(cls: type[T], path: epath.PathLike | None = None, overrides: Sequence[str] = ()) -> T:
     """Build a `cls` from a YAML file (optional), then `key=value` or `section.key=value` overrides.
 
     Raises:
@@ -39,26 +48,26 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: Sequenc
     return build_config(cls, read_values(path, overrides), source=str(path) if path else "the configuration")
 
 
-def read_values(path: str | Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What a YAML file (optional) and then overrides say, not yet validated.
+def read_values(path: epath.PathLike | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the values of a YAML file (optional), then of overrides, without validating them.
 
     Raises:
-        InputError: unreadable or malformed YAML, an override that is no `key=value`.
+        InputError: unreadable or malformed YAML, an override that is not `key=value`.
     """
-    values: dict[str, Any] = {} if path is None else _read_yaml(Path(path))
+    values: dict[str, Any] = {} if path is None else _read_yaml(epath.Path(path))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
             raise InputError(f"'{override}' is not an option; write key=value, for example seed=7.")
         try:
             value = yaml.safe_load(text)
-        except (ValueError, RecursionError, yaml.YAMLError):
+        except Exception:  # see `_read_yaml`
             value = text
         _set(values, key.strip().split("."), value, override)
     return values
 
 
-def build_config(cls: type[T], values: dict[str, Any], source: str = "the configuration") -> T:
+def build_config(cls: type[T], values: Mapping[str, Any], source: str = "the configuration") -> T:
     """Build a `cls` from a dictionary; `source` names the origin in the error message.
 
     Raises:
@@ -67,36 +76,60 @@ def build_config(cls: type[T], values: dict[str, Any], source: str = "the config
     try:
         return pydantic.TypeAdapter(cls).validate_python(values)
     except pydantic.ValidationError as error:
-        raise InputError(f"{source} has a mistake: {explain(cls, error.errors())}.") from None
+        raise InputError(f"{source} has a mistake: {_explain(cls, error)}.") from None
+
+
+def values_of(cls: type[Any], config: Any) -> dict[str, Any]:
+    """Values of the fields that `config` inherits from its base class `cls`, for building another class from them."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(cls)}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as plain dictionaries, lists and scalars, ready for YAML or JSON."""
+    """Convert a configuration to plain dictionaries, lists and scalars, ready for YAML or JSON."""
     return dataclasses.asdict(config)
 
 
 def describe(cls: type) -> str:
-    """One line per option with its default, for `--help`."""
-    defaults = to_dict(cls())
-    return "\n".join(f"  {key}={_yaml_scalar(value)}" for key, value in flatten(defaults))
+    """List the options of a configuration class with defaults and meanings, for `--help`."""
+    lines = []
+    for key, default, meaning in _options(cls()):
+        text = yaml.safe_dump(default, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+        option, indent = f"  {key}={text}", " " * _KEY_WIDTH
+        first, *more = textwrap.wrap(" ".join(meaning.split()), _HELP_WIDTH - _KEY_WIDTH) or [""]
+        if len(option) < _KEY_WIDTH:
+            lines.append(f"{option:{_KEY_WIDTH}}{first}".rstrip())
+        else:
+            lines += [option, *([indent + first] if first else [])]
+        lines += [indent + line for line in more]
+    return "\n".join(lines)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def first_mistake(error: pydantic.ValidationError) -> tuple[str, str]:
+    """Return the dotted key and the description of the first of pydantic's errors, for files not written by hand."""
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])), _message(first)
+
+
+def _read_yaml(path: epath.Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise InputError(
             f"there is no configuration file {path}; the ones that come with us are in configs/."
         ) from None
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply; write 'key: value' lines.") from None
-    except (yaml.YAMLError, ValueError) as error:  # the latter: no text, or a date such as 2026-99-99
+    except OSError as error:
+        raise InputError(f"the configuration file {path} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not valid YAML: it is not text; write 'key: value' lines.") from None
+    try:
+        values = yaml.safe_load(text)
+    except Exception as error:  # PyYAML also raises ValueError, KeyError, AttributeError and RecursionError
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         raise InputError(f"{path} is not valid YAML{line}; write 'key: value' lines.") from None
     if values is None:
         return {}
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"{path} holds no 'key: value' lines.")
     return values
 
@@ -109,5 +142,79 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
     values[keys[-1]] = value
 
 
-def _yaml_scalar(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Rows of dotted key, value and meaning."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _options(value, f"{prefix}{field.name}.")
+            continue
+        # pydantic finds the string below a field in the class that declares it, not in those derived from it.
+        declared = (vars(base).get("__pydantic_fields__", {}).get(field.name) for base in type(config).__mro__)
+        meaning = next((info.description for info in declared if info and info.description), "")
+        yield prefix + field.name, value, meaning
+
+
+def _explain(cls: type, error: pydantic.ValidationError) -> str:
+    """Describe the mistakes in the values for a `cls`, separated by semicolons."""
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for detail in error.errors():
+        found.setdefault(_path(cls, detail), []).append(detail)
+    # Of the branches of a union, the one that went deepest was meant.
+    deepest = [path for path in found if not any(other != path and other[: len(path)] == path for other in found)]
+    texts = [_explain_one(cls, path, found[path]) for path in deepest[:_MAX_MISTAKES]]
+    return "; ".join(texts) + (f"; and {len(deepest) - _MAX_MISTAKES} more" if len(deepest) > _MAX_MISTAKES else "")
+
+
+def _path(cls: type, detail: Any) -> tuple[str, ...]:
+    """Keys and indices of an error's location, without the names that pydantic gives to branches of a union."""
+    path: list[str] = []
+    section: type | None = cls
+    for part in detail["loc"]:
+        if isinstance(part, int) or (section and part in _fields(section)):
+            path.append(str(part))
+            section = _section(section, part)
+    if detail["type"] == "unexpected_keyword_argument":
+        path.append(str(detail["loc"][-1]))
+    return tuple(path)
+
+
+def _explain_one(cls: type, path: tuple[str, ...], details: Sequence[Any]) -> str:
+    key, first = ".".join(path), details[0]
+    if first["type"] == "unexpected_keyword_argument":
+        return _unknown(cls, path)
+    # Of a union, keep the branches for this type of value.
+    details = [detail for detail in details if not detail["type"].endswith("_type")] or details
+    message = ", or ".join(dict.fromkeys(_message(detail) for detail in details))
+    if first["type"] not in ("missing", "value_error"):  # which need no value, or quote it
+        message += f", not {reprlib.repr(first['input'])}"
+    return f"{key}: {message}" if key else message
+
+
+def _message(detail: Any) -> str:
+    text = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
+    return text[:1].lower() + text[1:]
+
+
+def _unknown(cls: type, path: tuple[str, ...]) -> str:
+    section: type | None = cls
+    for part in path[:-1]:
+        section = _section(section, part)
+    prefix = "".join(f"{part}." for part in path[:-1])
+    siblings = [prefix + name for name in (_fields(section) if section else ())]
+    key = ".".join(path)
+    near = difflib.get_close_matches(key, siblings, n=1) or difflib.get_close_matches(
+        key, [name for name, _, _ in _options(cls())], n=1
+    )
+    hint = f"did you mean '{near[0]}'?" if near else "known keys: " + ", ".join(siblings)
+    return f"unknown key {key!r} ({hint})"
+
+
+def _fields(section: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(section)]
+
+
+def _section(section: type | None, name: str | int) -> type | None:
+    """The configuration class among the types of a field, if there is one."""
+    hint = typing.get_type_hints(section).get(str(name)) if section else None
+    return next((part for part in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(part)), None)

@@ -10,7 +10,7 @@ import pydantic
 from etils import epath
 from tqdm import tqdm
 
-from mimicmotion_jax.config_mistakes import first_mistake
+from mimicmotion_jax.config import first_mistake
 from mimicmotion_jax.runtime.errors import InputError
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import pydantic
 
-from mimicmotion_jax.config_mistakes import first_mistake
+from mimicmotion_jax.config import first_mistake
 from mimicmotion_jax.inference.job import Job
 from mimicmotion_jax.inference.options import Side
 from mimicmotion_jax.inference.outputs import real_path, written_paths

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mimicmotion_jax import checkpoint, sharding
-from mimicmotion_jax.config_mistakes import first_mistake
+from mimicmotion_jax.config import first_mistake
 from mimicmotion_jax.data.dataset import read_info
 from mimicmotion_jax.models.build import NETWORKS, abstract_network, init_network
 from mimicmotion_jax.models.config import ModelConfig

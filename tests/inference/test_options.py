@@ -39,7 +39,7 @@ def test_every_option_is_explained_with_its_default(script, name, options, capsy
     assert f"configs/{name}.yaml" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("checkpoint", [None, ROOT / "weights" / "small"])
+@pytest.mark.parametrize("checkpoint", [None, ROOT / "mimicmotion_jax" / "weights" / "small"])
 def test_as_it_is_the_file_changes_nothing(checkpoint):
     """A checkpoint's own options hold, of which the small model has some."""
     options = load_options(checkpoint, EXPLAINED, [])
