@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
+from mimicmotion_jax.checkpoint import fill_network
 from mimicmotion_jax.convert.engine import Expected, match, network_leaves, to_ours
 from mimicmotion_jax.convert.torch_files import Entry
 from mimicmotion_jax.models.build import abstract_network
@@ -58,10 +59,8 @@ def from_torch(name: str, config: ModelConfig, state_dict: dict[str, torch.Tenso
     """Our network `name` with the weights of a torch module, through the converter's tables and checks."""
     entries = [Entry(k, tuple(v.shape), str(v.dtype).removeprefix("torch."), None) for k, v in state_dict.items()]
     found = match(name, entries, [Expected(name, "", network_leaves(name, config))])[name]
-    arrays = {path: to_ours(state_dict[entry.key], leaf, "float32") for path, (leaf, entry) in found.items()}
-    graph, state = nnx.split(abstract_network(name, config))
-    leaves = [(path, v.replace(jnp.asarray(arrays[".".join(map(str, path))]))) for path, v in nnx.to_flat_state(state)]
-    return nnx.merge(graph, nnx.from_flat_state(leaves))
+    arrays = {p: jnp.asarray(to_ours(state_dict[entry.key], leaf, "float32")) for p, (leaf, entry) in found.items()}
+    return fill_network(abstract_network(name, config), arrays)
 
 
 class PoseNet(torch.nn.Module):

@@ -10,7 +10,10 @@
 A network is cut into groups so that neither writing nor reading ever holds more than one group besides the result.
 """
 
+from mimicmotion_jax.checkpoint.hub import push, resolve
 from mimicmotion_jax.checkpoint.read import (
+    fill_network,
+    load_network,
     load_params,
     manifest_sha256,
     read_config,
@@ -29,15 +32,19 @@ from mimicmotion_jax.checkpoint.write import (
 
 __all__ = [
     "CheckpointWriter",
+    "fill_network",
     "flat_params",
+    "load_network",
     "load_params",
     "manifest_sha256",
     "new_checkpoint",
     "plan_groups",
+    "push",
     "read_config",
     "read_group",
     "read_manifest",
     "read_sampling",
+    "resolve",
     "save_checkpoint",
     "stored_groups",
 ]

@@ -26,7 +26,9 @@ from mimicmotion_jax.checkpoint.files import (
     read_object,
 )
 from mimicmotion_jax.checkpoint.restoring import explain_damage
+from mimicmotion_jax.checkpoint.write import flat_params
 from mimicmotion_jax.config import build_config
+from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.atomic_files import absolute_path, sha256_file
 from mimicmotion_jax.runtime.errors import InputError
@@ -78,6 +80,40 @@ def read_sampling(directory: epath.PathLike) -> dict[str, Any]:
     read_manifest(directory)
     root = absolute_path(directory)
     return read_object(root / SAMPLING) if (root / SAMPLING).exists() else {}
+
+
+def fill_network(network: nnx.Module, arrays: Mapping[str, Any]) -> nnx.Module:
+    """Replace every parameter of `network`, which may be abstract, by the array at its dotted path in `arrays`."""
+    graph, state = nnx.split(network)
+    leaves = [(path, leaf.replace(arrays[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(state)]
+    return nnx.merge(graph, nnx.from_flat_state(leaves))
+
+
+def load_network(
+    directory: epath.PathLike,
+    name: str,
+    config: ModelConfig,
+    dtype: str | np.dtype | None = None,
+    place: Sharding | Callable[[str], Sharding] | None = None,
+    progress: bool = False,
+) -> Any:
+    """Load one network of a checkpoint onto devices.
+
+    Args:
+        directory: a checkpoint, local or gs://.
+        name: of the network, a key of `NETWORKS`.
+        config: sizes of the networks, which the stored ones must match.
+        dtype: parameters are cast to this while they are read; None keeps the stored one.
+        place: where the parameters go: one sharding for all, or a function of a parameter's dotted path; None is the
+            first local device.
+        progress: show a bar.
+
+    Raises:
+        InputError: no checkpoint, or one that is damaged or does not hold exactly this network's tensors.
+    """
+    network = abstract_network(name, config)
+    state = load_params(directory, name, nnx.state(network), dtype, place, progress)
+    return fill_network(network, flat_params(state))
 
 
 def load_params(

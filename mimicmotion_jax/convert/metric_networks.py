@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from flax import nnx
 
-from mimicmotion_jax.checkpoint import flat_params
+from mimicmotion_jax.checkpoint import fill_network, flat_params
 from mimicmotion_jax.convert.engine import Expected, Leaf, match, to_ours
 from mimicmotion_jax.convert.tables import Table
 from mimicmotion_jax.convert.torch_files import TensorFile, open_tensor_file
@@ -106,9 +106,9 @@ def load_metric_network(name: NetworkName, *paths: str | Path) -> MetricNetwork:
 
 
 def _load_module(source: _Source, name: str, files: list[TensorFile]) -> I3D | ResNet3D | LPIPS:
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: source.module(rngs=nnx.Rngs(0))))
+    abstract = nnx.eval_shape(lambda: source.module(rngs=nnx.Rngs(0)))
     leaves = []
-    for path, leaf in flat_params(abstract).items():
+    for path, leaf in flat_params(nnx.state(abstract)).items():
         rank = len(leaf.shape)
         axes = _KERNEL_AXES[rank] if path.endswith(".kernel") else tuple(range(rank))
         leaves.append(Leaf(path, tuple(leaf.shape), source.table.torch_key(path), axes))
@@ -116,5 +116,4 @@ def _load_module(source: _Source, name: str, files: list[TensorFile]) -> I3D | R
     found = match(name, entries, [Expected(name, "", leaves, source.table)])[name]
     tensors = {key: tensor for file in files for key, tensor in file.read(e.key for e in file.entries).items()}
     arrays = {path: jnp.asarray(to_ours(tensors[entry.key], leaf, "float32")) for path, (leaf, entry) in found.items()}
-    filled = [(path, v.replace(arrays[".".join(map(str, path))])) for path, v in nnx.to_flat_state(abstract)]
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    return fill_network(abstract, arrays)

@@ -1,0 +1,115 @@
+"""Checkpoints found by name, and those of the hub: uploaded to and fetched from a server on this machine."""
+
+import hashlib
+from pathlib import Path
+
+import fsspec
+import pytest
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
+from hub_server import TOKEN, python, serve
+
+from mimicmotion_jax.checkpoint import push, resolve
+from mimicmotion_jax.runtime.errors import InputError
+
+CALL = """
+import sys
+from mimicmotion_jax import checkpoint
+from mimicmotion_jax.runtime.errors import InputError
+for call in sys.argv[1:]:
+    try:
+        print(eval(call))
+    except InputError as error:
+        print(error)
+"""
+LOAD = """
+import hashlib
+import sys
+from mimicmotion_jax import checkpoint
+for source in sys.argv[1:]:
+    found = checkpoint.resolve(source)
+    network = checkpoint.load_network(found, "vae", checkpoint.read_config(found))
+    digest = hashlib.sha256()
+    for path, array in checkpoint.flat_params(checkpoint.read.nnx.state(network)).items():
+        digest.update(f"{path} {array.dtype} {array.shape}".encode() + array.tobytes())
+    print(digest.hexdigest())
+"""
+
+
+def outcomes(cache, endpoint, *calls, **options):
+    """Results of calls in a process of its own, one line each."""
+    done = python(cache, endpoint, "-c", CALL, *calls, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_names_on_this_machine_and_in_storage(stored, monkeypatch):
+    monkeypatch.chdir(stored.parent)
+    for source in (stored, str(stored), "saved", Path("saved"), epath.Path("saved")):
+        assert resolve(source) == epath.Path(stored)
+    assert resolve("nothing/here/at/all") == epath.Path(stored.parent / "nothing/here/at/all")
+    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
+    for source in ("gs://bucket/run/model", Path("gs://bucket/run/model"), epath.Path("gs://bucket/run/model")):
+        assert str(resolve(source)) == "gs://bucket/run/model"
+    with pytest.raises(InputError, match="bucket"):
+        resolve("ftp://bucket/run")
+
+
+def test_uploaded_checkpoints_load_by_their_id_and_from_the_cache(stored, tmp_path):
+    with serve({}, uploads=tmp_path / "uploads") as (server, endpoint):
+        call = f"checkpoint.push({str(stored)!r}, 'me/dancer', private=True, token='{TOKEN}', commit_message='First')"
+        (url,) = outcomes(tmp_path / "writer", endpoint, call)
+        assert url.startswith(f"{endpoint}/me/dancer/commit/")
+        assert server.private == {"me/dancer"}
+        assert server.commits[-1]["summary"] == "First"
+        uploaded = {path.relative_to(tmp_path / "uploads/me/dancer") for path in server.files.values()}
+        assert uploaded == {path.relative_to(stored) for path in stored.rglob("*") if path.is_file()} | {
+            Path("README.md")
+        }
+        card = (tmp_path / "uploads/me/dancer/README.md").read_text()
+        assert 'from_pretrained("me/dancer")' in card
+        assert "24 frames" in card
+        done = python(tmp_path / "reader", endpoint, "-c", LOAD, stored, "me/dancer", "me/dancer")
+        assert done.returncode == 0, done.stderr
+        local, fetched, again = done.stdout.split()
+        assert local == fetched == again
+        assert "me/dancer/README.md" not in server.fetched
+        assert len(server.fetched) == len(set(server.fetched))
+    offline = python(tmp_path / "reader", endpoint, "-c", LOAD, "me/dancer", offline=True)
+    assert offline.stdout.split() == [local], offline.stderr
+
+
+def test_the_card_of_the_folder_or_the_repository_stays(stored, tmp_path):
+    (tmp_path / "card.md").write_text("mine")
+    files = {"me/dancer/README.md": tmp_path / "card.md"}
+    with serve(files, uploads=tmp_path / "uploads") as (server, endpoint):
+        outcomes(tmp_path / "cache", endpoint, f"checkpoint.push({str(stored)!r}, 'me/dancer', token='{TOKEN}')")
+        assert len(server.commits) == 1
+        assert server.files["me/dancer/README.md"].read_text() == "mine"
+
+
+def test_failures_are_one_sentence(stored, tmp_path):
+    (tmp_path / "model.pth").write_bytes(hashlib.sha256().digest())
+    files = {"them/motion/MimicMotion_1-1.pth": tmp_path / "model.pth"}
+    cases = {
+        "checkpoint.resolve('foo--bar/x')": "an id that the hub allows",
+        "checkpoint.resolve('them/absent')": "no file or folder them/absent here and no such repository",
+        "checkpoint.resolve('them/gated')": "them/gated is gated",
+        "checkpoint.resolve('them/motion')": "must be converted first",
+        f"checkpoint.push({str(stored)!r}, 'foo--bar/x')": "an id that the hub allows",
+        f"checkpoint.push({str(stored)!r}, 'me/dancer', token='hf_other')": "401",
+        f"checkpoint.push({str(stored)!r}, 'me/full', token='{TOKEN}')": "403",
+        f"checkpoint.push({str(tmp_path)!r}, 'me/dancer')": "no checkpoint",
+    }
+    with serve(files, uploads=tmp_path / "uploads", full=["me/full"]) as (_, endpoint):
+        lines = outcomes(tmp_path / "cache", endpoint, *cases)
+    for line, (call, words) in zip(lines, cases.items(), strict=True):
+        assert words in line, (call, line)
+    (offline,) = outcomes(tmp_path / "cache", endpoint, "checkpoint.resolve('them/motion')", offline=True)
+    assert "cannot be reached" in offline
+
+
+def test_checkpoints_in_storage_are_not_uploaded():
+    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
+    with pytest.raises(InputError, match="not on this machine"):
+        push("gs://bucket/model", "me/dancer")
