@@ -28,6 +28,7 @@ from mimicmotion_jax.runtime.errors import InputError
 T = TypeVar("T")
 
 _MAX_MISTAKES = 5  # reported at once
+_MAX_LISTED = 12  # known keys that are listed beside the nearest one
 _HELP_WIDTH = 120
 _KEY_WIDTH = 32  # meanings begin in this column of `--help`
 
@@ -61,7 +62,7 @@ def read_values(path: epath.PathLike | None = None, overrides: Sequence[str] = (
             raise InputError(f"'{override}' is not an option; write key=value, for example seed=7.")
         try:
             value = yaml.safe_load(text)
-        except Exception:  # see `_read_yaml`
+        except Exception:  # see `parse_yaml`
             value = text
         _set(values, key.strip().split("."), value, override)
     return values
@@ -114,13 +115,20 @@ def _read_yaml(path: epath.Path) -> dict[str, Any]:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        raise InputError(
-            f"there is no configuration file {path}; the ones that come with us are in configs/."
-        ) from None
+        raise InputError(f"there is no configuration file {path}; examples are in configs/.") from None
     except OSError as error:
         raise InputError(f"the configuration file {path} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not valid YAML: it is not text; write 'key: value' lines.") from None
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: epath.PathLike) -> dict[str, Any]:
+    """Parse the text of a YAML file of 'key: value' lines; `path` names it in errors.
+
+    Raises:
+        InputError: not such YAML.
+    """
     try:
         values = yaml.safe_load(text)
     except Exception as error:  # PyYAML also raises ValueError, KeyError, AttributeError and RecursionError
@@ -143,14 +151,15 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
 
 
 def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Rows of dotted key, value and meaning."""
+    """Rows of dotted key, value and meaning of a configuration, or of a class and its defaults."""
+    bases = (config if isinstance(config, type) else type(config)).__mro__
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        value = getattr(config, field.name, None)
         if dataclasses.is_dataclass(value):
             yield from _options(value, f"{prefix}{field.name}.")
             continue
         # pydantic finds the string below a field in the class that declares it, not in those derived from it.
-        declared = (vars(base).get("__pydantic_fields__", {}).get(field.name) for base in type(config).__mro__)
+        declared = (vars(base).get("__pydantic_fields__", {}).get(field.name) for base in bases)
         meaning = next((info.description for info in declared if info and info.description), "")
         yield prefix + field.name, value, meaning
 
@@ -204,10 +213,12 @@ def _unknown(cls: type, path: tuple[str, ...]) -> str:
     siblings = [prefix + name for name in (_fields(section) if section else ())]
     key = ".".join(path)
     near = difflib.get_close_matches(key, siblings, n=1) or difflib.get_close_matches(
-        key, [name for name, _, _ in _options(cls())], n=1
+        key, [name for name, _, _ in _options(cls)], n=1
     )
-    hint = f"did you mean '{near[0]}'?" if near else "known keys: " + ", ".join(siblings)
-    return f"unknown key {key!r} ({hint})"
+    hints = [f"did you mean '{near[0]}'?"] if near else []
+    if not near or len(siblings) <= _MAX_LISTED:
+        hints.append("known keys: " + ", ".join(siblings))
+    return f"unknown key {key!r} ({' '.join(hints)})"
 
 
 def _fields(section: type) -> list[str]:

@@ -1,130 +1,231 @@
-"""Lists of jobs: a file with one JSON object per line."""
+"""Job lists: a file of one JSON object per line, or the YAML that the official release's inference script reads."""
 
+import dataclasses
 import json
+import logging
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Annotated, Any
 
 import pydantic
+from etils import epath
 
-from mimicmotion_jax.config import first_mistake
+from mimicmotion_jax.config import build_config, config_dataclass, parse_yaml, to_dict
 from mimicmotion_jax.inference.job import Job
-from mimicmotion_jax.inference.options import Side
-from mimicmotion_jax.inference.outputs import real_path, written_paths
+from mimicmotion_jax.inference.options import GenerateConfig, Side, with_options
+from mimicmotion_jax.inference.outputs import written_paths
 from mimicmotion_jax.runtime.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+OFFICIAL_NAMES = {
+    "num_frames": "window_size",
+    "frames_overlap": "window_overlap",
+    "sample_stride": "stride",
+    "resolution": "resolution",
+    "num_inference_steps": "num_inference_steps",
+    "guidance_scale": "guidance_scale",
+    "noise_aug_strength": "noise_aug_strength",
+    "seed": "seed",
+}
+"""Keys of a `test_case` in the official release's YAML, and the names of these options here."""
 
 _FORMAT = 'write one object per line, such as {"image": "person.jpg", "motion": "dance.mp4"}, with nothing around them'
 
 
 def _check_path(text: str) -> str:
-    """The system's functions for files raise `ValueError` for names that no file can have."""
-    try:
-        usable = b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
-        raise ValueError(f"no file can be called {text!r}")
+    if b"\0" in os.fsencode(text):  # which raises ValueError for other characters that no file name can have
+        raise ValueError(f"{text!r} is not a path")
+    if "://" in text:
+        raise ValueError(f"{text} is a URL; copy inputs to this machine, and name outputs relative to --output-dir")
     return text
 
 
 _Path = Annotated[str, pydantic.AfterValidator(_check_path)]
 
 
-class _Line(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid")
+@config_dataclass
+class _Line:
+    """One line of a JSON job list."""
+
     image: _Path
     motion: _Path
     output: _Path | None = None
     image_pose: _Path | None = None
-    seed: int | None = pydantic.Field(default=None, ge=0, lt=2**31)
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] | None = None
     motion_size: tuple[Side, Side] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def read_jobs(path: Path, output_dir: Path, save_pose: bool = False) -> list[Job]:
-    """Read a file of one JSON object per line.
+@config_dataclass
+class _OfficialCase:
+    """One `test_case` of the official release; its options are checked under their names here."""
 
-    {"image": …, "motion": …, "output"?: …, "image_pose"?: …, "seed"?: …, "motion_size"?: [width, height]}
+    ref_video_path: _Path
+    ref_image_path: _Path
+    num_frames: Any = None
+    resolution: Any = None
+    frames_overlap: Any = None
+    num_inference_steps: Any = None
+    noise_aug_strength: Any = None
+    guidance_scale: Any = None
+    sample_stride: Any = None
+    fps: Annotated[float, pydantic.Field(gt=0)] | None = None
+    seed: Any = None
+
+
+@config_dataclass
+class _OfficialFile:
+    """The official release's inference YAML."""
+
+    test_case: list[dict[str, Any]]
+    base_model_path: str | None = None
+    ckpt_path: str | None = None
+
+
+def read_jobs(
+    path: Path | epath.Path,
+    output_dir: Path | epath.Path,
+    save_pose: bool = False,
+    config: GenerateConfig | None = None,
+) -> list[Job]:
+    """Read a job list.
+
+    A line of a JSON list is an object with the keys `image` and `motion`, and optionally `output` (by default
+    IMAGE_MOTION.mp4), `image_pose`, `seed`, `motion_size` ([width, height]) and `options` (of this job alone, by their
+    names in `GenerateConfig`). Inputs are relative to the folder of the list.
+
+    A .yaml or .yml file is the official release's (`test_case: - ref_video_path: …`). Its inputs are relative to the
+    working directory, as in that release, or to the folder of the list where they exist only there. `fps`, at which the
+    official script writes every video, is ignored: a video keeps the tempo of its motion. `base_model_path` and
+    `ckpt_path` are ignored too.
 
     Args:
-        path: of the file; paths in it are relative to its folder.
-        output_dir: what outputs, by default IMAGE_MOTION.mp4, are relative to.
-        save_pose: whether each job also writes its pose.
+        path: Job list, local or gs://.
+        output_dir: Folder of all outputs, local or gs://.
+        save_pose: Whether each job also writes its pose, which counts as an output.
+        config: Options of the whole list, with which those of each job must be valid; None for the defaults.
 
     Raises:
-        InputError: no such file, a line that is not such an object, an output of unknown format, two jobs that write
-            one file, a job that writes what it or another one reads, no jobs.
+        InputError: No such file, a line that is not such an object, an unknown key, an option that is not valid, an
+            input that is a URL, an output of unknown format or outside `output_dir`, two jobs that write one file, a
+            job that writes what it or another one reads, no jobs.
     """
-    jobs: dict[int, Job] = {}
-    for number, text in enumerate(_read_lines(path), start=1):
-        if text.strip():
-            jobs[number] = _job(_parse(text, f"{path}, line {number}"), path.parent, output_dir)
+    config = config or with_options(GenerateConfig(), {"save_pose": save_pose})
+    read = _read_official if path.suffix.lower() in (".yaml", ".yml") else _read_lines
+    jobs: dict[str, Job] = {}
+    for where, job in read(path, output_dir):
+        if "batch_size" in job.options:
+            raise InputError(f"{path}, {where}: batch_size is an option of the whole list, not of one job.")
+        with_options(config, job.options, f"{path}, {where}")
+        jobs[where] = job
     if not jobs:
         raise InputError(f"{path} holds no jobs; {_FORMAT}.")
-    written = _refuse_equal_outputs(path, jobs, save_pose)
-    for number, job in jobs.items():
+    written = _check_outputs(path, jobs, output_dir, config)
+    for where, job in jobs.items():
         for given in job.inputs:
-            real = real_path(given)
+            place = _place(given)
             # Its folder too: a folder of pictures is replaced as a whole.
-            for other in filter(None, map(written.get, (real, *real.parents))):
+            for other in filter(None, map(written.get, (place, *place.parents))):
                 raise InputError(
-                    f"{path}, line {other}: this job would destroy {given}, which line {number} reads; give another "
-                    '"output".'
+                    f'{path}, {other}: this job would destroy {given}, which {where} reads; give another "output".'
                 )
     return list(jobs.values())
 
 
-def _job(line: _Line, folder: Path, output_dir: Path) -> Job:
-    return Job(
-        image=folder / line.image,
-        motion=folder / line.motion,
-        output=output_dir / (line.output or f"{Path(line.image).stem}_{Path(line.motion).stem}.mp4"),
-        image_pose=folder / line.image_pose if line.image_pose else None,
-        seed=line.seed,
-        motion_size=line.motion_size,
-    )
-
-
-def _refuse_equal_outputs(path: Path, jobs: Mapping[int, Job], save_pose: bool) -> dict[Path, int]:
-    """Which line writes what."""
-    written: dict[Path, int] = {}
-    for number, job in jobs.items():
-        where = f"{path}, line {number}"
+def _read_lines(path: Path | epath.Path, output_dir: Path | epath.Path) -> Iterator[tuple[str, Job]]:
+    """Yield the jobs of a JSON list, each with its place in the list for messages."""
+    folder = Path(path.parent)
+    for number, text in enumerate(_read_text(path).split("\n"), start=1):  # a name may hold other ends of lines
+        if not text.strip():
+            continue
+        where = f"line {number}"
         try:
-            targets = written_paths(job.output, save_pose)
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", str(error))
+            raise InputError(f"{path}, {where} is not JSON ({reason}); {_FORMAT}.") from None
+        if not isinstance(content, dict):
+            raise InputError(f"{path}, {where} is not a JSON object; {_FORMAT}.")
+        line = build_config(_Line, content, f"{path}, {where}")
+        yield (
+            where,
+            Job(
+                image=folder / line.image,
+                motion=folder / line.motion,
+                output=output_dir / (line.output or f"{Path(line.image).stem}_{Path(line.motion).stem}.mp4"),
+                image_pose=folder / line.image_pose if line.image_pose else None,
+                seed=line.seed,
+                motion_size=line.motion_size,
+                options=line.options,
+            ),
+        )
+
+
+def _read_official(path: Path | epath.Path, output_dir: Path | epath.Path) -> Iterator[tuple[str, Job]]:
+    """Yield the jobs of the official release's YAML; cases that share image and motion get numbered outputs."""
+    file = build_config(_OfficialFile, parse_yaml(_read_text(path), path), str(path))
+    logger.info(
+        "%s: weights come from --checkpoint, not from base_model_path and ckpt_path; a video keeps the tempo of its "
+        "motion, whatever fps says",
+        path,
+    )
+    counts: dict[str, int] = {}
+    for number, values in enumerate(file.test_case, start=1):
+        where = f"test_case {number}"
+        case = build_config(_OfficialCase, values, f"{path}, {where}")
+        image, motion = (_find(Path(text), path.parent) for text in (case.ref_image_path, case.ref_video_path))
+        name = f"{image.stem}_{motion.stem}"
+        counts[name] = counts.get(name, 0) + 1
+        if counts[name] > 1:
+            name += f"_{counts[name]}"
+        given = to_dict(case)
+        options = {ours: given[name] for name, ours in OFFICIAL_NAMES.items() if given[name] is not None}
+        yield where, Job(image, motion, output_dir / f"{name}.mp4", options=options)
+
+
+def _find(given: Path, folder: Path | epath.Path) -> Path:
+    """Return an input relative to the working directory, or to the list's folder where it exists only there."""
+    beside = Path(folder / given)
+    return beside if beside.exists() and not given.exists() else given
+
+
+def _check_outputs(
+    path: Path | epath.Path, jobs: Mapping[str, Job], output_dir: Path | epath.Path, config: GenerateConfig
+) -> dict[PurePath, str]:
+    """Return which job writes each file or folder; refuse what two jobs write or what is outside `output_dir`."""
+    written: dict[PurePath, str] = {}
+    root = _place(output_dir)
+    for where, job in jobs.items():
+        try:
+            targets = written_paths(job.output, job.options.get("save_pose", config.save_pose))
         except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+            raise InputError(f"{path}, {where}: {error}") from None
         for target in targets:
-            if (other := written.setdefault(real_path(target), number)) != number:
-                raise InputError(f'{where}: the job of line {other} writes {target} too; give each an "output".')
+            place = _place(target)
+            if root not in place.parents:
+                raise InputError(f'{path}, {where}: "output" must lie inside {output_dir}, and {target} does not.')
+            if (other := written.setdefault(place, where)) != where:
+                raise InputError(f'{path}, {where}: the job of {other} writes {target} too; give each an "output".')
     return written
 
 
-def _read_lines(path: Path) -> list[str]:
+def _place(path: PurePath | epath.Path) -> PurePath:
+    """Return the absolute path without links, `.` and `..`."""
+    scheme, separator, rest = os.fspath(path).partition("://")
+    if separator:
+        return PurePosixPath(f"{scheme}:", posixpath.normpath(rest))
+    return Path(os.path.realpath(path))
+
+
+def _read_text(path: Path | epath.Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")  # a name may hold other ends of lines
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"there is no job file {path}.") from None
-    except IsADirectoryError:
-        raise InputError(f"the job file {path} is a folder; give a file: {_FORMAT}.") from None
     except OSError as error:
         raise InputError(f"the job file {path} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text; {_FORMAT}.") from None
-
-
-def _parse(text: str, where: str) -> _Line:
-    try:
-        content = json.loads(text)
-    except ValueError as error:  # also for a number of thousands of digits
-        detail = error.msg.lower() if isinstance(error, json.JSONDecodeError) else "a number is too long"
-        raise InputError(f"{where} is not JSON ({detail}); {_FORMAT}.") from None
-    except RecursionError:
-        raise InputError(f"{where} is nested too deeply for a job; {_FORMAT}.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{where} is not a JSON object; {_FORMAT}.")
-    try:
-        return _Line.model_validate(content)
-    except pydantic.ValidationError as error:
-        key, message = first_mistake(error)
-        raise InputError(f"{where}: {key}: {message[:1].lower() + message[1:]}.") from None
