@@ -33,7 +33,7 @@ def sample(chips: str, windows: int = 1, window_size: int = 16) -> list[str]:
     stride = window_size - 1 - 6  # the usual overlap
     num_frames = window_size - 1 + (windows - 1) * stride
     model = [f"window_size={window_size}"] if window_size != 16 else []
-    return ["sample.py", "--topology", chips, f"max_frames={num_frames}", *model]
+    return ["sample.py", "--topology", chips, f"num_frames={num_frames}", *model]
 
 
 ROWS = {

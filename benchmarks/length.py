@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mimicmotion_jax.checkpoint import read_config
-from mimicmotion_jax.cli.demo import WEIGHTS, run_demo
+from mimicmotion_jax.cli import sample
+from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.inference.options import load_options
 from mimicmotion_jax.runtime.atomic_files import write_file
 
@@ -39,7 +40,7 @@ def measure(num_frames: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
             start = time.perf_counter()
-            run_demo(Path(folder) / "out.mp4", None, [f"max_frames={num_frames}", "side_by_side=false"])
+            sample.main(["--output", f"{folder}/out.mp4", f"num_frames={num_frames}", "side_by_side=false"])
             seconds = time.perf_counter() - start
     # Unlike getrusage, VmHWM does not begin at the parent's peak.
     lines = Path("/proc/self/status").read_text().splitlines()

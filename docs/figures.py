@@ -8,13 +8,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from mimicmotion_jax.inference.generate import load_pipeline
 from PIL import Image
 
 from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.diffusion.fusion import make_plan
-from mimicmotion_jax.inference.generate import load_pipeline
 from mimicmotion_jax.inference.options import load_options
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.render import DrawnPoses, DrawStyle, draw_pose

@@ -1,8 +1,28 @@
 """MimicMotion in JAX: a reference image and a driving motion in, a video of that person moving that way out."""
 
-from mimicmotion_jax.diffusion.config import SamplingConfig
-from mimicmotion_jax.pipeline import MimicMotionPipeline, PipelineOutput
-from mimicmotion_jax.runtime.errors import InputError
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["InputError", "MimicMotionPipeline", "PipelineOutput", "SamplingConfig", "__version__"]
+if TYPE_CHECKING:
+    from mimicmotion_jax.inference.output import Video, VideoStream
+    from mimicmotion_jax.pipeline import MimicMotionPipeline
+    from mimicmotion_jax.pose.keypoints import Keypoints
+    from mimicmotion_jax.runtime.errors import InputError
+
+__all__ = ["InputError", "Keypoints", "MimicMotionPipeline", "Video", "VideoStream", "__version__"]
 __version__ = "0.2.0"
+
+_MODULES = {
+    "InputError": "runtime.errors",
+    "Keypoints": "pose.keypoints",
+    "MimicMotionPipeline": "pipeline",
+    "Video": "inference.output",
+    "VideoStream": "inference.output",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: jax takes seconds, which `mimicmotion --help` need not wait for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,327 +1,459 @@
-"""`MimicMotionPipeline`: a reference image and drawn poses in, a video out; the stages of `stages` in their order."""
+"""`MimicMotionPipeline`: a reference image and a driving motion in, a video of that person moving that way out."""
 
-import contextlib
+import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import inspect
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8
-from tqdm import tqdm
+from jaxtyping import Float
+from PIL import Image
 
 from mimicmotion_jax import checkpoint, sharding
-from mimicmotion_jax.config import build_config
+from mimicmotion_jax.config import build_config, to_dict
 from mimicmotion_jax.diffusion.config import SamplingConfig
-from mimicmotion_jax.diffusion.edm import karras_sigmas
-from mimicmotion_jax.diffusion.fusion import WindowPlan
-from mimicmotion_jax.diffusion.noise import frame_noise, pixel_noise
-from mimicmotion_jax.diffusion.sampler import bucket, group_plan
-from mimicmotion_jax.inference import stages
-from mimicmotion_jax.inference.decoding import decode_in_chunks
-from mimicmotion_jax.models import encode
-from mimicmotion_jax.models.build import NETWORKS, abstract_network
+from mimicmotion_jax.inference.engine import Batch, Engine, Networks, OnStepEnd
+from mimicmotion_jax.inference.job import Prepared
+from mimicmotion_jax.inference.motion import Motion
+from mimicmotion_jax.inference.options import PipelineOptions, merge_defaults
+from mimicmotion_jax.inference.output import Chunks, Video, VideoStream
+from mimicmotion_jax.inference.picture import Picture
+from mimicmotion_jax.inference.preparing import Preparer
+from mimicmotion_jax.models.build import NETWORKS, abstract_network, random_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.runtime.out_of_memory import fetch
+from mimicmotion_jax.runtime.out_of_memory import report_out_of_memory
 
 DTypeName = Literal["float32", "bfloat16"]
-_POSE_CHUNK = 16  # drawn poses per call of PoseNet
+P = ParamSpec("P")
+R = TypeVar("R")
+_LESS_MEMORY = "lower batch_size, group_size, decode_chunk_size or resolution, or use more devices"
 
 
-class PipelineOutput(NamedTuple):
-    """Frames [F, H, W, 3] in [0, 1], or latents [F, h, w, 4]; with a leading batch axis where the input had one."""
+def _signature_of(
+    model: Callable[Concatenate[Any, P], Any],
+) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, P], R]]:
+    """Give a method the signature of `model`, for `help` and editors, and refuse other arguments."""
 
-    frames: Float[np.ndarray, "..."]
+    def decorate(method: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
+        signature = inspect.signature(model)
+
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return method(bound.arguments.pop("self"), **bound.arguments)
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        return call
+
+    return decorate
 
 
 class MimicMotionPipeline:
-    """The four networks on a mesh, and how they make a video.
+    """The four networks on a mesh of devices, and how they make a video.
+
+        pipe = MimicMotionPipeline.from_pretrained("checkpoints/mimicmotion")
+        video = pipe("person.jpg", "dance.mp4", align="limb", seed=7)
+        video.save("person.mp4")
 
     Attributes:
+        unet, vae, image_encoder, pose_net: the networks.
         config: sizes of the networks and the window size of the checkpoint.
+        defaults: options that the checkpoint brings (size, steps, drawing), used where a call gives none.
         mesh: devices; every device holds the parameters, the windows of a video are spread over them.
     """
 
     def __init__(
-        self, config: ModelConfig, unet: UNet, vae: VAE, image_encoder: CLIPImageEncoder, pose_net: PoseNet, mesh: Mesh
+        self,
+        config: ModelConfig,
+        unet: UNet,
+        vae: VAE,
+        image_encoder: CLIPImageEncoder,
+        pose_net: PoseNet,
+        mesh: Mesh | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ):
-        self.config, self.mesh = config, mesh
+        """Take networks that lie on `mesh` already; None: on all local devices."""
         self.unet, self.vae, self.image_encoder, self.pose_net = unet, vae, image_encoder, pose_net
+        self.config, self.defaults = config, dict(defaults or {})
+        self.mesh = mesh or sharding.sampling_mesh()
+        self._engine = Engine(config, Networks(unet, vae, image_encoder, pose_net), self.mesh)
+        self._preparer = Preparer(config.size_multiple)
 
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | Path,
+        source: str | Path,
         dtype: DTypeName | None = None,
         mesh: Mesh | None = None,
+        *,
+        num_devices: int | None = None,
         progress: bool = False,
     ) -> Self:
-        """Load a checkpoint that `convert_weights.py` or `train.py` wrote.
+        """Load a checkpoint that `mimicmotion convert` or `mimicmotion train` wrote.
 
         Args:
-            directory: the checkpoint's; `gs://` works.
+            source: its folder, local or gs://, or the id of a converted checkpoint on the Hugging Face hub.
             dtype: of parameters and computation; None takes bfloat16 on accelerators and float32 on CPU.
-            mesh: from `sharding.sampling_mesh`; None takes all local devices.
+            mesh: from `sharding.sampling_mesh`; None makes one of `num_devices`.
+            num_devices: devices to spread windows over; None takes all local ones.
             progress: show a bar.
 
         Raises:
-            InputError: no checkpoint there, a damaged one, or one of another architecture.
+            InputError: no checkpoint there, a damaged one, one of another architecture, too few devices, or weights
+                that a device has no room for.
         """
+        directory = checkpoint.resolve(source)
         config = checkpoint.read_config(directory)
-        mesh = mesh or sharding.sampling_mesh()
-        networks = {}
-        for name in NETWORKS:
-            graph, abstract = nnx.split(abstract_network(name, config))
-            params = checkpoint.load_params(
-                directory, name, abstract, _dtype(dtype, mesh), sharding.replicated(mesh), progress
-            )
-            networks[name] = nnx.merge(graph, params)
-        return cls(config, **networks, mesh=mesh)
+        mesh = mesh or sharding.sampling_mesh(num_devices)
+        place, param_dtype = sharding.replicated(mesh), _dtype(dtype, mesh)
+        with report_out_of_memory("use dtype bfloat16 or a device with more memory"):
+            networks = {
+                name: checkpoint.load_network(directory, name, config, param_dtype, place, progress)
+                for name in NETWORKS
+            }
+        return cls(config, **networks, mesh=mesh, defaults=checkpoint.read_sampling(directory))
 
     @classmethod
     def random(
         cls, config: ModelConfig, seed: int = 0, dtype: DTypeName | None = None, mesh: Mesh | None = None
     ) -> Self:
-        """A pipeline with random weights, for tests and demonstrations.
+        """Make a pipeline with random weights, for tests and measurements."""
+        mesh = mesh or sharding.sampling_mesh()
+        generator = np.random.default_rng(seed)
+        networks = {name: random_network(name, config, generator, _dtype(dtype, mesh)) for name in NETWORKS}
+        return cls(config, **jax.device_put(networks, sharding.replicated(mesh)), mesh=mesh)
 
-        Drawn with NumPy leaf by leaf: compiling the initialisation of a small network takes longer than running it.
+    @classmethod
+    def abstract(cls, config: ModelConfig, dtype: DTypeName = "bfloat16", mesh: Mesh | None = None) -> Self:
+        """Make a pipeline of shapes, without weights: it can only be lowered (`lower`).
+
+        Args:
+            config: sizes of the networks.
+            dtype: of parameters and computation.
+            mesh: its devices need not be at hand.
         """
         mesh = mesh or sharding.sampling_mesh()
-        generator, param_dtype = np.random.default_rng(seed), _dtype(dtype, mesh)
+        place = sharding.replicated(mesh)
+        networks = {name: abstract_network(name, config) for name in NETWORKS}
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype), sharding=place), networks)
+        return cls(config, **shapes, mesh=mesh)
 
-        def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-            if leaf.ndim > 1:  # a matrix or a kernel: variance 1 / fan-in
-                values = generator.standard_normal(leaf.shape) * np.prod(leaf.shape[:-1]) ** -0.5
-            else:  # norms multiply by one; biases and mixing factors are zero
-                values = np.full(leaf.shape, 1.0 if path[-1] == "scale" else 0.0)
-            return values.astype(param_dtype)
+    def lower(
+        self, num_frames: int, height: int, width: int, options: SamplingConfig
+    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
+        """Functions that lower the programs of a call for one video, by name, without running them.
 
-        networks = {}
-        for name in NETWORKS:
-            graph, state = nnx.split(abstract_network(name, config))
-            leaves = [(path, v.replace(draw(path, v.get_value()))) for path, v in nnx.to_flat_state(state)]
-            networks[name] = nnx.merge(graph, nnx.from_flat_state(leaves))
-        return cls(config, **jax.device_put(networks, sharding.replicated(mesh)), mesh=mesh)
+        Args:
+            num_frames: of the video.
+            height: pixels.
+            width: pixels.
+            options: of sampling.
+        """
+        return self._engine.lower(1 + num_frames, height, width, options)
+
+    def save_pretrained(self, directory: str | Path, overwrite: bool = False) -> None:
+        """Write a checkpoint that `from_pretrained` reads: weights in this pipeline's dtype, sizes and defaults.
+
+        Args:
+            directory: local or gs://.
+            overwrite: replace a checkpoint that is there.
+
+        Raises:
+            InputError: something is there already, or it cannot be written.
+        """
+        states = {name: nnx.state(getattr(self, name)) for name in NETWORKS}
+        checkpoint.save_checkpoint(directory, self.config, states, sampling=self.defaults, overwrite=overwrite)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a MimicMotion checkpoint",
+    ) -> str:
+        """Upload a checkpoint to the Hugging Face hub, where `from_pretrained(repo_id)` finds it.
+
+        Args:
+            repo_id: "owner/name"; made if it is not there.
+            private: visibility of a new repository; None is the owner's default.
+            token: None takes the one of `hf auth login`.
+            commit_message: of the commit.
+
+        Returns:
+            the commit's URL.
+
+        Raises:
+            InputError: no permission, or no connection.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(folder) / "checkpoint"
+            self.save_pretrained(directory)
+            return checkpoint.push(directory, repo_id, private=private, token=token, commit_message=commit_message)
 
     def __call__(
         self,
-        image: UInt8[np.ndarray, "*b height width 3"],
-        pose_images: "PoseBatch | UInt8[np.ndarray, '*b f height width 3']",
+        image: Picture | Sequence[Picture],
+        motion: Motion | Sequence[Motion],
         *,
+        image_pose: str | Path | Keypoints | None = None,
+        resolution: int | None = None,
+        aspect: Literal["auto", "portrait", "landscape", "square"] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        start: float | None = None,
+        stride: int | None = None,
+        motion_fps: float | None = None,
+        motion_size: tuple[int, int] | None = None,
+        motion_kind: Literal["auto", "frames", "skeletons"] | None = None,
+        tolerate_truncation: bool | None = None,
+        detector: Literal["auto", "dwpose", "mediapipe"] | None = None,
+        person_model: str | None = None,
+        pose_model: str | None = None,
+        person: Literal["largest", "central"] | int | None = None,
+        reference_person: Literal["largest", "central"] | int | None = None,
+        gaps: Literal["interpolate", "dark"] | None = None,
+        align: Literal["none", "affine", "limb"] | None = None,
+        smooth: bool | None = None,
+        confidence: Literal["brightness", "threshold"] | None = None,
+        antialias: bool | None = None,
+        stroke_width: float | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | Sequence[int] | None = None,
+        fusion: Literal["progressive", "official", "uniform", "none"] | None = None,
+        window_size: int | None = None,
+        window_overlap: int | None = None,
+        group_size: int | None = None,
+        periodic_noise: bool | None = None,
+        decode_chunk_size: int | None = None,
+        decode_overlap: int | None = None,
+        fps: int | None = None,
+        motion_bucket_id: int | None = None,
+        noise_aug_strength: float | None = None,
+        latents: Float[np.ndarray, "*b f h w c"] | None = None,
         noise: Float[np.ndarray, "*b t h w c"] | None = None,
         noise_aug: Float[np.ndarray, "*b height width 3"] | None = None,
+        output_type: Literal["np", "pil", "latent"] = "np",
         keep_reference_frame: bool = False,
-        output_type: Literal["np", "latent"] = "np",
-        progress: bool = False,
-        **options: Any,
-    ) -> PipelineOutput:
-        """Generate a video, or a batch of them, and hold it in memory (`latents` and `decode` stream instead).
+        callback_on_step_end: Callable[[Any, int, float, dict[str, jax.Array]], dict[str, jax.Array] | None]
+        | None = None,
+        progress: bool = True,
+    ) -> Any:
+        """Generate a video in memory (`stream` never holds a long one whole).
+
+        Options that are None take the checkpoint's value (`defaults`), else the default given here.
 
         Args:
-            image: the reference picture, or a batch of them of equal size.
-            pose_images: drawn skeletons of the size of the picture, the reference's own pose first: an array,
-                `pose.render.DrawnPoses`, or a `PoseBatch` of these, which are drawn when they are needed.
-            noise: standard normal, for one window or more, repeated along time; None draws it from the seed.
-            noise_aug: standard normal, to be scaled by `noise_aug_strength`; None draws it from the seed.
-            keep_reference_frame: whether the first frame, which stands for the reference, stays in the result.
-            output_type: "np" for frames, "latent" for latents.
+            image: reference image: a path, PIL image or uint8 array [H, W, 3]; or a list of these, for as many videos.
+            motion: driving motion: a path (video, GIF, folder of pictures, keypoints as .npz, .json or OpenPose's
+                folder), `Keypoints`, a list of PIL images or uint8 frames [F, H, W, 3]; or skeletons that are drawn
+                already, uint8 [F, H, W, 3] at the size of `image`, the reference's own pose first, which are used as
+                they are. With a list of images a list of motions, or one for all.
+            image_pose: keypoints of the reference image, whole or cropped; None detects them.
+            resolution: short side of the video, 64 to 4096 pixels; 576.
+            aspect: shape of the video; "auto" follows the image.
+            height: height of the video, 1 to 8192 pixels; with `width` in place of `resolution` and `aspect`.
+            width: width of the video, 1 to 8192 pixels.
+            num_frames: most frames of the result, 1 to 100,000; None takes all of the motion.
+            start: second of the motion at which the video begins, from 0; 0.
+            stride: take every n-th frame of the motion, 1 to 10,000; 1. The result's frame rate falls alike.
+            motion_fps: frame rate of a motion that does not say it, 0.01 to 1000; 24, and 30 for OpenPose's files.
+            motion_size: width and height of the video behind keypoints in pixels that do not say it, 1 to 65,536.
+            motion_kind: meaning of arrays and PIL images in `motion`; "auto": skeletons if most pixels are black.
+            tolerate_truncation: use the readable part of a video that breaks off; False.
+            detector: pose detector; "auto" is DWPose where its files are, else MediaPipe.
+            person_model: file of DWPose's person detector; None takes the hub's.
+            pose_model: file of DWPose's pose model; None takes the hub's.
+            person: person to follow in the motion: "largest", "central" or a number from 0; "largest".
+            reference_person: person of the reference image who is to move, likewise.
+            gaps: joints lost for up to half a second: "interpolate" or leave them "dark"; "interpolate".
+            align: fit the motion to the person: "affine" (one map for the clip, as the official release), "limb"
+                (limb by limb, for other proportions) or "none"; "affine".
+            smooth: filter jitter out of the motion; False.
+            confidence: draw uncertain joints darker ("brightness") or drop them ("threshold"); "brightness".
+            antialias: draw smooth edges; False, as the official release.
+            stroke_width: width of drawn limbs, times the official release's, 0 to 20; 1.
+            num_inference_steps: denoising steps, 1 to 1000; 25.
+            guidance_scale: classifier-free guidance, 1 (off, half the work) to 100; 2.
+            seed: of the noise, 0 to 2^31 - 1; 0. A list for a list of images.
+            fusion: joining of overlapping windows: "progressive" (the paper's Algorithm 1), "official", "uniform"
+                (MultiDiffusion) or "none"; "progressive".
+            window_size: frames that are denoised together, 2 to 1024; the checkpoint's.
+            window_overlap: frames that neighbouring windows share, 0 to 1023; 6, or less for a small window.
+            group_size: windows that one device predicts together, 1 to 1024; 1.
+            periodic_noise: repeat the noise of one window along time, as the official release; False.
+            decode_chunk_size: frames that are decoded together, 1 to 1024; 8.
+            decode_overlap: frames that neighbouring chunks share, below `decode_chunk_size`; a quarter of it.
+            fps: condition of the model, 1 to 1000, not the frame rate of the result; 7.
+            motion_bucket_id: condition of the model: how much motion, 0 to 1023; 127.
+            noise_aug_strength: noise on the reference image, 0 to 10; 0.
+            latents: initial latents, standard normal, channels last, a frame for the reference and each of the motion;
+                None draws them from `seed`.
+            noise: the same for one window only, repeated along time as in the official release.
+            noise_aug: standard normal, scaled by `noise_aug_strength`; None draws it from `seed`.
+            output_type: "np" for float32 frames in [0, 1], "pil" for PIL images, "latent" for latents.
+            keep_reference_frame: keep the first frame, which stands for the reference image; False.
+            callback_on_step_end: called as in diffusers, `callback(pipe, step, timestep, {"latents": ...})`; may return
+                {"latents": ...} to go on with. An exception in it ends the call.
             progress: show a bar per stage.
-            **options: fields of `SamplingConfig`.
+
+        Returns:
+            a `Video`, or a list of them for a list of images.
 
         Raises:
-            InputError: sizes that do not fit the networks or each other, unknown or impossible options, a result that
-                is not a number.
+            InputError: an input that cannot be read or used, an option out of range, nobody to be seen, too little
+                memory, or a result that is not finite.
         """
-        if output_type not in ("np", "latent"):
-            raise InputError(f"output_type must be 'np' or 'latent', not '{output_type}'.")
-        config = build_config(SamplingConfig, options, "the sampling options")
-        latents = self.latents(image, pose_images, config, noise=noise, noise_aug=noise_aug, progress=progress)
-        skip = 0 if keep_reference_frame else 1
-        if output_type == "latent":
-            frames = latents[:, skip:]
-        else:
-            frames = np.concatenate(list(self.decode(latents, config, progress=progress)), axis=1)[:, skip:]
-        return PipelineOutput(frames[0] if np.ndim(image) == 3 else frames)
+        arguments = dict(locals())  # every argument above, by name
+        del arguments["self"]
+        prepared = self._prepare_all(**arguments)
+        videos = self._collect(prepared, arguments)
+        return videos if _is_batch(image) else videos[0]
 
-    def latents(
-        self,
-        image: UInt8[np.ndarray, "*b height width 3"],
-        pose_images: "PoseBatch | UInt8[np.ndarray, '*b f height width 3']",
-        config: SamplingConfig,
-        *,
-        seeds: Sequence[int] | None = None,
-        noise: Float[np.ndarray, "*b t h w c"] | None = None,
-        noise_aug: Float[np.ndarray, "*b height width 3"] | None = None,
-        progress: bool = False,
-    ) -> Float[np.ndarray, "b f h w c"]:
-        """Denoised latents of the video, the reference's frame first; arguments as in `__call__`.
+    @_signature_of(__call__)
+    def stream(self, **arguments: Any) -> VideoStream:
+        """Generate one video frame by frame: a `VideoStream` to iterate over or to save.
 
-        Args:
-            image: as in `__call__`.
-            pose_images: as in `__call__`.
-            config: sampling options.
-            seeds: one per sample; None takes `config.seed` for all.
-            noise: as in `__call__`.
-            noise_aug: as in `__call__`.
-            progress: as in `__call__`.
+        Arguments as in `__call__`, but for lists of images and `output_type`. Inputs are prepared at once; the rest is
+        done when the first frame is asked for.
+        """
+        (prepared,) = self._prepare_all(**arguments)
+        first = int(not arguments["keep_reference_frame"])
+        return VideoStream(prepared, self._generate([prepared], arguments), first)
+
+    @_signature_of(__call__)
+    def prepare(self, **arguments: Any) -> Prepared:
+        """Prepare the inputs of one video: cropped image, aligned skeletons, report. Arguments as in `__call__`.
+
+        `generate` goes on from there: so the host can prepare the next videos while the devices are busy.
+        """
+        (prepared,) = self._prepare_all(**arguments)
+        return prepared
+
+    def generate(self, batch: Sequence[Prepared], progress: bool = True) -> Chunks:
+        """Generate videos of equal shape and options (but for their seeds) together.
+
+        Yields:
+            frames [B, n, H, W, 3] in [0, 1] in order, without the one that stands for the reference image.
 
         Raises:
-            InputError: as `__call__`.
+            InputError: too little memory, or a result that is not finite.
         """
-        images = image[None] if np.ndim(image) == 3 else image
-        poses = pose_images if len(pose_images.shape) == 5 else PoseBatch([pose_images])
-        self._check_sizes(images, poses)
-        batch, num_frames = poses.shape[:2]
-        seeds = np.full(batch, config.seed) if seeds is None else np.asarray(seeds)
-        plan = config.plan(num_frames, self.config.window_size)
-        padded = padded_frames(plan)
-        capacity = config.plan(padded, self.config.window_size).num_windows
-
-        with self._precision():
-            images_on_device = self._put(images)
-            context = encode.embed_image(self.image_encoder, images_on_device)
-            image_latents = self._encode_reference(images_on_device, seeds, noise_aug, config.noise_aug_strength)
-            features = self._pose_features(poses, padded, progress)
-            start = self._initial_noise(seeds, padded, image_latents.shape[1:], plan, config, noise)
-            latents = self._denoise(start, context, image_latents, features, plan, capacity, config, progress)
-        return _check_finite(fetch(latents)[:, :num_frames])
+        return self._generate(batch, {"progress": progress})
 
     def decode(
-        self, latents: Float[np.ndarray, "b f h w c"], config: SamplingConfig, progress: bool = False
+        self, latents: Float[np.ndarray, "b f h w c"], options: SamplingConfig, progress: bool = False
     ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
-        """Yield frames in [0, 1] in order, so that a long video never lies in memory whole.
+        """Yield frames in [0, 1] of latents, chunk by chunk; see `Engine.decode`."""
+        return self._engine.decode(latents, options, progress)
 
-        Each device decodes a chunk of each sample at a time, while the caller has the frames of the chunks before.
-
-        Raises:
-            InputError: frames that are not numbers.
-        """
-
-        def decode(chunks: Float[np.ndarray, "n t h w c"]) -> Float[jax.Array, "n t height width 3"]:
-            with self._precision():
-                return stages.decode_chunks(self.vae, jax.device_put(chunks, sharding.by_window(self.mesh)))
-
-        size, overlap, together = config.decode_chunk_size, config.chunk_overlap, self.mesh.size
-        with tqdm(total=latents.shape[1], desc="decoding", unit="frame", disable=not progress) as bar:
-            for frames in decode_in_chunks(decode, latents, size, overlap, together):
-                bar.update(frames.shape[1])
-                yield _check_finite(frames)
-
-    def _check_sizes(self, images: np.ndarray, poses: "np.ndarray | PoseBatch") -> None:
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise InputError(f"image must be uint8 [H, W, 3] or [B, H, W, 3], not {images.dtype} {list(images.shape)}.")
-        if len(poses.shape) != 5 or poses.shape[0] != len(images) or tuple(poses.shape[2:]) != images.shape[1:]:
-            raise InputError(
-                f"pose_images must be drawn at the size of the image, [F, {images.shape[1]}, {images.shape[2]}, 3] "
-                f"for each of {len(images)}, not {list(poses.shape)}."
+    def _prepare_all(
+        self, image: Any, motion: Any, image_pose: Any, progress: bool, **arguments: Any
+    ) -> list[Prepared]:
+        seed = arguments.pop("seed")
+        names = {field.name for field in dataclasses.fields(PipelineOptions)}
+        given = {name: value for name, value in arguments.items() if name in names and value is not None}
+        options = build_config(PipelineOptions, merge_defaults(self.defaults, given), "the call")
+        images = list(image) if _is_batch(image) else [image]
+        motions = list(motion) if _is_batch(image) and _is_list_of_motions(motion) else [motion] * len(images)
+        seeds = list(seed) if isinstance(seed, Sequence) else [options.seed if seed is None else seed] * len(images)
+        if len({len(images), len(motions), len(seeds)}) > 1:
+            raise InputError(f"{len(images)} images go with as many motions and seeds, or with one for all of them.")
+        return [
+            self._preparer(
+                image, motion, build_config(PipelineOptions, to_dict(options) | {"seed": seed}), image_pose, progress
             )
-        if poses.shape[1] < 1:
-            raise InputError("pose_images is empty; it needs at least the pose of the reference image.")
-        multiple = self.config.size_multiple
-        if any(size % multiple or size == 0 for size in images.shape[1:3]):
-            height, width = (max(multiple, round(size / multiple) * multiple) for size in images.shape[1:3])
+            for image, motion, seed in zip(images, motions, seeds, strict=True)
+        ]
+
+    def _collect(self, prepared: Sequence[Prepared], arguments: dict[str, Any]) -> list[Video]:
+        """Generate videos in memory, those of equal shape together."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, item in enumerate(prepared):
+            groups[item.shape].append(index)
+        first, videos = int(not arguments["keep_reference_frame"]), {}
+        for indices in groups.values():
+            batch = [prepared[index] for index in indices]
+            if arguments["output_type"] == "latent":
+                frames = self._denoise(batch, arguments)[:, first:]
+            else:
+                frames = np.concatenate(list(self._generate(batch, arguments)), axis=1)
+            for index, item, result in zip(indices, batch, frames, strict=True):
+                shown = _to_pil(result) if arguments["output_type"] == "pil" else result
+                videos[index] = Video(shown, item, first)
+        return [videos[index] for index in range(len(prepared))]
+
+    def _generate(self, batch: Sequence[Prepared], arguments: dict[str, Any]) -> Chunks:
+        skip = int(not arguments.get("keep_reference_frame"))
+        with report_out_of_memory(_LESS_MEMORY):
+            latents = self._denoise(batch, arguments)
+            for frames in self._engine.decode(latents, batch[0].options, arguments["progress"]):
+                if frames.shape[1] > skip:
+                    yield frames[:, skip:]
+                skip = max(0, skip - frames.shape[1])
+
+    @report_out_of_memory(_LESS_MEMORY)
+    def _denoise(self, batch: Sequence[Prepared], arguments: dict[str, Any]) -> Float[np.ndarray, "b f h w c"]:
+        latents, noise = arguments.get("latents"), arguments.get("noise")
+        if latents is not None and noise is not None:
+            raise InputError("latents and noise are the same for all frames and for one window; give one of them.")
+        if latents is not None and np.shape(latents)[-4] != batch[0].shape[0]:
             raise InputError(
-                f"height and width must be multiples of {multiple}, not {images.shape[1]}x{images.shape[2]}; the "
-                f"nearest is {height}x{width}."
+                f"latents must have {batch[0].shape[0]} frames, the reference's and the motion's, not "
+                f"{np.shape(latents)[-4]}."
             )
+        inputs = Batch(
+            images=np.stack([item.image for item in batch]),
+            poses=[item.poses for item in batch],
+            seeds=np.array([item.options.seed for item in batch]),
+            latents=noise if latents is None else latents,
+            noise_aug=arguments.get("noise_aug"),
+        )
+        on_step_end = self._step_callback(arguments.get("callback_on_step_end"))
+        return self._engine.denoise(inputs, batch[0].options, on_step_end, arguments["progress"])
 
-    def _encode_reference(
-        self, images: jax.Array, seeds: np.ndarray, noise_aug: np.ndarray | None, strength: float
-    ) -> jax.Array:
-        if strength == 0:
-            noise_aug = np.zeros(images.shape, np.float32)
-        elif noise_aug is None:
-            noise_aug = pixel_noise(jnp.asarray(seeds), *images.shape[1:])
-        return encode.encode_image(self.vae, images, self._put(strength * np.reshape(noise_aug, images.shape)))
+    def _step_callback(self, callback: Callable[..., Any] | None) -> OnStepEnd | None:
+        if callback is None:
+            return None
 
-    def _pose_features(self, poses: "np.ndarray | PoseBatch", padded: int, progress: bool) -> jax.Array:
-        batch, num_frames, height, width, _ = poses.shape
-        scale = self.config.vae.downscale
-        shape = (batch, padded, height // scale, width // scale, self.config.pose_net.stem_channels)
-        features = jnp.zeros(shape, self.unet.conv_in.kernel.dtype, device=sharding.replicated(self.mesh))
-        chunk = min(_POSE_CHUNK, padded)
-        with tqdm(total=num_frames, desc="poses", unit="frame", disable=not progress) as bar:
-            for start in range(0, padded, chunk):
-                start = min(start, padded - chunk)
-                # Beyond the end the last pose is held: a short video is denoised in a whole window, as it was trained.
-                last = min(start, num_frames - 1)
-                pixels = poses[:, last : start + chunk]
-                pixels = np.concatenate([pixels, np.repeat(pixels[:, -1:], chunk - pixels.shape[1], axis=1)], axis=1)
-                features = stages.add_pose_features(self.pose_net, features, self._put(pixels), start)
-                bar.update(min(start + chunk, num_frames) - bar.n)
-        return features
+        def on_step_end(step: int, timestep: float, latents: jax.Array) -> jax.Array:
+            result = callback(self, step, timestep, {"latents": latents})
+            return latents if result is None else result.get("latents", latents)
 
-    def _initial_noise(
-        self,
-        seeds: np.ndarray,
-        padded: int,
-        shape: tuple[int, ...],
-        plan: WindowPlan,
-        config: SamplingConfig,
-        noise: np.ndarray | None,
-    ) -> jax.Array:
-        if noise is None:
-            period = plan.indices.shape[1] if config.periodic_noise else None
-            return frame_noise(jnp.asarray(seeds), padded, *shape, period=period)
-        noise = np.asarray(noise, np.float32)
-        noise = noise[None] if noise.ndim == 4 else noise
-        if noise.shape[2:] != tuple(shape) or len(noise) not in (1, len(seeds)):
-            raise InputError(f"noise must be [frames, {', '.join(map(str, shape))}], not {list(noise.shape[1:])}.")
-        noise = np.broadcast_to(noise, (len(seeds), *noise.shape[1:]))
-        return jnp.asarray(noise[:, np.arange(padded) % noise.shape[1]])
+        return on_step_end
 
-    def _denoise(
-        self,
-        noise: jax.Array,
-        context: jax.Array,
-        image_latents: jax.Array,
-        features: jax.Array,
-        plan: WindowPlan,
-        capacity: int,
-        config: SamplingConfig,
-        progress: bool,
-    ) -> jax.Array:
-        sigmas = karras_sigmas(config.num_inference_steps)
-        guided = config.guidance_scale > 1
-        batch = noise.shape[0]
-        ids = np.tile(np.float32([config.fps - 1, config.motion_bucket_id, config.noise_aug_strength]), (batch, 1))
-        conditions = stages.make_conditions(self.unet, context, self._put(ids), plan.indices.shape[1], guided)
-        mesh, group = lay_out_windows(self.mesh, self.config, config, capacity, noise.shape)
-        # With cuDNN's attention all arrays of a program must lie on one mesh. The devices are the same ones: nothing is
-        # copied.
-        put = functools.partial(jax.device_put, device=sharding.replicated(mesh))
-        networks, constants = put((self.unet, self.pose_net)), put((conditions, image_latents, features))
-        grouped, scale = put(group_plan(plan, group, capacity)), put(np.float32(config.guidance_scale))
-        latents = put(noise * np.sqrt(sigmas[0] ** 2 + 1))
-        # A bar needs the host between steps: the scan is run in equal slices, which share one compiled program.
-        length = _slice_length(config.num_inference_steps) if progress else config.num_inference_steps
-        with tqdm(total=config.num_inference_steps, desc="denoising", unit="step", disable=not progress) as bar:
-            for start in range(0, config.num_inference_steps, length):
-                noise_levels = put(sigmas[start : start + length + 1])
-                latents = stages.run_denoising(
-                    *networks, latents, noise_levels, grouped, *constants, scale, guided=guided, mesh=mesh
-                )
-                if progress:
-                    latents.block_until_ready()
-                bar.update(length)
-        return latents
 
-    def _put(self, tree: Any) -> Any:
-        return jax.device_put(tree, sharding.replicated(self.mesh))
+def _is_batch(image: Any) -> bool:
+    return isinstance(image, list | tuple) or (isinstance(image, np.ndarray) and image.ndim == 4)
 
-    def _precision(self) -> contextlib.AbstractContextManager:
-        """float32 means float32: GPUs and TPUs would otherwise multiply in shorter formats."""
-        full = self.unet.conv_in.kernel.dtype == jnp.float32
-        return jax.default_matmul_precision("highest") if full else contextlib.nullcontext()
+
+def _is_list_of_motions(motion: Any) -> bool:
+    """Return True for several motions, False for the frames of one."""
+    if isinstance(motion, np.ndarray):
+        return motion.ndim == 5
+    frames = (Image.Image, np.ndarray)
+    return isinstance(motion, list | tuple) and not all(isinstance(x, frames) and np.ndim(x) < 4 for x in motion)
+
+
+def _to_pil(frames: Float[np.ndarray, "f height width 3"]) -> list[Image.Image]:
+    return [Image.fromarray(frame) for frame in np.round(frames * 255).astype(np.uint8)]
 
 
 def _dtype(name: DTypeName | None, mesh: Mesh) -> jnp.dtype:
@@ -330,61 +462,3 @@ def _dtype(name: DTypeName | None, mesh: Mesh) -> jnp.dtype:
     if name not in ("float32", "bfloat16"):
         raise InputError(f"dtype must be 'float32' or 'bfloat16', not '{name}'.")
     return jnp.dtype(name)
-
-
-def lay_out_windows(
-    mesh: Mesh, model: ModelConfig, config: SamplingConfig, num_windows: int, latents: tuple[int, ...]
-) -> tuple[Mesh, int]:
-    """The mesh of the denoising loop, and how many windows it predicts together.
-
-    Args:
-        mesh: the pipeline's.
-        model: sizes of the networks.
-        config: sampling options.
-        num_windows: of the video.
-        latents: shape of the video's latents, [B, F, h, w, c].
-    """
-    batch, _, height, width, _ = latents
-    # A device that has a part of a window must have nothing else, or merging batch and frames would move data.
-    frames = (config.window_size or model.window_size) if batch == 1 else 1
-    positions = (height // model.unet.downscale) * (width // model.unet.downscale)
-    branches = 2 if config.guidance_scale > 1 else 1
-    windows = sharding.window_mesh(mesh, num_windows, branches, frames, positions)
-    parallel = windows.shape[sharding.WINDOWS]
-    per_device = 1 if windows.shape[sharding.FRAMES] > 1 else min(config.group_size, -(-num_windows // parallel))
-    return windows, per_device * parallel
-
-
-def padded_frames(plan: WindowPlan) -> int:
-    """Frames that the arrays of a video are padded to, so that videos of similar length share a program."""
-    num_frames, window_size = int(plan.indices.max()) + 1, plan.indices.shape[1]
-    return num_frames if num_frames == window_size else bucket(-(-num_frames // 4)) * 4
-
-
-def _check_finite(values: np.ndarray) -> np.ndarray:
-    """Refuse what is no picture: as pixels it would look like a video that has merely turned out badly."""
-    if not np.isfinite(values).all():
-        raise InputError(
-            "the result is not a number: the weights are damaged (fetch or convert them again), or an option such as "
-            "guidance_scale is out of all proportion."
-        )
-    return values
-
-
-def _slice_length(steps: int) -> int:
-    """The largest divisor of `steps` that gives at least five slices, for a bar that moves."""
-    return max(n for n in range(1, max(steps // 5, 1) + 1) if steps % n == 0)
-
-
-class PoseBatch:
-    """Lazily drawn sequences of poses, each [F, H, W, 3] and of equal shape, seen as one array [B, F, H, W, 3]."""
-
-    def __init__(self, sequences: Sequence[Any]):
-        if len({tuple(poses.shape) for poses in sequences}) != 1:
-            raise InputError(f"a batch needs motions of one shape, not {[list(p.shape) for p in sequences]}.")
-        self.sequences = sequences
-        self.shape = (len(sequences), *sequences[0].shape)
-
-    def __getitem__(self, key: tuple[slice, slice]) -> UInt8[np.ndarray, "b n height width 3"]:
-        """Draw some frames of some sequences."""
-        return np.stack([np.asarray(poses[key[1]]) for poses in self.sequences[key[0]]])

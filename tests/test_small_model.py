@@ -8,17 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mimicmotion_jax import checkpoint
-from mimicmotion_jax.cli import demo, sample
+from mimicmotion_jax.cli import demo
 from mimicmotion_jax.evaluation.comparison import GENERATED, REPEAT, WITHHELD
-from mimicmotion_jax.inference.generate import generate
-from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.synthetic.config import WorldConfig
 from mimicmotion_jax.synthetic.source import draw_scenes, write_test_set
-from mimicmotion_jax.video.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +27,7 @@ Summary = dict[str, dict[str, float]]
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory) -> Callable[[int], Summary]:
     """Scores by the length of the videos, of other people than the recorded evaluation's (docs/small_model.md)."""
-    width, height = checkpoint.read_sampling(demo.WEIGHTS)["size"]
+    width, height = (checkpoint.read_sampling(demo.WEIGHTS)[side] for side in ("width", "height"))
 
     @functools.cache
     def evaluate(num_frames: int) -> Summary:
@@ -69,51 +65,3 @@ def test_the_person_is_where_it_should_be(summary):
 
 def test_weights_fit_into_the_repository():
     assert sum(path.stat().st_size for path in demo.WEIGHTS.rglob("*") if path.is_file()) < LARGEST
-
-
-def test_the_demonstration_is_a_video_of_three_panels(tmp_path):
-    demo.run_demo(tmp_path / "demo.mp4", overrides=["max_frames=5", "num_inference_steps=1"])
-    video = open_video(tmp_path / "demo.mp4")
-    assert video.num_frames == 5
-    reference, skeleton, result = np.array_split(next(iter(video.frames())), 3, axis=1)
-    assert skeleton.mean() < 60 < min(reference.mean(), result.mean())  # skeletons are drawn on black
-
-
-def test_the_demonstration_takes_size_type_and_devices(tmp_path, monkeypatch):
-    """Options of a file go before the demonstration's own; what a device is given tells the type."""
-    (tmp_path / "mine.yaml").write_text("max_frames: 2\nnum_inference_steps: 1\nside_by_side: false\n")
-    pipelines = []
-    monkeypatch.setattr(
-        demo, "generate", lambda pipeline, *rest: pipelines.append(pipeline) or generate(pipeline, *rest)
-    )
-    switches = ["--config", tmp_path / "mine.yaml", "--dtype", "bfloat16", "--devices", "2"]
-    options = ["resolution=64", "aspect=square"]
-    arguments = ["sample.py", "--output", tmp_path / "a.gif", *switches, *options]
-    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
-    assert sample.main() == 0
-    video = open_video(tmp_path / "a.gif")
-    assert (video.num_frames, video.width, video.height) == (2, 64, 64)
-    (pipeline,) = pipelines
-    assert pipeline.mesh.size == 2
-    assert pipeline.unet.conv_in.kernel.dtype == "bfloat16"
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("stride=2", "stride has no effect on the demonstration"),
-        ("person=1", "person has no effect on the demonstration"),
-        ("resolution=100", "resolution 100 is not a multiple of"),
-        ("size=[97,128]", "both sides must be multiples of"),
-    ],
-)
-def test_what_the_demonstration_cannot_do_is_refused(tmp_path, option, message):
-    with pytest.raises(InputError, match=message):
-        demo.run_demo(tmp_path / "demo.mp4", overrides=[option])
-    assert not list(tmp_path.iterdir())
-
-
-def test_without_the_repository_it_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "WEIGHTS", Path(tmp_path / "nothing"))
-    with pytest.raises(InputError, match="run from a clone of the repository, or give --checkpoint"):
-        demo.run_demo(tmp_path / "demo.mp4")

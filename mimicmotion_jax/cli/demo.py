@@ -1,19 +1,14 @@
-"""What `python sample.py` does without arguments: the small model that comes with us, on people it has never seen."""
+"""The demonstration: `mimicmotion sample` without inputs runs the small model on drawn people it has never seen."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mimicmotion_jax.checkpoint import read_config
-from mimicmotion_jax.config import read_values
-from mimicmotion_jax.inference.generate import generate, load_pipeline
-from mimicmotion_jax.inference.job import Prepared
-from mimicmotion_jax.inference.options import GenerateConfig, load_options
-from mimicmotion_jax.inference.outputs import check_outputs
-from mimicmotion_jax.pipeline import DTypeName
-from mimicmotion_jax.pose.align import align
+from mimicmotion_jax.config import values_of
+from mimicmotion_jax.inference.options import GenerateConfig, OutputOptions, PipelineOptions, load_options
+from mimicmotion_jax.inference.output import check_outputs
+from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.pose.keypoints import Keypoints
-from mimicmotion_jax.pose.select import fill_gaps
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.synthetic.source import detect
 from mimicmotion_jax.synthetic.world import Scene, render
@@ -22,12 +17,12 @@ from mimicmotion_jax.video.image import target_size
 logger = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "small"
-_DEFAULTS = {"side_by_side": "true", "max_frames": "45", "align": "limb"}
+DEFAULTS = {"side_by_side": True, "num_frames": 45, "align": "limb"}
 _SIZE = (96, 128)  # width, height: the small model's
-# There is no file to cut or to look for people in, and one video.
+# There is no file to cut or to look for people in.
 _WITHOUT_EFFECT = (
-    *("stride", "motion_size", "start", "detector", "person_model", "pose_model", "person", "reference_person"),
-    *("audio", "batch_size"),
+    *("stride", "start", "motion_size", "motion_fps", "motion_kind", "tolerate_truncation", "detector"),
+    *("person_model", "pose_model", "person", "reference_person", "audio", "batch_size"),
 )
 _FPS = 15.0
 # Odd numbers are those of the test split: nobody and nothing here occurs in training.
@@ -35,54 +30,13 @@ _REFERENCE = {"character": 21, "motion": 3, "background": 21, "framing": "half"}
 _DRIVER = {"character": 7, "motion": 7, "background": 9, "framing": "half"}
 
 
-def run_demo(
-    output: Path,
-    config_path: Path | None = None,
-    overrides: Sequence[str] = (),
-    dtype: DTypeName | None = None,
-    num_devices: int | None = None,
-) -> None:
-    """Generate a short video: a figure of the synthetic world moves as another one of other proportions does.
-
-    Args:
-        output: where to.
-        config_path: a YAML file of options.
-        overrides: `key=value`.
-        dtype: as `load_pipeline`.
-        num_devices: as `load_pipeline`.
+def demo_options(path: Path | None, overrides: list[str]) -> GenerateConfig:
+    """Options of the demonstration: `DEFAULTS` below what is given.
 
     Raises:
-        InputError: no weights there, an option that is wrong or has no effect, or an output that cannot be written.
+        InputError: an option that is wrong or has no effect here.
     """
-    if not WEIGHTS.is_dir():
-        raise InputError(
-            f"the small model is not at {WEIGHTS}; run from a clone of the repository, or give --checkpoint, --image "
-            "and --motion (python sample.py --help shows how)."
-        )
-    config = _load_options(config_path, overrides)
-    aspect = config.size or config.aspect
-    height, width = target_size(_SIZE[1], _SIZE[0], config.resolution, aspect, read_config(WEIGHTS).size_multiple)
-    check_outputs(output, config)
-    logger.info(
-        "No --checkpoint was given: this is the small model that comes with the code, which knows drawn people only. "
-        "python sample.py --help tells how to use real weights."
-    )
-    pipeline = load_pipeline(WEIGHTS, config, dtype, num_devices)
-    look = render(Scene(**_REFERENCE, width=width, height=height, num_frames=1, fps=_FPS))
-    num_frames = config.max_frames or int(_DEFAULTS["max_frames"])
-    driver = Scene(**_DRIVER, width=width, height=height, num_frames=num_frames, fps=_FPS)
-    motion = fill_gaps(detect(driver, render(driver).keypoints), config.gaps)
-    motion, report = align(motion, look.keypoints, config.align, config.smooth)
-    logger.info("%s", report.summary())
-    keypoints = Keypoints.concatenate([look.keypoints, motion])
-    generate(pipeline, [Prepared(image=look.frames[0], keypoints=keypoints, output=output, seed=config.seed)], config)
-
-
-def _load_options(path: Path | None, overrides: Sequence[str]) -> GenerateConfig:
-    """As `load_options`, with what is not given as the demonstration has it."""
-    given = read_values(path, overrides)
-    defaults = [f"{key}={value}" for key, value in _DEFAULTS.items() if key not in given]
-    config, untouched = load_options(WEIGHTS, path, [*defaults, *overrides]), GenerateConfig()
+    config, untouched = load_options(WEIGHTS, path, overrides, defaults=DEFAULTS), GenerateConfig()
     for name in _WITHOUT_EFFECT:
         if getattr(config, name) != getattr(untouched, name):
             raise InputError(
@@ -90,3 +44,32 @@ def _load_options(path: Path | None, overrides: Sequence[str]) -> GenerateConfig
                 "--checkpoint, --image and --motion."
             )
     return config
+
+
+def run_demo(pipeline: MimicMotionPipeline, output: Path, config: GenerateConfig) -> None:
+    """Generate a short video: a figure of the synthetic world moves as another one of other proportions does.
+
+    Args:
+        pipeline: the small model's.
+        output: where the video goes.
+        config: from `demo_options`.
+
+    Raises:
+        InputError: an output that cannot be written, or a size that the model cannot have.
+    """
+    check_outputs(output, config)
+    image, pose, motion = demo_inputs(pipeline, config)
+    stream = pipeline.stream(image, motion, image_pose=pose, **values_of(PipelineOptions, config))
+    stream.save(output, **values_of(OutputOptions, config))
+    logger.info("wrote %s", output)
+
+
+def demo_inputs(pipeline: MimicMotionPipeline, config: GenerateConfig) -> tuple[Any, Keypoints, Keypoints]:
+    """Render a reference image [H, W, 3] and its pose, and the detected motion of somebody else."""
+    size = target_size(_SIZE[1], _SIZE[0], config.resolution, config.shape, pipeline.config.size_multiple)
+    height, width = size
+    look = render(Scene(**_REFERENCE, width=width, height=height, num_frames=1, fps=_FPS))
+    driver = Scene(
+        **_DRIVER, width=width, height=height, num_frames=config.num_frames or DEFAULTS["num_frames"], fps=_FPS
+    )
+    return look.frames[0], look.keypoints, detect(driver, render(driver).keypoints)

@@ -5,24 +5,40 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
+from typing import cast
 
 import jax
 
 from mimicmotion_jax.checkpoint import read_config
 from mimicmotion_jax.cli.common import log_to_stderr, script_parser
-from mimicmotion_jax.cli.demo import run_demo
-from mimicmotion_jax.inference.generate import generate, load_pipeline
+from mimicmotion_jax.cli.compile_only import report_generation
+from mimicmotion_jax.cli.demo import WEIGHTS, demo_options, run_demo
+from mimicmotion_jax.config import values_of
 from mimicmotion_jax.inference.job import Job, Prepared
 from mimicmotion_jax.inference.job_list import read_jobs
 from mimicmotion_jax.inference.jobs import run_jobs
-from mimicmotion_jax.inference.options import GenerateConfig, load_options, with_options
-from mimicmotion_jax.inference.outputs import save_pose, written_paths
+from mimicmotion_jax.inference.options import (
+    GenerateConfig,
+    OutputOptions,
+    PipelineOptions,
+    load_options,
+    with_options,
+)
+from mimicmotion_jax.inference.output import (
+    check_inputs_stay,
+    check_outputs,
+    save_pose,
+    write_videos,
+    written_paths,
+)
 from mimicmotion_jax.inference.preparing import Preparer
-from mimicmotion_jax.inference.program import compile_only
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.pose.render import DrawnPoses
+from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.runtime import distributed
+from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
+from mimicmotion_jax.runtime.cpu_devices import split_cpu
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.sharding import describe_mesh
 
 logger = logging.getLogger("mimicmotion_jax.sample")  # a script's own name would not be shown
 
@@ -34,7 +50,7 @@ EXAMPLES = """examples:
   python sample.py --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
   python sample.py --checkpoint DIR --jobs jobs.jsonl --output-dir videos batch_size=4
   python sample.py --pose-only --image person.jpg --motion dance.mp4 --output person.mp4     is the motion any good?
-  python sample.py --compile-only --topology v5e:2x4 max_frames=72     does it fit? (the full model, or --checkpoint's)
+  python sample.py --compile-only --topology v5e:2x4 num_frames=72     does it fit? (the full model, or --checkpoint's)
 
 a motion is a video, a GIF, a folder of pictures, or keypoints (.npz, .json, a folder of *_keypoints.json). OpenPose's
 own files do not say how large the video was: add motion_size=[1920,1080], or "motion_size" in a line of jobs.jsonl.
@@ -79,47 +95,78 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     log_to_stderr(libraries=logging.WARNING)
     overrides = [f"{name}=true" for name in ("save_pose", "side_by_side") if getattr(args, name)] + args.options
-    if args.pose_only:
-        overrides.append("save_pose=true")
     nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
     _refuse_useless(args, nothing_given)
+    if nothing_given and not (args.compile_only or args.pose_only):
+        return _run_demo(args, overrides)
+    options = load_options(args.checkpoint, args.config, overrides)
     if args.compile_only:
-        return _compile_only(args, load_options(args.checkpoint, args.config, overrides))
-    if args.pose_only:
-        return _pose_only(args, load_options(args.checkpoint, args.config, overrides))
-    if nothing_given:
-        run_demo(args.output or Path("outputs/demo.mp4"), args.config, overrides, args.dtype, args.devices)
+        report = report_generation(options, _model(args), args.dtype or "bfloat16", args.topology)
+        print(json.dumps(report, indent=2))
         return 0
-
-    config = load_options(args.checkpoint, args.config, overrides)
+    if args.pose_only:
+        return _pose_only(args, options)
     if args.checkpoint is None:
-        raise InputError("say which weights to use with --checkpoint DIR; convert_weights.py makes one.")
-    if args.jobs is not None:
-        return _run_jobs(args, config)
+        raise InputError("say which weights to use with --checkpoint DIR; mimicmotion convert makes one.")
+    return _run_one(args, options) if args.jobs is None else _run_jobs(args, options)
+
+
+def _run_demo(args: argparse.Namespace, overrides: list[str]) -> int:
+    options = demo_options(args.config, overrides)
+    logger.info(
+        "No --checkpoint was given: this is the small model that comes with the package, which knows drawn people only."
+        " mimicmotion sample --help explains how to use real weights."
+    )
+    run_demo(_load_pipeline(args, options, WEIGHTS), args.output or Path("outputs/demo.mp4"), options)
+    return 0
+
+
+def _run_one(args: argparse.Namespace, options: GenerateConfig) -> int:
     job = _one_job(args)
-    preparer = Preparer(config, read_config(args.checkpoint).size_multiple)
-    preparer.check(job)
-    pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
-    generate(pipeline, [preparer(job)], config)
+    _check_files(job, options)
+    Preparer(_model(args).size_multiple).check(job.image, job.motion, options, job.image_pose)
+    pipeline = _load_pipeline(args, options, args.checkpoint)
+    given = values_of(PipelineOptions, options)
+    stream = pipeline.stream(job.image, job.motion, image_pose=job.image_pose, **given)
+    stream.save(job.output, **values_of(OutputOptions, options))
+    logger.info("wrote %s", job.output)
+    return 0
+
+
+def _pose_only(args: argparse.Namespace, options: GenerateConfig) -> int:
+    """Detect, report and align as for a video of the checkpoint given, or of the full model."""
+    job, options = _one_job(args), dataclasses.replace(options, save_pose=True)
+    _check_files(job, options)
+    prepared = Preparer(_model(args).size_multiple)(job.image, job.motion, options, job.image_pose)
+    save_pose(prepared, job.output)
+    logger.info("wrote %s", " and ".join(map(str, written_paths(job.output, save_pose=True)[1:])))
     return 0
 
 
 def _one_job(args: argparse.Namespace) -> Job:
     for name in ("image", "motion", "output"):
         if getattr(args, name) is None:
-            raise InputError(f"--{name} is missing; see python sample.py --help.")
+            raise InputError(f"--{name} is missing; see mimicmotion sample --help.")
     return Job(args.image, args.motion, args.output, args.image_pose)
 
 
-def _pose_only(args: argparse.Namespace, config: GenerateConfig) -> int:
-    """Detect, report and align as for a video of the checkpoint given, or of the full model."""
-    job = _one_job(args)
-    model = ModelConfig() if args.checkpoint is None else read_config(args.checkpoint)
-    prepared = Preparer(config, model.size_multiple)(job)
-    height, width = prepared.image.shape[:2]
-    save_pose(prepared, DrawnPoses(prepared.keypoints, height, width, config.draw_style))
-    logger.info("wrote %s", " and ".join(map(str, written_paths(job.output, save_pose=True)[1:])))
-    return 0
+def _check_files(job: Job, options: GenerateConfig) -> None:
+    check_outputs(job.output, options)
+    check_inputs_stay(job, options)
+
+
+def _model(args: argparse.Namespace) -> ModelConfig:
+    return ModelConfig() if args.checkpoint is None else read_config(args.checkpoint)
+
+
+def _load_pipeline(args: argparse.Namespace, options: GenerateConfig, checkpoint: str | Path) -> MimicMotionPipeline:
+    """Load the weights and refuse what cannot work with them, before minutes are spent on detecting poses."""
+    enable_compilation_cache()
+    split_cpu(args.devices or 1)
+    pipeline = MimicMotionPipeline.from_pretrained(checkpoint, args.dtype, num_devices=args.devices, progress=True)
+    options.plan(1, pipeline.config.window_size)
+    logger.info("generating on %s", describe_mesh(pipeline.mesh))
+    return pipeline
 
 
 def _refuse_useless(args: argparse.Namespace, nothing_given: bool) -> None:
@@ -147,12 +194,6 @@ def _refuse_useless(args: argparse.Namespace, nothing_given: bool) -> None:
             raise InputError(f"--{name.replace('_', '-')} has no effect {where}; leave it out.")
 
 
-def _compile_only(args: argparse.Namespace, config: GenerateConfig) -> int:
-    model = ModelConfig() if args.checkpoint is None else read_config(args.checkpoint)
-    print(json.dumps(compile_only(config, model, args.dtype or "bfloat16", args.topology), indent=2))
-    return 0
-
-
 def _run_jobs(args: argparse.Namespace, config: GenerateConfig) -> int:
     if args.output_dir is None:
         raise InputError("say where the jobs' videos go with --output-dir DIR.")
@@ -175,17 +216,21 @@ def _run_share(
         raise InputError(f"--num-processes {num_processes} leaves nobody to do the jobs; give 1 or more.")
     if not 0 <= process_id < num_processes:
         raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
-    pipeline = load_pipeline(args.checkpoint, config, args.dtype, args.devices)
-    preparers: dict[str, Preparer] = {}  # by options, so that a detector is not loaded for every job
+    pipeline = _load_pipeline(args, config, args.checkpoint)
 
     def prepare(job: Job) -> Prepared:
-        key = json.dumps(dict(job.options), sort_keys=True)
-        if key not in preparers:
-            preparers[key] = Preparer(with_options(config, job.options), pipeline.config.size_multiple)
-        return dataclasses.replace(preparers[key](job), options=job.options)
+        given = dict(job.options)
+        given |= {name: value for name in ("seed", "motion_size") if (value := getattr(job, name)) is not None}
+        options = with_options(config, given)
+        _check_files(job, options)
+        inputs = {"image_pose": job.image_pose, **values_of(PipelineOptions, options)}
+        return dataclasses.replace(
+            pipeline.prepare(job.image, job.motion, **inputs), output=job.output, options=options
+        )
 
-    def make(batch: list[Prepared]) -> None:
-        generate(pipeline, batch, with_options(config, batch[0].options))
+    def generate(batch: list[Prepared]) -> None:
+        options = cast(GenerateConfig, batch[0].options)
+        write_videos(batch, [cast(Path, item.output) for item in batch], pipeline.generate(batch), options)
 
     logs = args.output_dir / "failures"
-    return 1 if run_jobs(jobs, prepare, make, config.batch_size, logs, process_id, num_processes) else 0
+    return 1 if run_jobs(jobs, prepare, generate, config.batch_size, logs, process_id, num_processes) else 0

@@ -22,12 +22,23 @@ class EvaluateConfig(DrawOptions, DetectorOptions, SamplingConfig):
     The detector is for sequences without NAME.npz.
     """
 
-    size: tuple[int, int] | None = None  # width, height of the generated videos; None: as the protocol says
-    max_frames: Annotated[int, Field(ge=1)] | None = None  # per sequence, without the reference
+    height: Annotated[int, Field(ge=1)] | None = None  # of the generated videos; None: as the protocol says
+    width: Annotated[int, Field(ge=1)] | None = None
+    num_frames: Annotated[int, Field(ge=1)] | None = None  # per sequence, without the reference
     person: PersonChoice = "largest"
     gaps: Literal["interpolate", "dark"] = "interpolate"
     withhold_poses: bool = False  # generate everything a second time with black pose pictures, as a baseline
     batch_size: Annotated[int, Field(ge=1)] = 1  # sequences of equal shape that are generated together
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width belong together; give both, or neither")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the generated videos, where they are given."""
+        return None if self.width is None or self.height is None else (self.width, self.height)
 
     @property
     def detection(self) -> dict[str, Any]:
@@ -39,9 +50,9 @@ class EvaluateConfig(DrawOptions, DetectorOptions, SamplingConfig):
         """The options on which generated videos depend, given their poses."""
         return {name: value for name, value in to_dict(self).items() if name not in _NOT_RESULTS}
 
-    def generation(self) -> options.GenerateConfig:
-        """What `generation.generate` needs to know."""
-        return options.GenerateConfig(**values_of(SamplingConfig, self), **values_of(DrawOptions, self), audio=False)
+    def pipeline_options(self) -> options.PipelineOptions:
+        """The same for the pipeline."""
+        return options.PipelineOptions(**values_of(SamplingConfig, self), **values_of(DrawOptions, self))
 
 
 def load_options(

@@ -39,7 +39,7 @@ class Protocol:
     size: int | None
     """The short side at which frames are compared, pixels; None: the true frames' own."""
     resolution: int | None
-    """The short side at which videos are generated unless `size=[width, height]` says otherwise; None: the true frames'
+    """The short side at which videos are generated unless `width` and `height` say otherwise; None: the true frames'
     own size."""
     image_fps: float
     """Frames per second of sequences that are folders of pictures and come without keypoints, which would say it."""

@@ -76,11 +76,11 @@ def evaluate(request: Request, config: EvaluateConfig, progress: bool = True) ->
     if request.checkpoint is None:
         pairs = tqdm(list(zip(sequences, true, counterparts, strict=True)), "hashing the videos", disable=not progress)
         comparisons = [
-            compare(sequence, sha256, {GENERATED: reader}, protocol, max_frames=config.max_frames)
+            compare(sequence, sha256, {GENERATED: reader}, protocol, max_frames=config.num_frames)
             for sequence, sha256, reader in pairs
         ]
         _claim(request.output, protocol)
-        options = {"max_frames": config.max_frames}
+        options = {"num_frames": config.num_frames}
         origin |= {"generated": str(request.generated), "checkpoint": None}
     else:
         comparisons, checkpoint = _make(request.checkpoint, request, config, protocol, sequences, true, progress)
@@ -88,7 +88,7 @@ def evaluate(request: Request, config: EvaluateConfig, progress: bool = True) ->
         origin |= {"generated": None, "checkpoint": checkpoint}
     origin |= {"options": options, "options_sha256": sha256_json(options)}
 
-    if sentence := cut_short(comparisons, config.max_frames):
+    if sentence := cut_short(comparisons, config.num_frames):
         logger.warning("%s", sentence)
     scorer = Scorer(networks, request.output, progress)
     for comparison in tqdm(comparisons, "scores", unit="sequence", disable=not progress):
@@ -105,7 +105,7 @@ def _check(request: Request, config: EvaluateConfig) -> None:
     if request.generated is not None:
         given = to_dict(config)
         changed = [key for key, value in to_dict(EvaluateConfig()).items() if value != given[key]]
-        if useless := [key for key in changed if key != "max_frames"]:
+        if useless := [key for key in changed if key != "num_frames"]:
             raise InputError(f"{useless[0]} has no effect with --generated, which makes no videos; leave it out.")
     output = request.output.resolve()
     for folder in (request.data, request.generated):
@@ -165,7 +165,7 @@ def _make(
         readers = {column: open_video(paths[i], task.keypoints.fps) for column, paths in folders.items()}
         seams = tuple(maker.seams(task))
         comparisons.append(
-            compare(task.sequence, task.video_sha256, readers, protocol, task.keypoints, seams, config.max_frames)
+            compare(task.sequence, task.video_sha256, readers, protocol, task.keypoints, seams, config.num_frames)
         )
     checkpoint = {
         "path": str(directory),

@@ -81,7 +81,7 @@ class TaskMaker:
             InputError: unreadable keypoints, nobody in the sequence, a size that does not work.
         """
         config, square = self._config, self._protocol.inputs == "square"
-        stop = None if config.max_frames is None else config.max_frames + 1
+        stop = None if config.num_frames is None else config.num_frames + 1
         inputs = central_square(sequence.size)
         source = inputs.size if square else sequence.size
         try:
@@ -103,7 +103,7 @@ class TaskMaker:
         if nearest != [width, height]:
             raise InputError(
                 f"videos of {width}x{height} cannot be generated, with this checkpoint both sides must be multiples of "
-                f"{multiple}; say size=[{nearest[0]},{nearest[1]}], for example."
+                f"{multiple}; say width={nearest[0]} height={nearest[1]}, for example."
             )
         return height, width
 

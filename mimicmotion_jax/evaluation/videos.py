@@ -25,10 +25,12 @@ from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.model import Model
 from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
 from mimicmotion_jax.evaluation.tasks import Task
-from mimicmotion_jax.inference.generate import generate, load_pipeline
 from mimicmotion_jax.inference.job import Prepared
+from mimicmotion_jax.inference.options import OutputOptions
+from mimicmotion_jax.inference.output import write_videos
 from mimicmotion_jax.models import encode
 from mimicmotion_jax.pipeline import MimicMotionPipeline
+from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.out_of_memory import fetch, report_out_of_memory
 from mimicmotion_jax.video.decode import open_video
@@ -66,14 +68,19 @@ class VideoMaker:
             group = list(alike)
             for start in range(0, len(group), self._config.batch_size):
                 batch = group[start : start + self._config.batch_size]
-                prepared = [
-                    Prepared(next(task.frames()), task.keypoints, self._folder(kind, task), self._config.seed)
-                    for task in batch
-                ]
-                generate(self._loaded(), prepared, self._config.generation())
+                self._write(batch, kind)
                 for task in batch:
                     self._write_record(kind, task, self._config.result_options)
         return [self._folder(kind, task) for task in tasks]
+
+    def _write(self, batch: Sequence[Task], kind: str) -> None:
+        options = self._config.pipeline_options()
+        prepared = []
+        for task in batch:
+            poses = DrawnPoses(task.keypoints, *task.size, options.draw_style)
+            prepared.append(Prepared(next(task.frames()), poses, task.keypoints[1:], task.keypoints.fps, options))
+        chunks = self._loaded().generate(prepared, self._progress)
+        write_videos(prepared, [self._folder(kind, task) for task in batch], chunks, OutputOptions(audio=False))
 
     def reconstruct(self, tasks: Sequence[Task]) -> list[Path]:
         """The folders of true frames that went through the VAE, one per task.
@@ -119,7 +126,9 @@ class VideoMaker:
     def _loaded(self) -> MimicMotionPipeline:
         if self._pipeline is None:
             model = self._model
-            self._pipeline = load_pipeline(model.directory, self._config.generation(), model.dtype, model.num_devices)
+            self._pipeline = MimicMotionPipeline.from_pretrained(
+                model.directory, model.dtype, num_devices=model.num_devices, progress=self._progress
+            )
         return self._pipeline
 
     def _through_vae(self, task: Task) -> Iterator[UInt8[np.ndarray, "n height width 3"]]:

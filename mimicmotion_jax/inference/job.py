@@ -3,22 +3,25 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
 
+from mimicmotion_jax.inference.options import PipelineOptions
+from mimicmotion_jax.pose.align import AlignmentReport
 from mimicmotion_jax.pose.keypoints import Keypoints
+from mimicmotion_jax.pose.select import PoseReport
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One video to make."""
+    """A line of a job list."""
 
     image: Path
     motion: Path
     output: Path
-    image_pose: Path | None = None  # keypoints of the reference picture, whole or cropped; None detects them
+    image_pose: Path | None = None  # keypoints of the reference image, whole or cropped; None detects them
     seed: int | None = None  # None: the options'
     motion_size: tuple[int, int] | None = None  # width, height, likewise
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -26,24 +29,74 @@ class Job:
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """The files and folders that are read."""
+        """Files and folders that are read."""
         return (self.image, self.motion, *([self.image_pose] if self.image_pose is not None else []))
+
+
+class DrawnFrames(Protocol):
+    """Drawn skeletons uint8 [F, H, W, 3]: an array, or a sequence that draws a slice when it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """F, H, W, 3."""
+        ...
+
+    def __getitem__(self, frames: slice, /) -> UInt8[np.ndarray, "n height width 3"]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Findings about a motion before it is generated; `str(report)` has a line for each.
+
+    Attributes:
+        pose: what was detected in the motion; None for skeletons that were drawn already.
+        alignment: how the motion was fitted to the reference; None likewise.
+        notes: assumptions and warnings, a sentence each.
+    """
+
+    pose: PoseReport | None = None
+    alignment: AlignmentReport | None = None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        found = [part.summary() for part in (self.pose, self.alignment) if part is not None]
+        return "\n".join([*found, *self.notes])
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A job ready for the device: the picture, the motion in that picture, and where the result goes."""
+    """Inputs of one video, ready for the device.
+
+    Attributes:
+        image: reference image, cropped and resized.
+        poses: drawn skeletons at the size of `image`; the reference's own pose first.
+        keypoints: of the motion in the reference's picture, without the reference's own; None for drawn skeletons.
+        fps: frame rate of the result.
+        options: all options; those of a batch are equal but for `seed`.
+        reference: keypoints of the person in `image`, where `keypoints` are there.
+        report: what detection and alignment said.
+        sound: file whose sound goes into the result.
+        sound_start: second of `sound` at which the result begins.
+        output: where the result goes; None where the caller decides later.
+    """
 
     image: UInt8[np.ndarray, "height width 3"]
-    keypoints: Keypoints  # the reference's pose first, then the aligned motion
-    output: Path
-    seed: int
+    poses: DrawnFrames
+    keypoints: Keypoints | None
+    fps: float
+    options: PipelineOptions
+    reference: Keypoints | None = None
+    report: Report = Report()
     sound: Path | None = None
     sound_start: float = 0.0
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """The job's."""
+    output: Path | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Frames, height and width; jobs of equal shape and options can share a batch."""
-        return (self.keypoints.num_frames, *self.image.shape[:2])
+        """Frames (the reference's included), height, width; jobs of equal shape and options can share a batch."""
+        return tuple(self.poses.shape[:3])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Options that decide the result, as plain values."""
+        return dataclasses.asdict(self.options)

@@ -15,7 +15,7 @@ from etils import epath
 from mimicmotion_jax.config import build_config, config_dataclass, parse_yaml, to_dict
 from mimicmotion_jax.inference.job import Job
 from mimicmotion_jax.inference.options import GenerateConfig, Side, with_options
-from mimicmotion_jax.inference.outputs import written_paths
+from mimicmotion_jax.inference.output import written_paths
 from mimicmotion_jax.runtime.errors import InputError
 
 logger = logging.getLogger(__name__)

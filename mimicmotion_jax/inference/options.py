@@ -1,4 +1,4 @@
-"""The options of `sample.py`: their types, ranges and defaults, and where they come from."""
+"""Options of `pipe(...)` and of `mimicmotion sample`: types, ranges and defaults, and where their values come from."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,8 +9,9 @@ from pydantic import Field
 from mimicmotion_jax.checkpoint import read_sampling
 from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
 from mimicmotion_jax.diffusion.config import SamplingConfig
-from mimicmotion_jax.pose.keypoints import MAX_SIDE
+from mimicmotion_jax.pose.keypoints import MAX_FPS, MAX_SIDE, MIN_FPS
 from mimicmotion_jax.pose.options import DetectorOptions, DrawOptions, PersonChoice
+from mimicmotion_jax.video.image import Aspect
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # pixels of a picture or video that is read
 GeneratedSide = Annotated[int, Field(ge=1, le=8192)]  # pixels; the long side of the largest resolution, and more
@@ -18,56 +19,110 @@ T = TypeVar("T", bound=SamplingConfig)
 
 
 @config_dataclass
-class GenerateConfig(DrawOptions, DetectorOptions, SamplingConfig):
-    """Everything that `sample.py` lets you choose, beside the files."""
+class PipelineOptions(DrawOptions, DetectorOptions, SamplingConfig):
+    """Options of `MimicMotionPipeline.__call__`, which explains them one by one."""
 
-    # The picture.
-    resolution: Annotated[int, Field(ge=64, le=4096)] = 576  # the short side
+    resolution: Annotated[int, Field(ge=64, le=4096)] = 576
+    """Short side, pixels; the long side is 16/9 of it."""
     aspect: Literal["auto", "portrait", "landscape", "square"] = "auto"
-    size: tuple[GeneratedSide, GeneratedSide] | None = None  # width, height; goes before resolution and aspect
-    # The motion.
-    stride: Annotated[int, Field(ge=1, le=10_000)] = 1  # take every n-th frame; the output's frame rate falls alike
-    motion_size: tuple[Side, Side] | None = None  # width, height: of keypoints in pixels that do not say of what
-    start: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # second of the motion at which to begin
-    max_frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    person: PersonChoice = "largest"  # whom to follow
-    reference_person: PersonChoice = "largest"  # who in the reference picture moves like that
-    gaps: Literal["interpolate", "dark"] = "interpolate"  # joints that the detector lost for a moment
+    """Shape of the video; auto follows the picture."""
+    height: GeneratedSide | None = None
+    """Height of the video, pixels; with width it replaces resolution and aspect."""
+    width: GeneratedSide | None = None
+    """Width of the video, pixels."""
+    num_frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Length of the video; null: to the end of the motion."""
+    start: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Second of the motion at which the video begins."""
+    stride: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Take every n-th frame; the output's frame rate falls alike, the tempo stays."""
+    motion_fps: Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS)] | None = None
+    """Frame rate of a motion that does not say it: pictures (24 assumed), OpenPose files (30)."""
+    motion_size: tuple[Side, Side] | None = None
+    """Width and height of the video behind keypoints in pixels that do not say it (OpenPose files)."""
+    motion_kind: Literal["auto", "frames", "skeletons"] = "auto"
+    """Meaning of arrays and PIL images given as motion; auto: skeletons if most pixels are black."""
+    tolerate_truncation: bool = False
+    """Use the readable part of a video that breaks off."""
+    person: PersonChoice = "largest"
+    """Person to follow in the motion: largest, central, or a number from 0."""
+    reference_person: PersonChoice = "largest"
+    """Person of the reference image who is to move."""
+    gaps: Literal["interpolate", "dark"] = "interpolate"
+    """Joints lost for up to half a second: interpolated, or left dark."""
     align: Literal["none", "affine", "limb"] = "affine"
-    smooth: bool = False  # one-euro filter against jitter
-    # The output.
-    audio: bool = True  # carry the driving video's sound over
-    save_pose: bool = False  # beside the video: OUTPUT_pose.mp4 and OUTPUT_pose.npz
-    side_by_side: bool = False  # reference, skeleton and result in one picture
+    """How the motion is fitted to the person: one map for the clip, limb by limb, or not at all."""
+    smooth: bool = False
+    """Filter jitter out of the motion (one-euro filter)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width belong together; give both, or neither")
+
+    @property
+    def shape(self) -> tuple[int, int] | Aspect:
+        """Width and height where they are given, else the aspect, as `video.image.target_size` takes them."""
+        if self.height is not None and self.width is not None:
+            return self.width, self.height
+        return self.aspect
+
+
+@config_dataclass
+class OutputOptions:
+    """Options of `Video.save` and `VideoStream.save`."""
+
+    audio: bool = True
+    """Carry the driving video's sound over (MP4)."""
+    save_pose: bool = False
+    """Also write OUTPUT_pose.mp4 and OUTPUT_pose.npz."""
+    side_by_side: bool = False
+    """Show reference, skeleton and result in one picture."""
     crf: Annotated[int, Field(ge=0, le=51)] = 18
-    # The run.
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 2  # jobs of equal shape that are generated together
+    """Quality of an MP4: 0 (best) to 51 (smallest)."""
+    overwrite: bool = False
+    """Replace files that this software did not write."""
+
+
+@config_dataclass
+class GenerateConfig(OutputOptions, PipelineOptions):
+    """Options of `mimicmotion sample`, beside its files."""
+
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Jobs of equal shape that are generated together."""
 
 
 def load_options(
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     path: Path | None = None,
     overrides: Sequence[str] = (),
     cls: type[T] = GenerateConfig,
     ignored: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> T:
-    """Options of the command line before those of a YAML file before those that the checkpoint brings with it.
+    """Merge options: the command line's override a YAML file's, these `defaults`, and these those of the checkpoint.
 
     Args:
-        checkpoint: None brings nothing.
-        path: of the YAML file.
+        checkpoint: its `sampling.json` gives defaults; None: there are none.
+        path: YAML file.
         overrides: `key=value`.
-        cls: what the options are for.
-        ignored: keys that a checkpoint may bring in vain.
+        cls: options to build.
+        ignored: checkpoint keys to ignore.
+        defaults: of the command.
 
     Raises:
         InputError: as `config.load_config`, or a checkpoint that is missing or damaged.
     """
-    given = read_values(path, overrides)
-    brought = {} if checkpoint is None else read_sampling(checkpoint)
-    dropped = {*ignored, "size"} if given.keys() & {"resolution", "aspect"} else ignored  # size would go before them
-    kept = {key: value for key, value in brought.items() if key not in dropped}
-    return build_config(cls, kept | given, source=str(path) if path else "the configuration")
+    given = dict(defaults or {}) | read_values(path, overrides)
+    stored = {} if checkpoint is None else read_sampling(checkpoint)
+    kept = {key: value for key, value in stored.items() if key not in ignored}
+    return build_config(cls, merge_defaults(kept, given), source=str(path) if path else "the configuration")
+
+
+def merge_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Options that are given, and a checkpoint's for the others; a size given in one way drops the other way's."""
+    dropped = {"height", "width"} if given.keys() & {"resolution", "aspect"} else set()
+    return {key: value for key, value in defaults.items() if key not in dropped} | given
 
 
 def with_options(config: T, options: Mapping[str, Any], source: str = "the job's options") -> T:
@@ -76,5 +131,4 @@ def with_options(config: T, options: Mapping[str, Any], source: str = "the job's
     Raises:
         InputError: an unknown option, or a value that it cannot have.
     """
-    size = {"size": None} if options.keys() & {"resolution", "aspect"} else {}  # it would override them
-    return build_config(type(config), to_dict(config) | size | dict(options), source)
+    return build_config(type(config), merge_defaults(to_dict(config), dict(options)), source)

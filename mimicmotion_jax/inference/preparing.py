@@ -1,4 +1,4 @@
-"""From a job's files to what the device is given: the picture, and the motion in that picture."""
+"""Prepare a video's inputs: the cropped reference image, and the motion fitted to the person in it."""
 
 import dataclasses
 import logging
@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mimicmotion_jax.inference.job import Job, Prepared
-from mimicmotion_jax.inference.options import GenerateConfig
-from mimicmotion_jax.inference.outputs import check_inputs_stay, check_outputs, open_output
+from mimicmotion_jax.inference.job import DrawnFrames, Prepared, Report
+from mimicmotion_jax.inference.motion import Motion, OpenedMotion, drawn_skeletons, frame_rate, open_motion
+from mimicmotion_jax.inference.options import PipelineOptions
+from mimicmotion_jax.inference.picture import Picture, crop_note, load_picture, picture_name
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.detect import Detector, detect_image, detect_video
 from mimicmotion_jax.pose.files import load_keypoints
-from mimicmotion_jax.pose.keypoints import MAX_FPS, MIN_FPS, Keypoints
-from mimicmotion_jax.pose.openpose import SizeMissingError
-from mimicmotion_jax.pose.options import PersonChoice
+from mimicmotion_jax.pose.keypoints import Keypoints
+from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
+from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.pose.select import diagnose, fill_gaps, is_anybody_in, select_person
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.decode import VideoReader, open_video
-from mimicmotion_jax.video.image import SIZE_MULTIPLE, Crop, crop_resize, read_image, target_size
+from mimicmotion_jax.video.image import SIZE_MULTIPLE, Crop, crop_resize, target_size
 
 logger = logging.getLogger(__name__)
 
@@ -32,173 +32,164 @@ _NOBODY = (
 
 
 class Preparer:
-    """Turns jobs into `Prepared`; keeps the pose detector, which is loaded when it is first needed.
+    """Turns images and motions into `Prepared`; keeps the pose detector, which is loaded when it is first needed.
 
     Args:
-        config: what to do with pictures and motions.
-        size_multiple: what the sides of pictures must be multiples of (`ModelConfig.size_multiple`).
+        size_multiple: required divisor of height and width, in pixels (`ModelConfig.size_multiple`).
     """
 
-    def __init__(self, config: GenerateConfig, size_multiple: int = SIZE_MULTIPLE):
-        self.config, self._size_multiple = config, size_multiple
-        self._detector: Detector | None = None
+    def __init__(self, size_multiple: int = SIZE_MULTIPLE):
+        self._size_multiple = size_multiple
+        self._detectors: dict[tuple[str | None, ...], Detector] = {}
 
-    def __call__(self, job: Job, progress: bool = True) -> Prepared:
+    def __call__(
+        self,
+        image: Picture,
+        motion: Motion,
+        options: PipelineOptions,
+        image_pose: Path | str | Keypoints | None = None,
+        progress: bool = True,
+    ) -> Prepared:
         """Read, crop, detect, choose the person, fill gaps, align.
 
         Raises:
-            InputError: anything wrong with the job's files; a place for the output that cannot be written to.
+            InputError: anything wrong with image, motion or pose.
         """
-        config = self.config
-        check_outputs(job.output, config)
-        check_inputs_stay(job, config)
-        original = read_image(job.image)
-        aspect = config.size or config.aspect
-        height, width = target_size(*original.shape[:2], config.resolution, aspect, self._size_multiple)
-        _warn_of_crop(job.image, original.shape[:2], (height, width))
-        reference = self._reference(job, original, height, width)
-        motion, sound = self._motion(job, progress)
-        logger.info("%s: %s", job.motion, diagnose(motion).summary())
-        if not is_anybody_in(motion):
-            raise InputError(f"{job.motion}: {_NOBODY.format(motion.num_frames)}")
-        motion = fill_gaps(_select_person(job.motion, motion, config.person), config.gaps)
+        original = load_picture(image)
+        if (skeletons := drawn_skeletons(motion, options)) is not None:
+            return self._with_skeletons(original, skeletons, options)
+        height, width = target_size(*original.shape[:2], options.resolution, options.shape, self._size_multiple)
+        note = crop_note(original.shape[:2], (height, width))
+        if note is not None:
+            logger.warning("%s: %s", picture_name(image), note)
+        reference = self._reference(image, original, image_pose, (height, width), options)
+        opened = open_motion(motion, options)
+        wanted = opened.select(options)
+        found = self._motion(opened, wanted, options, progress)
+        diagnosis = diagnose(found)
+        logger.info("%s: %s", opened.name, diagnosis.summary())
+        if not is_anybody_in(found):
+            raise InputError(f"{opened.name}: {_NOBODY.format(found.num_frames)}")
+        followed = fill_gaps(_select_person(opened.name, found, options.person), options.gaps)
         if reference is None:
             # Nobody to align to: the picture alone says where the motion goes, and its first pose stands in.
-            target = dataclasses.replace(motion[:1], width=width, height=height)
-            motion, report = align(motion, target, "none", config.smooth)
-            reference = motion[:1]
+            target = dataclasses.replace(followed[:1], width=width, height=height)
+            aligned, alignment = align(followed, target, "none", options.smooth)
+            reference = aligned[:1]
         else:
-            motion, report = align(motion, reference, config.align, config.smooth)
-        logger.info("%s", report.summary())
-        prepared = Prepared(
+            aligned, alignment = align(followed, reference, options.align, options.smooth)
+        logger.info("%s", alignment.summary())
+        keypoints = Keypoints.concatenate([reference, aligned])
+        return Prepared(
             image=crop_resize(original, height, width),
-            keypoints=Keypoints.concatenate([reference, motion]),
-            output=job.output,
-            seed=config.seed if job.seed is None else job.seed,
-            sound=sound,
-            sound_start=config.start,
+            poses=DrawnPoses(keypoints, height, width, options.draw_style),
+            keypoints=aligned,
+            fps=aligned.fps,
+            options=options,
+            reference=reference,
+            report=Report(diagnosis, alignment, (*opened.notes, *([note] if note else []))),
+            sound=opened.sound,
+            sound_start=wanted.start / opened.fps,
         )
-        open_output(prepared, config)  # checks what it is given, writes nothing: better now than after the denoising
-        return prepared
 
-    def check(self, job: Job) -> None:
-        """Look at a job's files without detecting anything: for use before weights are loaded.
+    def check(
+        self,
+        image: Picture,
+        motion: Motion,
+        options: PipelineOptions,
+        image_pose: Path | str | Keypoints | None = None,
+    ) -> None:
+        """Open the inputs without detecting anything: for use before weights are loaded.
 
         Raises:
-            InputError: a file that is missing or unreadable, no such frames in it, an output that cannot be written.
+            InputError: a file that is missing or unreadable, or no such frames in it.
         """
-        check_outputs(job.output, self.config)
-        check_inputs_stay(job, self.config)
-        height, width = read_image(job.image).shape[:2]
-        self._open_motion(job)
-        if job.image_pose is not None:
-            load_keypoints(job.image_pose, fallback_size=(width, height))
+        height, width = load_picture(image).shape[:2]
+        if drawn_skeletons(motion, options) is None:
+            open_motion(motion, options).select(options)
+        if isinstance(image_pose, str | Path):
+            load_keypoints(image_pose, fallback_size=(width, height))
 
-    def _reference(self, job: Job, original: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> Keypoints | None:
-        """The pose of the person in the picture as it will be cropped, found at the picture's own resolution."""
-        if job.image_pose is not None:
-            found = _load_reference(job.image_pose, Crop.plan(original.shape[:2], (height, width)), original.shape[:2])
+    def _with_skeletons(
+        self, pixels: UInt8[np.ndarray, "h w 3"], skeletons: DrawnFrames, options: PipelineOptions
+    ) -> Prepared:
+        """Skeletons are drawn in the reference's picture, so nothing is cropped, detected or aligned."""
+        if len(skeletons.shape) != 4 or tuple(skeletons.shape[1:]) != pixels.shape:
+            raise InputError(
+                f"skeletons must be drawn at the size of the image, [F, {pixels.shape[0]}, {pixels.shape[1]}, 3], not "
+                f"{list(skeletons.shape)}."
+            )
+        if skeletons.shape[0] < 1:
+            raise InputError("the motion is empty; it needs at least the pose of the reference image.")
+        target_size(*pixels.shape[:2], aspect=(pixels.shape[1], pixels.shape[0]), multiple=self._size_multiple)
+        fps, notes = frame_rate(options)
+        return Prepared(pixels, skeletons, None, fps, options, report=Report(notes=notes))
+
+    def _reference(
+        self,
+        image: Picture,
+        original: UInt8[np.ndarray, "h w 3"],
+        image_pose: Path | str | Keypoints | None,
+        size: tuple[int, int],
+        options: PipelineOptions,
+    ) -> Keypoints | None:
+        """Detect the person in the picture as it will be cropped, at the picture's own resolution."""
+        height, width = size
+        if image_pose is not None:
+            name = str(image_pose) if isinstance(image_pose, str | Path) else "image_pose"
+            found = _crop_reference(image_pose, Crop.plan(original.shape[:2], size), original.shape[:2])
         else:
+            name = picture_name(image)
             scale = max(1.0, min(original.shape[0] / height, original.shape[1] / width))
             cropped = crop_resize(original, round(height * scale), round(width * scale))
-            found = detect_image(cropped, self._load_detector())
+            found = detect_image(cropped, self._detector(options))
         found = dataclasses.replace(found, width=width, height=height)
         if is_anybody_in(found):
-            return _select_person(job.image_pose or job.image, found, self.config.reference_person)
-        if self.config.align == "none":
+            return _select_person(name, found, options.reference_person)
+        if options.align == "none":
             return None
-        if job.image_pose is not None:
-            raise InputError(f"nobody is to be seen in {job.image_pose}; give other keypoints, or say align=none.")
+        if image_pose is not None:
+            raise InputError(f"nobody is to be seen in {name}; give other keypoints, or set align=none.")
         raise InputError(
-            f"nobody was found in the {width}x{height} crop of {job.image}; use a clearer picture or another aspect, "
-            "give its keypoints with --image-pose, or say align=none."
+            f"nobody was found in the {width}x{height} crop of {name}; use a clearer picture or another aspect, give "
+            "its keypoints as image_pose, or set align=none."
         )
 
-    def _motion(self, job: Job, progress: bool) -> tuple[Keypoints, Path | None]:
-        """Keypoints of the motion at the output's frame rate, and where its sound is."""
-        source, wanted = self._open_motion(job)
-        fps = source.fps / wanted.step
-        if isinstance(source, Keypoints):
-            return dataclasses.replace(source[wanted.start : wanted.stop : wanted.step], fps=fps), None
-        frames = source.frames(wanted.step, wanted.start, wanted.stop)
-        found = detect_video(frames, self._load_detector(), fps, len(wanted), progress)
-        return found, job.motion if self.config.audio and source.has_audio else None
+    def _motion(self, opened: OpenedMotion, wanted: range, options: PipelineOptions, progress: bool) -> Keypoints:
+        """Keypoints of everybody in the motion, at the output's frame rate."""
+        fps = opened.fps / wanted.step
+        if opened.keypoints is not None:
+            return dataclasses.replace(opened.keypoints[wanted.start : wanted.stop : wanted.step], fps=fps)
+        assert opened.frames is not None
+        return detect_video(opened.frames(wanted), self._detector(options), fps, len(wanted), progress)
 
-    def _open_motion(self, job: Job) -> tuple[Keypoints | VideoReader, range]:
-        """The motion as it is given, and which of its frames are wanted."""
-        source = self._load_motion(job) if is_keypoints(job.motion) else open_video(job.motion)
-        return source, _wanted(self.config, source.fps, source.num_frames, job.motion)
-
-    def _load_motion(self, job: Job) -> Keypoints:
-        try:
-            return load_keypoints(job.motion, fallback_size=job.motion_size or self.config.motion_size)
-        except SizeMissingError:
-            raise InputError(
-                f"{job.motion} gives pixels but not the size of the video they were found in; set "
-                "motion_size=[width,height]."
-            ) from None
-
-    def _load_detector(self) -> Detector:
-        if self._detector is None:
-            self._detector = self.config.load_detector()
-        return self._detector
+    def _detector(self, options: DetectorOptions) -> Detector:
+        key = (options.detector, options.person_model, options.pose_model)
+        if key not in self._detectors:
+            self._detectors[key] = options.load_detector()
+        return self._detectors[key]
 
 
-def _load_reference(path: Path, crop: Crop, original: tuple[int, int]) -> Keypoints:
-    """The first frame of a file in the crop; its keypoints are of the whole picture or, by its proportions, the crop.
+def _crop_reference(pose: Path | str | Keypoints, crop: Crop, original: tuple[int, int]) -> Keypoints:
+    """First frame of given keypoints in the crop; they are of the whole picture or, by their proportions, of the crop.
 
     Where both fit, they are the same; where neither does, people mean the picture.
     """
     height, width = original
-    found = load_keypoints(path, fallback_size=(width, height))[:1]
+    loaded = pose if isinstance(pose, Keypoints) else load_keypoints(pose, fallback_size=(width, height))
+    found = loaded[:1]
     if _proportions_fit(found, crop.target) and not _proportions_fit(found, original):
         return found
     return crop_keypoints(found, crop)
 
 
 def _proportions_fit(keypoints: Keypoints, size: tuple[int, int]) -> bool:
-    """Whether they are of a picture of this size (height, width) or an enlarged one."""
+    """Return True if the keypoints' aspect ratio is that of `size` (height, width)."""
     return abs(math.log(keypoints.height / keypoints.width * size[1] / size[0])) < 0.01
 
 
-def _select_person(path: Path, keypoints: Keypoints, choice: PersonChoice) -> Keypoints:
+def _select_person(name: str, keypoints: Keypoints, choice: PersonChoice) -> Keypoints:
     try:
         return select_person(keypoints, choice)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _warn_of_crop(path: Path, original: tuple[int, int], size: tuple[int, int]) -> None:
-    """Say when much of the picture falls away, for example a square one's head in landscape."""
-    ratio = (original[0] / original[1]) / (size[0] / size[1])
-    kept = min(ratio, 1 / ratio)
-    if kept < 0.7:
-        logger.warning(
-            "%s: only %.0f %% of the picture fits into %dx%d, the rest is cropped; aspect=portrait, landscape or "
-            "square may keep more.",
-            path,
-            100 * kept,
-            size[1],
-            size[0],
-        )
-
-
-def is_keypoints(path: Path) -> bool:
-    """Whether a motion is given as keypoints rather than as a video."""
-    return path.suffix.lower() in (".npz", ".json") or (path.is_dir() and any(path.glob("*_keypoints.json")))
-
-
-def _wanted(config: GenerateConfig, fps: float, num_frames: int, path: Path) -> range:
-    """The frames that `start`, `stride` and `max_frames` choose."""
-    if num_frames == 0:
-        raise InputError(f"{path} holds no frames; use another motion.")
-    first = round(config.start * fps)
-    if first >= num_frames:
-        raise InputError(f"start={config.start:g} lies behind the end of {path}, at {num_frames / fps:.2f} s.")
-    if not MIN_FPS <= fps / config.stride <= MAX_FPS:
-        raise InputError(
-            f"{path} has {fps:g} frames per second, which with stride={config.stride} gives {fps / config.stride:g}; "
-            f"a video may have {MIN_FPS:g} to {MAX_FPS:g}."
-        )
-    last = num_frames if config.max_frames is None else min(num_frames, first + config.max_frames * config.stride)
-    return range(first, last, config.stride)
+        raise InputError(f"{name}: {error}") from None

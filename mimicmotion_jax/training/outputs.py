@@ -120,7 +120,7 @@ def sampling_options(config: TrainConfig, size_multiple: int) -> dict[str, Any]:
     """
     width, height, resolution = config.data.width, config.data.height, min(config.data.width, config.data.height)
     official = target_size(height, width, resolution, "auto", size_multiple)
-    size = {"resolution": resolution} if official == (height, width) else {"size": (width, height)}
+    size = {"resolution": resolution} if official == (height, width) else {"width": width, "height": height}
     sampling = {name: value for name, value in to_dict(config.sampling).items() if name != "seed"}
     return {**size, **values_of(DrawOptions, config.data), **sampling}
 

@@ -54,7 +54,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     try:
         with _opened(path) as image:
             image.load()
-            pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+            pixels = rgb_pixels(image)
     except InputError as error:
         raise InputError(f"{path} {error}") from None
     except Image.DecompressionBombError:
@@ -69,6 +69,15 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     if min(height, width) < MIN_SIDE:
         raise InputError(f"{path} is only {width}x{height} pixels; give a picture of at least {MIN_SIDE} on each side.")
     return pixels
+
+
+def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    """Pixels of an opened picture as 8-bit RGB, upright; see `read_image`.
+
+    Raises:
+        InputError: real numbers that are no brightness.
+    """
+    return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def is_still(path: str | Path) -> bool:

@@ -24,7 +24,7 @@ from mimicmotion_jax.video.provenance import read_provenance
 ROOT = Path(__file__).resolve().parents[2]
 
 WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 9, 12.5
-OPTIONS = [f"size=[{WIDTH},{HEIGHT}]", "num_inference_steps=1"]
+OPTIONS = [f"width={WIDTH}", f"height={HEIGHT}", "num_inference_steps=1"]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_video_keeps_frame_rate_and_length(folder, tmp_path, monkeypatch):
     [("frames/%05d.png", "frames_pose"), ("v1.2.gif", "v1.2_pose"), ("take.1/%03d.png", "take.1_pose")],
 )
 def test_the_pose_lies_beside_what_appears(folder, tmp_path, monkeypatch, output, stem):
-    assert run(monkeypatch, *one_video(folder, tmp_path / output, "--save-pose", "max_frames=2")) == 0
+    assert run(monkeypatch, *one_video(folder, tmp_path / output, "--save-pose", "num_frames=2")) == 0
     appears = output.partition("/")[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([appears, f"{stem}.mp4", f"{stem}.npz"])
     assert open_video(tmp_path / appears).num_frames == open_video(tmp_path / f"{stem}.mp4").num_frames == 2
@@ -82,22 +82,15 @@ def test_a_pose_that_cannot_be_written_is_told_before_the_work(folder, tmp_path,
 
 def test_frames_of_the_file_are_those_of_the_pipeline(folder, tiny_pipeline, tmp_path, monkeypatch):
     """PNG keeps every level, so files and library can be compared exactly."""
-    from mimicmotion_jax.inference.job import Job
-    from mimicmotion_jax.inference.preparing import Preparer
-    from mimicmotion_jax.pose.render import DrawnPoses
-
     run(monkeypatch, *one_video(folder, tmp_path / "frames", "--devices", 1))
     written = np.stack(list(open_video(tmp_path / "frames").frames()))
-    config = GenerateConfig(size=(WIDTH, HEIGHT), num_inference_steps=1)
-    job = Job(folder / "person.png", folder / "dance.npz", tmp_path / "other", folder / "person.npz")
-    prepared = Preparer(config)(job)
-    poses = DrawnPoses(prepared.keypoints, HEIGHT, WIDTH)
-    out = tiny_pipeline(prepared.image, poses, num_inference_steps=1)
+    options = {"width": WIDTH, "height": HEIGHT, "num_inference_steps": 1, "progress": False}
+    out = tiny_pipeline(folder / "person.png", folder / "dance.npz", image_pose=folder / "person.npz", **options)
     np.testing.assert_array_equal(written, np.round(out.frames * 255).astype(np.uint8))
 
 
 def test_side_by_side_shows_the_reference_and_the_skeleton(folder, tmp_path, monkeypatch):
-    run(monkeypatch, *one_video(folder, tmp_path / "wide", "--side-by-side", "max_frames=2"))
+    run(monkeypatch, *one_video(folder, tmp_path / "wide", "--side-by-side", "num_frames=2"))
     frame = next(iter(open_video(tmp_path / "wide").frames()))
     shown = 256  # so small a video is enlarged
     assert frame.shape[1] > 3 * shown
@@ -112,13 +105,13 @@ def test_side_by_side_shows_the_reference_and_the_skeleton(folder, tmp_path, mon
 def test_options_of_the_checkpoint_come_first(folder, tiny_pipeline, tmp_path):
     """Then those of the file, then those of the command line; a resolution of one's own goes before its size."""
     networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
-    brought = {"size": (96, 128), "stroke_width": 6.0, "guidance_scale": 1.5, "num_inference_steps": 4}
+    brought = {"width": 96, "height": 128, "stroke_width": 6.0, "guidance_scale": 1.5, "num_inference_steps": 4}
     save_checkpoint(tmp_path / "model", tiny_pipeline.config, networks, sampling=brought, progress=False)
     (tmp_path / "mine.yaml").write_text("guidance_scale: 3\nnum_inference_steps: 5\n")
     options = load_options(tmp_path / "model", tmp_path / "mine.yaml", ["num_inference_steps=6"])
-    found = (options.size, options.stroke_width, options.guidance_scale, options.num_inference_steps)
+    found = (options.shape, options.stroke_width, options.guidance_scale, options.num_inference_steps)
     assert found == ((96, 128), 6.0, 3.0, 6)
-    assert load_options(tmp_path / "model", overrides=["resolution=64"]).size is None
+    assert load_options(tmp_path / "model", overrides=["resolution=64"]).height is None
     assert load_options(folder / "checkpoint") == GenerateConfig()
 
     (tmp_path / "model" / "sampling.json").write_text('{"strokes": 3}')
@@ -168,7 +161,7 @@ def test_jobs_of_numbered_pictures_are_resumed(folder, tmp_path, monkeypatch, ca
     line = {name: str(path) for name, path in inputs.items()} | {"output": "frames/%05d.png"}
     (tmp_path / "jobs.jsonl").write_text(json.dumps(line))
     (tmp_path / "videos" / "frames").mkdir(parents=True)  # empty: nothing is done
-    arguments = ["--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path / "videos", *OPTIONS, "max_frames=2"]
+    arguments = ["--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path / "videos", *OPTIONS, "num_frames=2"]
     for denoised in (True, False):
         assert run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments) == 0
         assert ("denoising" in capsys.readouterr().err) == denoised
@@ -191,7 +184,7 @@ def test_processes_share_the_jobs(folder, tmp_path, monkeypatch):
     for process in range(2):
         videos = tmp_path / f"videos{process}"
         arguments = ["--jobs", jobs, "--output-dir", videos, "--process-id", process, "--num-processes", 2]
-        assert run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments, *OPTIONS, "max_frames=2") == 0
+        assert run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments, *OPTIONS, "num_frames=2") == 0
         made.append(sorted(path.name for path in videos.iterdir()))
     assert made == [["0.gif", "2.gif"], ["1.gif"]]
 
@@ -222,14 +215,14 @@ def bad_inputs(folder: Path, tmp: Path) -> dict[str, tuple[list, str]]:
         "truncated keypoints": (["--motion", tmp / "cut.npz"], "cut.npz"),
         "overlap": (["window_overlap=8"], "window_overlap"),
         "no steps": (["num_inference_steps=0"], "num_inference_steps"),
-        "odd size": (["size=[60,64]"], "multiples of 16"),
-        "odd resolution": (["size=null", "resolution=100"], "resolution 100"),
+        "odd size": (["width=60"], "multiples of 16"),
+        "odd resolution": (["width=null", "height=null", "resolution=100"], "resolution 100"),
         "option typo": (["sed=3"], "did you mean 'seed'"),
         "config typo": (["--config", tmp / "typo.yaml"], "did you mean 'num_inference_steps'"),
         "broken config": (["--config", tmp / "broken.yaml"], "not valid YAML"),
         "missing config": (["--config", tmp / "no.yaml"], "no.yaml"),
         "not an option": (["hello"], "key=value"),
-        "missing checkpoint": (["--checkpoint", tmp / "no"], "convert_weights.py"),
+        "missing checkpoint": (["--checkpoint", tmp / "no"], "convert"),
         "unwritable output": (["--output", tmp / "file" / "out.mp4"], "file"),
         "unknown format": (["--output", tmp / "out.avi"], ".avi"),
         "start behind the end": (["start=100"], "behind the end"),
@@ -284,13 +277,13 @@ def test_a_gif_too_fast_is_refused_before_the_work(folder, tmp_path, monkeypatch
 
 def test_what_a_killed_run_left_is_cleared_away(folder, tmp_path, monkeypatch):
     (tmp_path / ".out.gif.0badcafe.part").write_bytes(b"half a video")
-    assert run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "max_frames=2")) == 0
+    assert run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "num_frames=2")) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out.gif"]
 
 
 def test_a_heavy_crop_is_announced(folder, tmp_path, monkeypatch, capsys):
-    run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "size=[128,64]", "max_frames=2"))
-    assert "only 30 % of the picture fits into 128x64" in capsys.readouterr().err
+    run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "width=128", "height=64", "num_frames=2"))
+    assert "only 30% of the picture fits into 128x64" in capsys.readouterr().err
 
 
 def test_the_shell_sees_one_line_and_an_exit_status(tmp_path):
@@ -357,8 +350,8 @@ def test_no_processes_are_refused(folder, tmp_path, monkeypatch, number):
 def test_poses_alone_are_those_of_the_video(folder, tmp_path, monkeypatch, capsys, with_checkpoint):
     """Without a checkpoint the full model's sizes hold, whose sides are multiples of 64."""
     first = 0 if with_checkpoint else 2  # leaves --checkpoint out
-    made = one_video(folder, tmp_path / "a.mp4", "--save-pose", "max_frames=2")
-    alone = one_video(folder, tmp_path / "b.mp4", "--pose-only", "max_frames=2")[first:]
+    made = one_video(folder, tmp_path / "a.mp4", "--save-pose", "num_frames=2")
+    alone = one_video(folder, tmp_path / "b.mp4", "--pose-only", "num_frames=2")[first:]
     assert run(monkeypatch, *alone) == 0
     err = capsys.readouterr().err
     assert "frames (0.2 s): a person in 100%" in err
@@ -369,4 +362,4 @@ def test_poses_alone_are_those_of_the_video(folder, tmp_path, monkeypatch, capsy
         assert (tmp_path / "a_pose.mp4").read_bytes() == (tmp_path / "b_pose.mp4").read_bytes()
     else:
         with pytest.raises(InputError, match="multiples of 64"):
-            run(monkeypatch, *alone, "size=[80,80]")
+            run(monkeypatch, *alone, "width=80", "height=80")

@@ -140,7 +140,8 @@ def test_a_refused_size_leaves_the_folder_to_other_protocols(data, tmp_path, mon
         data,
         "--protocol",
         "synthetic",
-        "size=[100,100]",
+        "width=100",
+        "height=100",
     ]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, command), "--output", str(tmp_path / "out")])
     with pytest.raises(InputError, match=r"videos of 100x100 cannot be generated"):

@@ -137,14 +137,20 @@ def test_keys_tell_runs_apart(data, tmp_path):
     )
     base = EvaluateConfig().result_options
     assert EvaluateConfig(batch_size=4, detector="mediapipe").result_options == base
-    for change in ({"seed": 1}, {"max_frames": 3}, {"fusion": "none"}, {"antialias": True}, {"size": (64, 64)}):
+    for change in (
+        {"seed": 1},
+        {"num_frames": 3},
+        {"fusion": "none"},
+        {"antialias": True},
+        {"width": 64, "height": 64},
+    ):
         assert EvaluateConfig(**change).result_options != base
 
 
 def test_inputs_of_protocols(data, tmp_path):
     """The model sees pictures, or their central squares, and poses follow."""
     (sequence, _) = find_sequences(data, PROTOCOLS["synthetic"])
-    task = TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(max_frames=3), 16, tmp_path)(sequence, "x")
+    task = TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(num_frames=3), 16, tmp_path)(sequence, "x")
     assert (task.size, task.num_frames) == ((64, 48), 4)
     np.testing.assert_array_equal(np.stack(list(task.frames())), frames_of(data / "a")[:4])
     square = TaskMaker(PROTOCOLS["disco"], EvaluateConfig(size=(48, 48)), 16, tmp_path)(sequence, "x")

@@ -113,7 +113,7 @@ def test_lengths_and_sizes_follow_the_rules(data, tmp_path, score, write, caplog
     assert len(told) == 1
     assert told[0].endswith("compared after the reference: b 5 of 10.")
     caplog.clear()
-    score(generated, data, tmp_path / "first", max_frames=5)
+    score(generated, data, tmp_path / "first", num_frames=5)
     assert "shorter" not in caplog.text
     values = [row["scores"]["generated"]["psnr"] for row in (one, two)]
     assert results["summary"]["generated"]["psnr"] == pytest.approx((10 * values[0] + 5 * values[1]) / 15)
@@ -123,7 +123,7 @@ def test_one_video_file_per_sequence(data, tmp_path, score):
     for name in "ab":
         with open_writer(tmp_path / "videos" / f"{name}.mp4", 12, 48, 64, crf=0) as writer:
             writer.write(frames_of(data, name))
-    results = score(tmp_path / "videos", data, tmp_path / "out", max_frames=4)
+    results = score(tmp_path / "videos", data, tmp_path / "out", num_frames=4)
     assert results["sequences"][0]["frames"]["compared"] == 4
     assert 25 < results["summary"]["generated"]["psnr"] < 100
 

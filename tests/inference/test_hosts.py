@@ -42,7 +42,7 @@ def arguments(tiny_pipeline, tmp_path) -> list[str]:
     (tmp_path / "videos" / "0.gif").write_bytes(b"made by an earlier run")
     given = {"--checkpoint": "checkpoint", "--jobs": "jobs.jsonl", "--output-dir": "videos"}
     files = [part for switch, name in given.items() for part in (switch, str(tmp_path / name))]
-    return [*files, "--distributed", "size=[64,64]", "num_inference_steps=1"]
+    return [*files, "--distributed", "width=64", "height=64", "num_inference_steps=1"]
 
 
 def start(arguments: list[str], number: int, port: int) -> subprocess.Popen:

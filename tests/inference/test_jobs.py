@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 from mimicmotion_jax import InputError
-from mimicmotion_jax.inference.generate import generate
 from mimicmotion_jax.inference.job import Job, Prepared
 from mimicmotion_jax.inference.job_list import read_jobs
 from mimicmotion_jax.inference.jobs import run_jobs
 from mimicmotion_jax.inference.options import GenerateConfig
-from mimicmotion_jax.inference.preparing import Preparer
+from mimicmotion_jax.inference.output import check_outputs, write_videos
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
@@ -164,10 +163,17 @@ def test_odd_files_fail_alone(tiny_pipeline, tmp_path):
     rows += [good | {"output": "good.mp4"}]
     (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     jobs = read_jobs(tmp_path / "jobs.jsonl", tmp_path / "videos")
-    config = GenerateConfig(size=(64, 64), num_inference_steps=1)
-    failures = run_jobs(
-        jobs, Preparer(config, 16), lambda batch: generate(tiny_pipeline, batch, config), 2, tmp_path / "failures"
-    )
+
+    def prepare(job):
+        check_outputs(job.output, GenerateConfig())
+        return tiny_pipeline.prepare(
+            job.image, job.motion, image_pose=job.image_pose, width=64, height=64, num_inference_steps=1
+        )
+
+    def generate(batch):
+        write_videos(batch, [jobs[-1].output], tiny_pipeline.generate(batch), GenerateConfig())
+
+    failures = run_jobs(jobs, prepare, generate, 1, tmp_path / "failures")
     assert [failure.job for failure in failures] == jobs[:-1]
     *outputs, forged, missing = [failure.reason for failure in failures]
     assert all("name is too long" in reason for reason in outputs)

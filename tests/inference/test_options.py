@@ -50,8 +50,8 @@ def test_as_it_is_the_file_changes_nothing(checkpoint):
 @pytest.mark.parametrize(
     "option",
     [
-        *("resolution=64000", "size=[64,64000]", "motion_size=[0,5]", "start=.inf", "start=.nan", "start=1e300"),
-        *("stride=1000000000", "max_frames=1000000000000", "batch_size=1000000000"),
+        *("resolution=64000", "width=64000", "motion_size=[0,5]", "start=.inf", "start=.nan", "start=1e300"),
+        *("stride=1000000000", "num_frames=1000000000000", "batch_size=1000000000"),
         *("window_size=200000000", "window_overlap=200000000", "group_size=200000000", "decode_chunk_size=200000000"),
     ],
 )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.inference.job import Job, Prepared
-from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.inference.options import PipelineOptions
 from mimicmotion_jax.inference.preparing import Preparer
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS, Keypoints
@@ -30,7 +30,14 @@ def job(tmp_path) -> Job:
 
 
 def prepare(job: Job, **options) -> Prepared:
-    return Preparer(GenerateConfig(size=(WIDTH, HEIGHT), **options))(job, progress=False)
+    config = PipelineOptions(width=WIDTH, height=HEIGHT, **options)
+    return Preparer()(job.image, job.motion, config, job.image_pose, progress=False)
+
+
+def poses(job: Job, **options) -> Keypoints:
+    """The poses that are drawn: the reference's, then the motion's."""
+    prepared = prepare(job, **options)
+    return Keypoints.concatenate([prepared.reference, prepared.keypoints])
 
 
 def hide(path: Path, to: Path, seen: int = 0) -> Path:
@@ -57,11 +64,11 @@ def proportions(keypoints: Keypoints) -> np.ndarray:
 @pytest.mark.parametrize("seen", [0, 2])
 def test_a_motion_keeps_its_proportions_where_the_reference_shows_nobody(job, tmp_path, seen):
     nobody = dataclasses.replace(job, image_pose=hide(job.image_pose, tmp_path / "nobody.npz", seen))
-    made = prepare(nobody, align="none").keypoints
+    made = poses(nobody, align="none")
     assert (made.width, made.height, made.num_frames) == (WIDTH, HEIGHT, 6)
     driver = proportions(load_keypoints(job.motion))
     np.testing.assert_allclose(proportions(made)[1:], driver, rtol=1e-5)
-    np.testing.assert_allclose(made.body, prepare(job, align="none").keypoints.body[[1, 1, 2, 3, 4, 5]], atol=1e-6)
+    np.testing.assert_allclose(made.body, poses(job, align="none").body[[1, 1, 2, 3, 4, 5]], atol=1e-6)
 
 
 def test_nobody_in_the_reference_is_told_with_its_file(job, tmp_path):
@@ -75,15 +82,15 @@ def test_whom_to_follow_is_not_who_moves(job, tmp_path):
     dancer = load_keypoints(job.motion)
     mirrored = dancer.mirrored()
     save_keypoints(crowd(dancer, mirrored), job.motion)
-    made = prepare(job, person=1, align="none").keypoints
+    made = poses(job, person=1, align="none")
     save_keypoints(mirrored, job.motion)
-    np.testing.assert_array_equal(made.body, prepare(job, align="none").keypoints.body)
+    np.testing.assert_array_equal(made.body, poses(job, align="none").body)
 
     portrait = load_keypoints(job.image_pose)
     aside = dataclasses.replace(portrait, body=portrait.body * np.float32(0.5))
     save_keypoints(crowd(portrait, aside), job.image_pose)
     for choice, expected in (("largest", portrait), (1, aside)):
-        reference = prepare(job, reference_person=choice).keypoints[:1]
+        reference = poses(job, reference_person=choice)[:1]
         np.testing.assert_array_equal(reference.body, expected.body)
 
 
@@ -107,19 +114,15 @@ def test_openposes_own_files_need_the_size_of_the_video(job, tmp_path):
     dance = load_keypoints(job.motion, fps=30)  # what is taken where a file does not say
     bare = dataclasses.replace(dance, **{n: 0 * getattr(dance, n) for n in ARRAYS if not n.startswith("body")})
     save_keypoints(bare, job.motion)
-    expected = prepare(job).keypoints
+    expected = poses(job)
     folder = openpose(dance, tmp_path / "op", 1920, 1080)
     theirs = dataclasses.replace(job, motion=folder)
-    for work in (Preparer(GenerateConfig(size=(WIDTH, HEIGHT))), Preparer(GenerateConfig()).check):
+    for work in (Preparer(), Preparer().check):
         with pytest.raises(InputError, match=r"op gives pixels but not .*; set motion_size=\[width,height\]\."):
-            work(theirs)
-    for made in (
-        prepare(theirs, motion_size=(1920, 1080)),
-        prepare(dataclasses.replace(theirs, motion_size=(1920, 1080)), motion_size=(7, 7)),
-    ):
-        np.testing.assert_allclose(made.keypoints.body, expected.body, atol=1e-5)
+            work(theirs.image, theirs.motion, PipelineOptions(width=WIDTH, height=HEIGHT), theirs.image_pose)
+    np.testing.assert_allclose(poses(theirs, motion_size=(1920, 1080)).body, expected.body, atol=1e-5)
     # What the file records is what holds.
-    np.testing.assert_array_equal(prepare(job, motion_size=(7, 7)).keypoints.body, expected.body)
+    np.testing.assert_array_equal(poses(job, motion_size=(7, 7)).body, expected.body)
 
 
 @pytest.mark.parametrize("kind", ["openpose", "npz", "npz of no size"])
@@ -141,12 +144,12 @@ def test_keypoints_of_the_whole_reference_are_cropped_with_it(job, tmp_path, kin
     made = prepare(dataclasses.replace(job, image_pose=file))
     rows, columns = np.nonzero(made.image[..., 0] > 128)
     dot = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
-    np.testing.assert_allclose(made.keypoints.body[0, 0, 0] * (WIDTH, HEIGHT), dot, atol=0.6)
+    np.testing.assert_allclose(made.reference.body[0, 0, 0] * (WIDTH, HEIGHT), dot, atol=0.6)
 
 
 def test_keypoints_of_the_cropped_reference_stay(job):
     Image.fromarray(np.zeros((96, 256, 3), np.uint8)).save(job.image)
-    made = prepare(job).keypoints
+    made = poses(job)
     np.testing.assert_array_equal(made.body[0], load_keypoints(job.image_pose).body[0])
 
 
@@ -154,16 +157,16 @@ def test_keypoints_of_the_cropped_reference_stay(job):
 def test_keypoints_may_have_a_name_in_upper_case(job, tmp_path, name):
     dance = load_keypoints(job.motion)
     save_keypoints(dance, tmp_path / name)
-    made = prepare(dataclasses.replace(job, motion=tmp_path / name)).keypoints
-    np.testing.assert_allclose(made.body, prepare(job).keypoints.body, atol=1e-5)
+    made = poses(dataclasses.replace(job, motion=tmp_path / name))
+    np.testing.assert_allclose(made.body, poses(job).body, atol=1e-5)
 
 
 def test_a_rate_that_no_video_has_is_told_without_detecting(job):
-    for work in (Preparer(GenerateConfig(stride=2000)).check, Preparer(GenerateConfig(stride=2000))):
+    for work in (Preparer().check, Preparer()):
         with pytest.raises(
             InputError, match=r"dance\.npz has 10 frames per second, which with stride=2000 gives 0\.005"
         ):
-            work(job)
+            work(job.image, job.motion, PipelineOptions(stride=2000), job.image_pose)
 
 
 def test_a_skeleton_as_motion_is_told_what_to_give_instead(job, tmp_path):

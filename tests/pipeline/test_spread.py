@@ -1,19 +1,19 @@
 """One video on many devices: the same video, an equal share of the work for each device, no copy of the long parts."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
-from mimicmotion_jax.inference import stages
+from mimicmotion_jax.cli.compile_only import report_generation
+from mimicmotion_jax.inference.layout import lay_out
 from mimicmotion_jax.inference.options import GenerateConfig
-from mimicmotion_jax.inference.program import abstract_networks, compile_only, lower_denoising
 from mimicmotion_jax.models import attention, layers
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.xla_report import CompileReport, compile_report
 
 TINY = ModelConfig.tiny()  # windows of 8 frames
+DRAWN = {"motion_kind": "skeletons", "progress": False}  # noise is no picture of a skeleton
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_one_window_on_eight_devices(tiny_pipeline, guidance_scale):
     random = np.random.default_rng(3)
     image = random.integers(0, 256, (64, 64, 3), np.uint8)
     poses = random.integers(0, 256, (8, 64, 64, 3), np.uint8)
-    options = {"num_inference_steps": 2, "guidance_scale": guidance_scale, "output_type": "latent"}
+    options = {"num_inference_steps": 2, "guidance_scale": guidance_scale, "output_type": "latent", **DRAWN}
     expected = tiny_pipeline(image, poses, **options).frames
     eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
     found = eight(image, poses, **options).frames
@@ -63,7 +63,7 @@ def test_the_denoising_program_lies_on_one_mesh(monkeypatch, num_frames):
     random = np.random.default_rng(3)
     poses = random.integers(0, 256, (num_frames, 64, 64, 3), np.uint8)
     eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
-    options = {"num_inference_steps": 1, "window_overlap": 2, "output_type": "latent"}
+    options = {"num_inference_steps": 1, "window_overlap": 2, "output_type": "latent", **DRAWN}
     assert np.isfinite(eight(poses[0], poses, **options).frames).all()
     assert seen
     jax.clear_caches()
@@ -79,44 +79,42 @@ def test_decoding_on_eight_devices(tiny_pipeline):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def report(program: str, num_frames: int, devices: int) -> CompileReport:
+    """A program of a call for that many frames, the reference's included."""
+    options = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=3, decode_chunk_size=4)
+    mesh = sharding.sampling_mesh(devices)
+    lowered = MimicMotionPipeline.abstract(TINY, "float32", mesh).lower(num_frames - 1, 64, 64, options)[program]()
+    layout = lay_out(mesh, TINY, options, 1, num_frames, 64, 64)
+    return compile_report(lowered, mesh, unknown_turns=-(-layout.plan.num_windows // layout.group))
+
+
 def test_decoding_work_per_device():
     """Eight devices decode eight chunks with the work of one chunk each."""
-    reports = []
-    for devices in (1, 8):
-        mesh = sharding.sampling_mesh(devices)
-        chunks = jax.ShapeDtypeStruct((devices, 4, 8, 8, 4), jnp.float32, sharding=sharding.by_window(mesh))
-        networks = abstract_networks(TINY, jnp.float32, mesh)
-        reports.append(compile_report(stages.decode_chunks.lower(networks["vae"], chunks), mesh))
-    assert reports[1].flops_per_chip == pytest.approx(reports[0].flops_per_chip, rel=0.01)
-
-
-def denoising_report(num_frames: int, devices: int) -> CompileReport:
-    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=3)
-    mesh = sharding.sampling_mesh(devices)
-    networks = abstract_networks(TINY, jnp.float32, mesh)
-    lowered, rounds = lower_denoising(config, TINY, networks, num_frames, 64, 64, mesh)
-    return compile_report(lowered, mesh, unknown_turns=rounds)
+    alone, shared = (report("decode_chunks", 8, devices) for devices in (1, 8))
+    assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip, rel=0.01)
 
 
 @pytest.mark.parametrize("windows", [8, 1])
 def test_work_per_device(windows):
     """An eighth of the FLOPs on each of eight devices, for eight windows and for the frames of a single one."""
     num_frames = TINY.window_size + (windows - 1) * (TINY.window_size - 1 - 2)  # the reference is in every window
-    alone, shared = (denoising_report(num_frames, devices) for devices in (1, 8))
+    alone, shared = (report("run_denoising", num_frames, devices) for devices in (1, 8))
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)
 
 
-@pytest.mark.parametrize(("max_frames", "frames", "windows"), [(None, 7, 1), (7, 7, 1), (8, 8, 2), (12, 12, 2)])
-def test_compiled_is_what_a_run_of_as_many_frames_compiles(max_frames, frames, windows):
+@pytest.mark.parametrize(("num_frames", "frames", "windows"), [(None, 7, 1), (7, 7, 1), (8, 8, 2), (12, 12, 2)])
+def test_compiled_is_what_a_run_of_as_many_frames_compiles(num_frames, frames, windows):
     """The reference's frame comes on top; windows of 8, of which 2 overlap and one is the reference's."""
-    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=2, max_frames=max_frames)
-    report = compile_only(config, TINY, "float32")
+    config = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=2, num_frames=num_frames)
+    report = report_generation(config, TINY, "float32")
     assert (report["frames"], report["windows"]) == (frames, windows)
 
 
 def test_memory_hardly_grows_with_the_length():
     """What a frame more takes on the device: its latents, and what PoseNet begins with."""
     short, long = 28, 224  # to which others are padded
-    per_frame = (denoising_report(long, 1).memory.total - denoising_report(short, 1).memory.total) / (long - short)
+    per_frame = (report("run_denoising", long, 1).memory.total - report("run_denoising", short, 1).memory.total) / (
+        long - short
+    )
     latents, features = 8 * 8 * 4 * 4, 8 * 8 * TINY.pose_net.stem_channels * 4
     assert per_frame < features + 4 * latents

@@ -9,9 +9,7 @@ from mimicmotion_jax import InputError, MimicMotionPipeline
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.model import Model
 from mimicmotion_jax.evaluation.videos import VideoMaker
-from mimicmotion_jax.inference.generate import generate, load_pipeline
-from mimicmotion_jax.inference.job import Prepared
-from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.runtime.out_of_memory import fetch, report_out_of_memory
 from mimicmotion_jax.synthetic.dancer import demo_motion
 
@@ -81,18 +79,18 @@ def test_other_errors_pass():
         jax.jit(call)(1.0).block_until_ready()
 
 
-def test_weights_that_a_device_has_no_room_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(MimicMotionPipeline, "from_pretrained", too_much)
+def test_weights_that_a_device_has_no_room_for(tiny_pipeline, tmp_path, monkeypatch):
+    tiny_pipeline.save_pretrained(tmp_path / "tiny")
+    monkeypatch.setattr("mimicmotion_jax.checkpoint.load_network", too_much)
     with pytest.raises(InputError, match=r"the device's memory does not suffice; .*bfloat16"):
-        load_pipeline(tmp_path, GenerateConfig())
+        MimicMotionPipeline.from_pretrained(tmp_path / "tiny")
 
 
 def test_a_video_that_a_device_has_no_room_for(tiny_pipeline, tmp_path, monkeypatch):
-    monkeypatch.setattr(MimicMotionPipeline, "latents", too_much)
-    image = np.zeros((64, 64, 3), np.uint8)
-    prepared = Prepared(image, demo_motion(2, 10, 64, 64), tmp_path / "out.mp4", seed=0)
+    monkeypatch.setattr("mimicmotion_jax.inference.engine.Engine.denoise", too_much)
+    image, motion = np.zeros((64, 64, 3), np.uint8), DrawnPoses(demo_motion(2, 10, 64, 64), 64, 64)
     with pytest.raises(InputError, match=r"the device's memory does not suffice; lower batch_size"):
-        generate(tiny_pipeline, [prepared], GenerateConfig())
+        tiny_pipeline.stream(image, motion, progress=False).save(tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
 
@@ -108,7 +106,7 @@ def test_a_reconstruction_that_a_device_has_no_room_for(tiny_pipeline, tmp_path,
         def sha256(self):
             return "0"
 
-    monkeypatch.setattr("mimicmotion_jax.evaluation.videos.load_pipeline", lambda *args: tiny_pipeline)
+    monkeypatch.setattr(MimicMotionPipeline, "from_pretrained", lambda *args, **kwargs: tiny_pipeline)
     monkeypatch.setattr("mimicmotion_jax.evaluation.videos.encode.encode_image", too_much)
     model = Model(tmp_path, "0", "0", 16, 32, None, None)
     maker = VideoMaker(model, EvaluateConfig(), tmp_path / "output", progress=False)

@@ -10,8 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from programs import PROGRAMS, report
 
 from mimicmotion_jax import sharding
+from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.inference.options import GenerateConfig
-from mimicmotion_jax.inference.program import compile_only
 from mimicmotion_jax.models.attention import KERNEL_FLOPS, dot_product_attention
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.xla_report import compile_report, count_flops, memory_bandwidth, topology_devices
@@ -162,8 +162,8 @@ def test_what_cudnn_does_not_take(sizes):
 def test_generation_compiles(devices, num_frames):
     """One window on one GPU, one over eight, two over eight: each with cuDNN's attention."""
     tiny = ModelConfig.tiny()
-    config = GenerateConfig(size=(64, 64), window_overlap=2, num_inference_steps=3, max_frames=num_frames)
-    report = compile_only(config, tiny, "bfloat16", f"a100:{devices}")
+    config = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=3, num_frames=num_frames)
+    report = report_generation(config, tiny, "bfloat16", f"a100:{devices}")
     assert report["denoising"]["fits"]
     assert any("fmha" in name for name in report["denoising"]["custom_calls"])
     assert report["denoising"]["uncounted_calls"] == report["decoding"]["uncounted_calls"] == {}

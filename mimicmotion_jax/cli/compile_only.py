@@ -1,0 +1,62 @@
+"""Compile the programs of generation without inputs or weights, for devices that need not be at hand."""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from mimicmotion_jax import sharding
+from mimicmotion_jax.inference.layout import lay_out
+from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.models.attention import KERNEL_FLOPS
+from mimicmotion_jax.models.build import NETWORKS
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.pipeline import DTypeName, MimicMotionPipeline
+from mimicmotion_jax.video.image import target_size
+from mimicmotion_jax.xla_report import compile_report, topology_devices
+
+
+def report_generation(
+    options: GenerateConfig, model: ModelConfig, dtype: DTypeName = "bfloat16", topology: str | None = None
+) -> dict[str, Any]:
+    """Compile denoising and decoding of one video and report their memory and FLOPs, as plain values for JSON.
+
+    Args:
+        options: size, fusion, steps, group and chunk sizes; `num_frames` is the length of the video, by default as many
+            as fit one window beside the reference's frame.
+        model: sizes of the networks.
+        dtype: of parameters and computation.
+        topology: devices that need not be at hand, such as "v5e:2x4" or "h100:1"; None is the local devices.
+
+    Raises:
+        InputError: an unknown topology, or options that do not fit each other.
+    """
+    mesh = sharding.sampling_mesh(devices=None if topology is None else topology_devices(topology))
+    # A landscape picture stands for one that is not there yet.
+    height, width = target_size(9, 16, options.resolution, options.shape, model.size_multiple)
+    num_frames = options.num_frames or max((options.window_size or model.window_size) - 1, 1)
+    pipeline = MimicMotionPipeline.abstract(model, dtype, mesh)
+    programs = pipeline.lower(num_frames, height, width, options)
+    layout = lay_out(mesh, model, options, 1, 1 + num_frames, height, width)
+    sizes = {
+        name: sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(getattr(pipeline, name))) for name in NETWORKS
+    }
+    windows = layout.plan.num_windows
+    idle = sizes["vae"] + sizes["image_encoder"]
+    return {
+        "topology": topology or mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "frames": num_frames,
+        "windows": windows,
+        "height": height,
+        "width": width,
+        "network_bytes": sizes,
+        # The number of groups is an argument of the program, not part of it.
+        "denoising": _report(programs["run_denoising"](), mesh, idle, -(-windows // layout.group)),
+        "decoding": _report(programs["decode_chunks"](), mesh, sum(sizes.values()) - sizes["vae"]),
+    }
+
+
+def _report(lowered: jax.stages.Lowered, mesh: Mesh, resident_bytes: int, trip_count: int = 1) -> dict[str, Any]:
+    options = {"kernel_flops": KERNEL_FLOPS, "unknown_turns": trip_count}
+    return compile_report(lowered, mesh, resident_bytes=resident_bytes, **options).to_json()

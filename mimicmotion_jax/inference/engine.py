@@ -1,0 +1,268 @@
+"""The four networks on a mesh: prepared inputs to latents to frames, stage by stage (`stages`)."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int, UInt8
+from tqdm import tqdm
+
+from mimicmotion_jax import sharding
+from mimicmotion_jax.diffusion.config import SamplingConfig
+from mimicmotion_jax.diffusion.edm import karras_sigmas
+from mimicmotion_jax.diffusion.noise import frame_noise, pixel_noise
+from mimicmotion_jax.diffusion.sampler import group_plan
+from mimicmotion_jax.inference import stages
+from mimicmotion_jax.inference.decoding import decode_in_chunks
+from mimicmotion_jax.inference.execution import Executor, Lower, Run
+from mimicmotion_jax.inference.job import DrawnFrames
+from mimicmotion_jax.inference.layout import Layout, lay_out
+from mimicmotion_jax.models.clip import CLIPImageEncoder
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.encode import embed_image, encode_image
+from mimicmotion_jax.models.pose_net import PoseNet
+from mimicmotion_jax.models.unet import UNet
+from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.out_of_memory import fetch
+
+_POSE_CHUNK = 16  # drawn poses per call of PoseNet
+
+OnStepEnd = Callable[[int, float, jax.Array], jax.Array]
+"""Called after a step with its number, timestep ln(sigma) / 4 and latents; returns the latents to go on with."""
+
+
+class Networks(NamedTuple):
+    """The four networks; with shapes in place of parameters they can be lowered, not run."""
+
+    unet: UNet
+    vae: VAE
+    image_encoder: CLIPImageEncoder
+    pose_net: PoseNet
+
+
+class Batch(NamedTuple):
+    """Inputs of videos of equal shape."""
+
+    images: UInt8[np.ndarray, "b height width 3"]
+    poses: Sequence[DrawnFrames]
+    """Drawn skeletons [F, height, width, 3] of each, the reference's own first; drawn when they are needed."""
+    seeds: Int[np.ndarray, " b"]
+    latents: Float[np.ndarray, "*b f h w c"] | None = None
+    """Initial latents, standard normal, repeated along time; None draws them from the seeds."""
+    noise_aug: Float[np.ndarray, "*b height width 3"] | None = None
+    """Noise on the reference image, standard normal, before it is scaled; None draws it from the seeds."""
+
+
+class Engine:
+    """Runs generation on a mesh: every device holds the parameters, the windows of a video are spread over them.
+
+    Args:
+        config: sizes of the networks and the window size of the checkpoint.
+        networks: on `mesh`.
+        mesh: from `sharding.sampling_mesh`.
+        executor: how stages are called.
+    """
+
+    def __init__(self, config: ModelConfig, networks: Networks, mesh: Mesh, executor: Executor | None = None):
+        self.config, self.networks, self.mesh = config, networks, mesh
+        self._executor: Executor = executor or Run()
+
+    def denoise(
+        self, batch: Batch, options: SamplingConfig, on_step_end: OnStepEnd | None = None, progress: bool = False
+    ) -> Float[np.ndarray, "b f h w c"]:
+        """Denoised latents of the videos, the reference's frame first.
+
+        Raises:
+            InputError: sizes that do not fit each other, or a result that is not finite.
+        """
+        num_frames = batch.poses[0].shape[0]
+        return _check_finite(fetch(self._latents(batch, options, on_step_end, progress))[:, :num_frames])
+
+    def decode(
+        self, latents: Float[np.ndarray, "b f h w c"], options: SamplingConfig, progress: bool = False
+    ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
+        """Yield frames in [0, 1] in order, so that a long video never lies in memory whole.
+
+        Each device decodes a chunk of each sample at a time, while the caller has the frames of the chunks before.
+
+        Raises:
+            InputError: frames that are not finite.
+        """
+        size, overlap = options.decode_chunk_size, options.chunk_overlap
+        with tqdm(total=latents.shape[1], desc="decoding", unit="frame", disable=not progress) as bar:
+            for frames in decode_in_chunks(self._decode_chunks, latents, size, overlap, self.mesh.size):
+                bar.update(frames.shape[1])
+                yield _check_finite(frames)
+
+    def lower(
+        self, num_frames: int, height: int, width: int, options: SamplingConfig
+    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
+        """Functions that lower the stages of one video of `num_frames` frames, by name, for the devices of the mesh.
+
+        It goes through the very calls of `denoise` and `decode`, with shapes in the place of arrays.
+        """
+        executor = Lower()
+        engine = Engine(self.config, self.networks, self.mesh, executor)
+        pixels = np.broadcast_to(np.uint8(0), (1 + num_frames, height, width, 3))
+        latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, int)), options)
+        size = options.decode_chunk_size
+        engine._decode_chunks(np.broadcast_to(np.float32(0), (self.mesh.size, size, *latents.shape[2:])))
+        return executor.programs
+
+    def _latents(
+        self, batch: Batch, options: SamplingConfig, on_step_end: OnStepEnd | None = None, progress: bool = False
+    ) -> jax.Array:
+        """Denoised latents [B, F, h, w, c] on the devices, frames padded as `Layout` says."""
+        batch_size, num_frames, height, width = len(batch.images), *batch.poses[0].shape[:3]
+        layout = lay_out(self.mesh, self.config, options, batch_size, num_frames, height, width)
+        with self._precision():
+            images = self._put(batch.images)
+            context = self._executor.run(embed_image, self.networks.image_encoder, images)
+            image_latents = self._encode_reference(images, batch, options.noise_aug_strength)
+            features = self._pose_features(batch.poses, layout.num_frames, progress)
+            noise = self._initial_noise(batch, layout, image_latents.shape[1:], options.periodic_noise)
+            return self._denoise(noise, context, image_latents, features, layout, options, on_step_end, progress)
+
+    def _encode_reference(self, images: jax.Array, batch: Batch, strength: float) -> jax.Array:
+        noise = batch.noise_aug
+        if strength == 0:
+            noise = np.zeros(images.shape, np.float32)
+        elif noise is None:
+            height, width, channels = images.shape[1:]
+            seeds = self._put(batch.seeds.astype(np.int32))
+            noise = self._executor.run(pixel_noise, seeds, height=height, width=width, channels=channels)
+        else:
+            noise = np.reshape(noise, images.shape)
+        scaled = self._executor.run(stages.scale, self._put(noise), self._put(np.float32(strength)))
+        return self._executor.run(encode_image, self.networks.vae, images, scaled)
+
+    def _pose_features(self, poses: Sequence[DrawnFrames], padded: int, progress: bool) -> jax.Array:
+        num_frames, height, width, _ = poses[0].shape
+        scale = self.config.vae.downscale
+        shape = (len(poses), padded, height // scale, width // scale, self.config.pose_net.stem_channels)
+        features = self._executor.zeros(shape, self._dtype, sharding.replicated(self.mesh))
+        chunk = min(_POSE_CHUNK, padded)
+        with tqdm(total=num_frames, desc="poses", unit="frame", disable=not progress) as bar:
+            for start in range(0, padded, chunk):
+                start = min(start, padded - chunk)
+                # Beyond the end the last pose is held: a short video is denoised in a whole window, as it was trained.
+                last = min(start, num_frames - 1)
+                pixels = np.stack([np.asarray(drawn[last : start + chunk]) for drawn in poses])
+                pixels = np.concatenate([pixels, np.repeat(pixels[:, -1:], chunk - pixels.shape[1], axis=1)], axis=1)
+                features = self._executor.run(
+                    stages.add_pose_features, self.networks.pose_net, features, self._put(pixels), np.int32(start)
+                )
+                bar.update(min(start + chunk, num_frames) - bar.n)
+        return features
+
+    def _initial_noise(self, batch: Batch, layout: Layout, shape: tuple[int, ...], periodic: bool) -> Any:
+        seeds, num_frames = batch.seeds, layout.num_frames
+        if batch.latents is None:
+            period = layout.plan.indices.shape[1] if periodic else None
+            height, width, channels = shape
+            sizes = {"num_frames": num_frames, "height": height, "width": width, "channels": channels}
+            return self._executor.run(frame_noise, self._put(seeds.astype(np.int32)), **sizes, period=period)
+        noise = np.asarray(batch.latents, np.float32)
+        noise = noise[None] if noise.ndim == 4 else noise
+        if noise.ndim != 5 or noise.shape[2:] != tuple(shape) or len(noise) not in (1, len(seeds)):
+            raise InputError(f"latents must be [frames, {', '.join(map(str, shape))}], not {list(noise.shape[1:])}.")
+        noise = np.broadcast_to(noise, (len(seeds), *noise.shape[1:]))
+        return noise[:, np.arange(num_frames) % noise.shape[1]]
+
+    def _denoise(
+        self,
+        noise: jax.Array,
+        context: jax.Array,
+        image_latents: jax.Array,
+        features: jax.Array,
+        layout: Layout,
+        options: SamplingConfig,
+        on_step_end: OnStepEnd | None,
+        progress: bool,
+    ) -> jax.Array:
+        steps, guided = options.num_inference_steps, options.guidance_scale > 1
+        sigmas = karras_sigmas(steps)
+        ids = np.tile(
+            np.float32([options.fps - 1, options.motion_bucket_id, options.noise_aug_strength]), (noise.shape[0], 1)
+        )
+        window_size = layout.plan.indices.shape[1]
+        conditions = self._executor.run(
+            stages.make_conditions,
+            self.networks.unet,
+            context,
+            self._put(ids),
+            num_frames=window_size,
+            guided=guided,
+        )
+
+        # With cuDNN's attention all arrays of a program must lie on one mesh. The devices are the same ones: nothing is
+        # copied.
+        def put(tree: Any) -> Any:
+            return self._executor.put(tree, sharding.replicated(layout.mesh))
+
+        networks, constants = (
+            put((self.networks.unet, self.networks.pose_net)),
+            put((conditions, image_latents, features)),
+        )
+        grouped = put(group_plan(layout.plan, layout.group, layout.capacity))
+        scale = put(np.float32(options.guidance_scale))
+        latents = self._executor.run(stages.scale, put(noise), put(np.sqrt(sigmas[0] ** 2 + 1)))
+        length = 1 if on_step_end else _slice_length(steps) if progress else steps
+        with tqdm(total=steps, desc="denoising", unit="step", disable=not progress) as bar:
+            for start in range(0, steps, length):
+                levels = put(sigmas[start : start + length + 1])
+                latents = self._executor.run(
+                    stages.run_denoising,
+                    *networks,
+                    put(latents),
+                    levels,
+                    grouped,
+                    *constants,
+                    scale,
+                    guided=guided,
+                    mesh=layout.mesh,
+                )
+                if on_step_end:
+                    # A copy: the next step reuses the memory of its input.
+                    after = on_step_end(start, float(np.log(sigmas[start]) / 4), jnp.copy(latents))
+                    latents = put(jnp.asarray(after))
+                elif progress:
+                    latents.block_until_ready()
+                bar.update(length)
+        return latents
+
+    def _decode_chunks(self, chunks: Float[np.ndarray, "n t h w c"]) -> jax.Array:
+        with self._precision():
+            apart = self._executor.put(chunks, sharding.by_window(self.mesh))
+            return self._executor.run(stages.decode_chunks, self.networks.vae, apart)
+
+    def _put(self, tree: Any) -> Any:
+        return self._executor.put(tree, sharding.replicated(self.mesh))
+
+    @property
+    def _dtype(self) -> jnp.dtype:
+        return self.networks.unet.conv_in.kernel.dtype
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        """float32 means float32: GPUs and TPUs would otherwise multiply in shorter formats."""
+        return jax.default_matmul_precision("highest") if self._dtype == jnp.float32 else contextlib.nullcontext()
+
+
+def _check_finite(values: np.ndarray) -> np.ndarray:
+    """Refuse what is no picture: as pixels it would look like a video that has merely turned out badly."""
+    if not np.isfinite(values).all():
+        raise InputError(
+            "the result is not a number: the weights are damaged (fetch or convert them again), or an option such as "
+            "guidance_scale is out of all proportion."
+        )
+    return values
+
+
+def _slice_length(steps: int) -> int:
+    """Largest divisor of `steps` that gives at least five slices: a bar needs the host between steps."""
+    return max(n for n in range(1, max(steps // 5, 1) + 1) if steps % n == 0)

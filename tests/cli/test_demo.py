@@ -1,0 +1,53 @@
+"""`mimicmotion sample` without inputs: the demonstration on the small model."""
+
+import numpy as np
+import pytest
+
+from mimicmotion_jax import InputError, MimicMotionPipeline
+from mimicmotion_jax.cli import sample
+from mimicmotion_jax.video.decode import open_video
+
+
+def run(*arguments) -> int:
+    return sample.main(list(map(str, arguments)))
+
+
+def test_the_demonstration_is_a_video_of_three_panels(tmp_path):
+    assert run("--output", tmp_path / "demo.mp4", "num_frames=5", "num_inference_steps=1") == 0
+    video = open_video(tmp_path / "demo.mp4")
+    assert video.num_frames == 5
+    reference, skeleton, result = np.array_split(next(iter(video.frames())), 3, axis=1)
+    assert skeleton.mean() < 60 < min(reference.mean(), result.mean())  # skeletons are drawn on black
+
+
+def test_the_demonstration_takes_size_type_and_devices(tmp_path, monkeypatch):
+    """Options of a file override the demonstration's own."""
+    (tmp_path / "mine.yaml").write_text("num_frames: 2\nnum_inference_steps: 1\nside_by_side: false\n")
+    load, loaded = MimicMotionPipeline.from_pretrained, []
+    monkeypatch.setattr(
+        MimicMotionPipeline,
+        "from_pretrained",
+        lambda *args, **kwargs: loaded.append(load(*args, **kwargs)) or loaded[0],
+    )
+    switches = ["--config", tmp_path / "mine.yaml", "--dtype", "bfloat16", "--devices", "2"]
+    assert run("--output", tmp_path / "a.gif", *switches, "resolution=64", "aspect=square") == 0
+    video = open_video(tmp_path / "a.gif")
+    assert (video.num_frames, video.width, video.height) == (2, 64, 64)
+    (pipeline,) = loaded
+    assert pipeline.mesh.size == 2
+    assert pipeline.unet.conv_in.kernel.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("stride=2", "stride has no effect on the demonstration"),
+        ("person=1", "person has no effect on the demonstration"),
+        ("resolution=100", "resolution 100 is not a multiple of"),
+        ("width=97", "both sides must be multiples of"),
+    ],
+)
+def test_what_the_demonstration_cannot_do_is_refused(tmp_path, option, message):
+    with pytest.raises(InputError, match=message):
+        run("--output", tmp_path / "demo.mp4", option)
+    assert not list(tmp_path.iterdir())
