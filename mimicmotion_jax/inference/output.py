@@ -240,7 +240,6 @@ def _open_output(
         audio_from=item.sound if options.audio and output.suffix.lower() == ".mp4" else None,
         audio_start=item.sound_start,
         metadata=provenance(item.options.seed, item.settings),
-        overwrite=options.overwrite,
     )
 
 

@@ -13,9 +13,10 @@ from mimicmotion_jax import InputError
 from mimicmotion_jax.inference.job import Job, Prepared
 from mimicmotion_jax.inference.job_list import read_jobs
 from mimicmotion_jax.inference.jobs import run_jobs
-from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.inference.options import GenerateConfig, PipelineOptions
 from mimicmotion_jax.inference.output import check_outputs, write_videos
 from mimicmotion_jax.pose.files import save_keypoints
+from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
 
@@ -27,8 +28,8 @@ def prepare(job: Job) -> Prepared:
     name = job.motion.name
     if not name.isdecimal():
         raise {"MemoryError": MemoryError("no room for 1 TB"), "OSError": OSError(5, "Input/output error")}[name]
-    keypoints = demo_motion(int(name), 10, 64, 64)
-    return Prepared(image=PICTURE, keypoints=keypoints, output=job.output, seed=0, options=job.options)
+    poses = DrawnPoses(demo_motion(int(name), 10, 64, 64), 64, 64)
+    return Prepared(PICTURE, poses, keypoints=None, fps=10, options=PipelineOptions(), output=job.output)
 
 
 class Recorder:

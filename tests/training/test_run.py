@@ -101,7 +101,7 @@ def test_exported_model_holds_the_averages(whole):
 
 def test_exported_model_knows_how_to_sample(whole):
     options = checkpoint.read_sampling(Path(whole.output) / "model")
-    assert options["size"] == [64, 64]  # 64x64 is not what the official rule gives for a short side of 64
+    assert (options["width"], options["height"]) == (64, 64)  # 64x64 is not what the official rule gives for a short side of 64
     assert (options["num_inference_steps"], options["antialias"]) == (2, whole.data.antialias)
     assert "seed" not in options
 
@@ -116,12 +116,12 @@ def test_half_precision_export(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
-    [(1024, 576, {"resolution": 576}), (576, 1024, {"resolution": 576}), (96, 128, {"size": (96, 128)})],
+    [(1024, 576, {"resolution": 576}), (576, 1024, {"resolution": 576}), (96, 128, {"width": 96, "height": 128})],
 )
 def test_official_sizes_are_left_to_the_picture(make_config, tmp_path, width, height, expected):
     config = make_config(tmp_path / "run", f"data.width={width}", f"data.height={height}")
     options = sampling_options(config, 32)
-    assert {key: options[key] for key in ("size", "resolution") if key in options} == expected
+    assert {key: options[key] for key in ("width", "height", "resolution") if key in options} == expected
 
 
 def test_forward_equals_the_pipelines(whole, make_config, tmp_path):
