@@ -197,7 +197,7 @@ def _refuse_useless(args: argparse.Namespace, nothing_given: bool) -> None:
 def _run_jobs(args: argparse.Namespace, config: GenerateConfig) -> int:
     if args.output_dir is None:
         raise InputError("say where the jobs' videos go with --output-dir DIR.")
-    jobs = read_jobs(args.jobs, args.output_dir, config.save_pose)
+    jobs = read_jobs(args.jobs, args.output_dir, config=config)
     if not args.distributed:
         return _run_share(args, config, jobs, args.process_id or 0, args.num_processes)
     # Each makes its videos alone: whoever is through first, or fails, must not end the others' work.

@@ -95,7 +95,7 @@ def evaluate(request: Request, config: EvaluateConfig, progress: bool = True) ->
         scorer(comparison)
     results = json.loads(json.dumps(collect(protocol, comparisons, scorer, networks, origin)))
     write_text(request.output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    write_page(request.output, results, comparisons, config.generation().draw_style, progress)
+    write_page(request.output, results, comparisons, config.draw_style, progress)
     return results
 
 

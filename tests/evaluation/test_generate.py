@@ -153,7 +153,7 @@ def test_inputs_of_protocols(data, tmp_path):
     task = TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(num_frames=3), 16, tmp_path)(sequence, "x")
     assert (task.size, task.num_frames) == ((64, 48), 4)
     np.testing.assert_array_equal(np.stack(list(task.frames())), frames_of(data / "a")[:4])
-    square = TaskMaker(PROTOCOLS["disco"], EvaluateConfig(size=(48, 48)), 16, tmp_path)(sequence, "x")
+    square = TaskMaker(PROTOCOLS["disco"], EvaluateConfig(width=48, height=48), 16, tmp_path)(sequence, "x")
     np.testing.assert_array_equal(np.stack(list(square.frames())), frames_of(data / "a")[:, 8:56])
     rows = (task.keypoints.body[..., 1] * 64 - 8) / 48
     np.testing.assert_allclose(square.keypoints.body[:4, ..., 1], rows, atol=1e-6)

@@ -101,7 +101,7 @@ def test_exported_model_holds_the_averages(whole):
 
 def test_exported_model_knows_how_to_sample(whole):
     options = checkpoint.read_sampling(Path(whole.output) / "model")
-    assert (options["width"], options["height"]) == (64, 64)  # 64x64 is not what the official rule gives for a short side of 64
+    assert (options["width"], options["height"]) == (64, 64)  # the official rule gives another long side
     assert (options["num_inference_steps"], options["antialias"]) == (2, whole.data.antialias)
     assert "seed" not in options
 
