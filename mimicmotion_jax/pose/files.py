@@ -4,6 +4,7 @@ import dataclasses
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
@@ -12,22 +13,28 @@ from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
 from mimicmotion_jax.pose.openpose import from_json, known_rate, read_json, to_json
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.video.provenance import to_comment
 
 # What a file that does not record it is taken to mean, unless the caller of `load_keypoints` says otherwise.
 FALLBACK_SIDE = 1024
 
 
-def save_keypoints(keypoints: Keypoints, path: epath.PathLike) -> None:
+def save_keypoints(keypoints: Keypoints, path: epath.PathLike, metadata: Mapping[str, str] | None = None) -> None:
     """Write keypoints to a `.npz` file (exact) or a `.json` file (OpenPose's people, in pixels to four decimals).
 
-    The file appears only when it is complete.
+    The file appears only when it is complete; an earlier one is replaced.
+
+    Args:
+        keypoints: what to write.
+        path: local or gs://.
+        metadata: stored in a `.npz` file as its `comment`, which marks it as a result (see `video.provenance`).
 
     Raises:
         InputError: another suffix.
     """
     path = epath.Path(path)
     if path.suffix.lower() == ".npz":
-        content = _to_npz(keypoints)
+        content = _to_npz(keypoints, metadata)
     elif path.suffix.lower() == ".json":
         content = to_json(keypoints)
     else:
@@ -76,9 +83,10 @@ def load_keypoints(
     return _from_npz(path, width, height, fps, fallback_size)
 
 
-def _to_npz(keypoints: Keypoints) -> bytes:
+def _to_npz(keypoints: Keypoints, metadata: Mapping[str, str] | None) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dataclasses.asdict(keypoints))
+    comment = {} if metadata is None else {"comment": np.array(to_comment(metadata))}
+    np.savez_compressed(buffer, **dataclasses.asdict(keypoints), **comment)
     return buffer.getvalue()
 
 
@@ -89,8 +97,11 @@ def _from_npz(
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             found = {key: file[key] for key in (*ARRAYS, "width", "height", "fps", "image_size") if key in file}
     # np.load returns a bare array, which is no context manager, for .npy content.
-    except (ValueError, EOFError, TypeError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        raise InputError(f"{path} is no readable .npz of keypoints; it may be cut short or something else.") from None
+    except (
+        *(ValueError, EOFError, TypeError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error),
+        MemoryError,  # a header that promises terabytes
+    ):
+        raise InputError(f"{path} is not a readable .npz of keypoints; it may be cut short.") from None
     if "body" not in found or "body_score" not in found:
         raise InputError(f"{path} holds no keypoints: 'body' and 'body_score' are missing.")
     try:

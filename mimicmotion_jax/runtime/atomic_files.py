@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from etils import epath
@@ -66,24 +67,66 @@ def exclusive(path: epath.PathLike) -> Iterator[None]:
     Raises:
         InputError: another process, or another block in this one, is writing `path`; or the place cannot be written to.
     """
-    if fcntl is None or "://" in str(path):
+    if "://" in str(path):
         yield
         return
+    with _locked(Path(path).expanduser(), str(path)):
+        yield
+
+
+@contextlib.contextmanager
+def working_folder(target: Path) -> Iterator[Path]:
+    """Make a hidden folder beside `target` for one writer's unfinished work; remove it when the block ends.
+
+    It is in the same file system as `target`, so that what it holds can take that name in one step. What a killed
+    process left in it goes first; nothing else is ever removed.
+
+    Raises:
+        InputError: another process, or another block in this one, is writing `target`; or the place cannot be written
+            to.
+        OSError: a full disk, or remains that this user may not remove.
+    """
+    folder = _hidden(target, "unfinished")
+    with _locked(folder, str(target)) as is_locked:
+        if folder.exists():
+            if not is_locked:  # nothing tells the work of a killed process from that of a live one
+                raise InputError(f"{folder} is another process's work or the remains of one; remove it if none runs.")
+            shutil.rmtree(folder)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hidden(target: epath.PathLike, kind: str) -> Any:
+    """Name beside `target` that nobody else uses."""
+    target = target if isinstance(target, Path) else epath.Path(target)
+    return target.with_name(f".{target.name}.mimicmotion-{kind}")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, shown: str) -> Iterator[bool]:
+    """Lock `path`, called `shown` in messages; False on systems that have no locks."""
     try:
-        target = Path(path).expanduser().resolve()
+        target = path.resolve()
         inside = target.is_mount() or (target.is_dir() and not os.access(target.parent, os.W_OK))
         lock = target / ".lock" if inside else target.with_name(f".{target.name}.lock")
         created = [folder for folder in lock.parents if not folder.exists()]
-        descriptor = _acquire(lock)
+        descriptor, is_locked = _acquire(lock)
     except BlockingIOError:
         raise InputError(
-            f"{path} is being written already, by another process or job; wait until it is done or choose another "
+            f"{shown} is being written already, by another process or job; wait until it is done or choose another "
             "output."
         ) from None
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"cannot write {shown}: a folder in this path is a file; choose another output.") from None
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another output.") from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"cannot write {shown}: this name is too long; choose a shorter one.") from None
+        raise InputError(f"cannot write {shown}: {error.strerror or error}; choose another output.") from None
     try:
-        yield
+        yield is_locked
     finally:
         lock.unlink(missing_ok=True)  # before the lock is released, so that nobody holds a file without a name
         os.close(descriptor)
@@ -92,8 +135,13 @@ def exclusive(path: epath.PathLike) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _acquire(lock: Path) -> int:
-    """Create and lock a file; return its descriptor. Raises `BlockingIOError` if somebody else has locked it."""
+def _acquire(lock: Path) -> tuple[int, bool]:
+    """Create and lock a file. Returns its descriptor, and False if the system has no locks.
+
+    Raises:
+        BlockingIOError: somebody else has locked it.
+        OSError: it cannot be created.
+    """
     while True:
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -101,16 +149,28 @@ def _acquire(lock: Path) -> int:
         except FileNotFoundError:  # its folder has just been removed by another block that ended
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
-                os.close(descriptor)
-                raise
-        # The one who held it may have removed the file in the meantime.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
-                return descriptor
+            if not _flock(descriptor):
+                return descriptor, False
+            # Whoever held the lock before may have removed the file in the meantime.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                    return descriptor, True
+        except OSError:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
+
+
+def _flock(descriptor: int) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+            return False
+        raise
+    return True
 
 
 def write_file(path: epath.PathLike, content: bytes) -> None:
@@ -143,9 +203,9 @@ def sha256_file(path: epath.PathLike) -> str:
 
 @contextlib.contextmanager
 def atomic_directory(directory: epath.PathLike, *, marker: str, overwrite: bool = False) -> Iterator[epath.Path]:
-    """A temporary folder that becomes `directory` when the block ends, and vanishes when it fails.
+    """Give a temporary folder that becomes `directory` when the block ends, and vanishes when it fails.
 
-    An earlier folder is there, whole, until the new one is; see `replace_directory`.
+    An earlier folder stays, whole, until then (see `replace_directory`). Two processes cannot do this at once.
 
     Args:
         directory: must not exist or be empty, unless `overwrite`.
@@ -153,32 +213,35 @@ def atomic_directory(directory: epath.PathLike, *, marker: str, overwrite: bool 
         overwrite: replace an existing folder.
 
     Raises:
-        InputError: `directory` is taken or cannot be written.
+        InputError: `directory` is taken, cannot be written or is being written by another process.
     """
     target = absolute_path(directory)
-    temporary = target.parent / f".{target.name}.partial"
+    temporary = _hidden(target, "unfinished")
     first = jax.process_index() == 0
-    try:
-        if first:
-            temporary.rmtree(missing_ok=True)
-            restore_directory(target)
-        multihost_utils.sync_global_devices(f"restored {target}")
-        _check_free(target, marker, overwrite)
-        if first:
-            temporary.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {target}: {error.strerror or error}; choose another output.") from None
-    multihost_utils.sync_global_devices(f"created {temporary}")
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            if first:
+                stack.enter_context(_remote_folder(temporary) if "://" in str(target) else working_folder(Path(target)))
+                restore_directory(target)
+            multihost_utils.sync_global_devices(f"created {temporary}")
+            _check_free(target, marker, overwrite)
+        except OSError as error:
+            raise InputError(f"cannot write to {target}: {error.strerror or error}; choose another output.") from None
         yield temporary
-    except BaseException:
+        multihost_utils.sync_global_devices(f"filled {temporary}")
         if first:
-            temporary.rmtree(missing_ok=True)
-        raise
-    multihost_utils.sync_global_devices(f"filled {temporary}")
-    if first:
-        replace_directory(temporary, target, marker)
-    multihost_utils.sync_global_devices(f"renamed {temporary}")
+            replace_directory(temporary, target, marker)
+        multihost_utils.sync_global_devices(f"renamed {temporary}")
+
+
+@contextlib.contextmanager
+def _remote_folder(folder: epath.Path) -> Iterator[None]:
+    folder.rmtree(missing_ok=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        folder.rmtree(missing_ok=True)
 
 
 def _check_free(target: epath.Path, marker: str, overwrite: bool) -> None:
@@ -232,7 +295,7 @@ def restore_directory(target: epath.PathLike) -> None:
         OSError: no permission.
     """
     target = epath.Path(target)
-    earlier, removed = _earlier(target), target.parent / f".{target.name}.removed"
+    earlier, removed = _earlier(target), _hidden(target, "removed")
     removed.rmtree(missing_ok=True)
     if not earlier.exists():
         return
@@ -245,7 +308,7 @@ def restore_directory(target: epath.PathLike) -> None:
 
 
 def _earlier(target: epath.Path) -> epath.Path:
-    return target.parent / f".{target.name}.earlier"
+    return _hidden(target, "earlier")
 
 
 def _replace_remote(new: epath.Path, target: epath.Path, marker: str) -> None:

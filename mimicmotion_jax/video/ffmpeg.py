@@ -20,8 +20,8 @@ from mimicmotion_jax.runtime.errors import InputError
 SWSCALE_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """FFmpeg's exact arithmetic between YUV and RGB; the default is up to three levels off."""
 
-# Old tags are not always UTF-8; PyAV 19 takes them without being asked, and no longer knows the argument.
-_TAGS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+TAG_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""Arguments of `av.open` for old tags, which are not always UTF-8; PyAV 19 reads these by itself."""
 
 # How far the last packet may end before the duration the header promises: other tools round durations generously.
 _DURATION_SLACK = 0.5
@@ -31,7 +31,7 @@ def open_container(path: Path) -> InputContainer:
     """Open a media file for reading; `InputError` where FFmpeg cannot make sense of it."""
     try:
         # An absolute path cannot be mistaken for a protocol ("a:b.mp4").
-        return av.open(str(path.resolve()), **_TAGS)
+        return av.open(str(path.resolve()), **TAG_OPTIONS)
     except PermissionError:
         raise InputError(f"{path} may not be read (permission denied); change its permissions.") from None
     except av.error.FFmpegError:

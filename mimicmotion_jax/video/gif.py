@@ -19,9 +19,6 @@ from mimicmotion_jax.video.ffmpeg import open_container
 MAX_RATE = 50
 """Frames per second; browsers slow down anything faster."""
 
-DRAFT = ".draft"
-"""Behind the name of the file while there are only its pictures."""
-
 _TICK = Fraction(1, 100)
 _RGB = VideoFormat("rgb24")
 
@@ -32,12 +29,12 @@ class GifSink:
     Colours are dithered with a fixed (Bayer) pattern: error diffusion would make still areas crawl.
     """
 
-    def __init__(self, path: Path, rate: Fraction, width: int, height: int, comment: str | None, progress: bool):
+    def __init__(self, path: Path, rate: Fraction, width: int, height: int, comment: str, progress: bool):
         """Create the draft; `progress` shows a bar for the second pass."""
         self._path, self._rate, self._comment, self._progress = path, rate, comment, progress
         self._num_frames = 0
-        self._draft_path = path.with_name(path.name + DRAFT)
-        self._plain_path = path.with_name(path.name + ".plain")
+        self._draft_path = path.with_suffix(".draft")
+        self._plain_path = path.with_suffix(".plain")
         self._draft = av.open(str(self._draft_path), "w", format="matroska")
         self._stream = self._draft.add_stream("libx264rgb", rate=rate, options={"qp": "0", "preset": "ultrafast"})
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "rgb24"
@@ -64,11 +61,8 @@ class GifSink:
         self._draft.close()
         self._palette.push(None)
         palette = self._palette.vpull()
-        if self._comment is None:
-            self._write_gif(self._path, palette)
-        else:
-            self._write_gif(self._plain_path, palette)
-            _copy_with_comment(self._plain_path, self._path, self._comment)
+        self._write_gif(self._plain_path, palette)
+        _copy_with_comment(self._plain_path, self._path, self._comment)
 
     def close(self) -> None:
         """Remove what was only needed on the way."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import IO, Literal, Self
 
 import numpy as np
 from beartype import beartype
@@ -92,8 +92,17 @@ def is_still(path: str | Path) -> bool:
         return False
 
 
+def read_comment(file: IO[bytes]) -> str | bytes | None:
+    """Read the comment of an open picture file; None if it has none or is damaged."""
+    try:
+        with _opened(file) as image:
+            return image.info.get("Comment") or image.info.get("comment")
+    except (*_DAMAGED, Image.DecompressionBombError):
+        return None
+
+
 @contextlib.contextmanager
-def _opened(path: Path | str) -> Iterator[Image.Image]:
+def _opened(path: Path | str | IO[bytes]) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         # From half of `MAX_PIXELS` on Pillow warns of what we accept.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

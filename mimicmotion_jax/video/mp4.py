@@ -28,15 +28,14 @@ class Mp4Sink:
         height: int,
         *,
         crf: int,
-        comment: str | None = None,
+        comment: str,
         audio_from: Path | None = None,
         audio_start: float = 0.0,
     ):
         """Create the file; see `encode.open_writer` for the settings."""
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
-        if comment is not None:
-            self._container.metadata["comment"] = comment
+        self._container.metadata["comment"] = comment
         even = width + width % 2, height + height % 2
         self._pictures = H264Stream(self._container, rate, *even, {"crf": str(crf)})
         self._audio_source = self._audio = None

@@ -11,13 +11,12 @@ from PIL.PngImagePlugin import PngInfo
 class PngSink:
     """Frames into a folder of PNGs numbered from 0, with the comment in each."""
 
-    def __init__(self, folder: Path, digits: int, comment: str | None):
+    def __init__(self, folder: Path, digits: int, comment: str):
         """Create the folder."""
         folder.mkdir()
         self._folder, self._digits, self._num_frames = folder, digits, 0
         self._info = PngInfo()
-        if comment is not None:
-            self._info.add_itxt("Comment", comment)
+        self._info.add_itxt("Comment", comment)
 
     def write(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         """Write the next picture."""

@@ -1,63 +1,113 @@
-"""Say in the file itself that a video is AI-generated, by what and from which settings; and read that back."""
+"""Record in a file that it is AI-generated, by which software and settings; read that back; tell our files by it."""
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import av.error
+import numpy as np
+from etils import epath
 
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video import image
 from mimicmotion_jax.video.decode import list_pictures
-from mimicmotion_jax.video.ffmpeg import open_container
+from mimicmotion_jax.video.ffmpeg import TAG_OPTIONS
 
 # IPTC's word for "made by a trained model": what platforms look for.
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_SOFTWARE = "mimicmotion_jax"
+
+# Exceptions of PyAV and NumPy for files that are damaged or something else.
+_UNREADABLE = (
+    *(av.error.FFmpegError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, TypeError, AttributeError),
+    *(OSError, RuntimeError, MemoryError),
+)
 
 
 def provenance(seed: int, settings: Mapping[str, Any]) -> dict[str, str]:
-    """The `metadata` for `encode.open_writer`: AI-generated, software and version, seed, SHA-256 of the settings.
+    """Describe a generated video: AI-generated, software and version, seed, SHA-256 of the settings.
 
     Args:
         seed: of the noise.
-        settings: all that decides the result, as plain dictionaries, lists and scalars (`config.to_dict`).
+        settings: everything that determines the result, as plain dictionaries, lists and scalars (`config.to_dict`).
+
+    Returns:
+        the `metadata` argument of `encode.open_writer` and `files.save_keypoints`.
     """
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return {
         "description": "AI-generated video",
         "digital_source_type": _SOURCE_TYPE,
-        "software": f"mimicmotion_jax {_version()}",
+        "software": f"{_SOFTWARE} {_version()}",
         "seed": str(seed),
         "settings_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
     }
 
 
-def read_provenance(path: str | Path) -> dict[str, str]:
-    """What `open_writer` was given as `metadata`, from an MP4, a GIF or a folder of PNGs; empty for other files.
+def to_comment(metadata: Mapping[str, str] | None) -> str:
+    """Write metadata as the JSON of a file's comment; the software is always named, as the mark of our files."""
+    return json.dumps({**(metadata or {}), "software": (metadata or {}).get("software", _SOFTWARE)}, ensure_ascii=False)
+
+
+def read_provenance(path: epath.PathLike) -> dict[str, str]:
+    """Read the metadata that one of our files records: an MP4, a GIF, a PNG, a folder of PNGs, keypoints (`.npz`).
+
+    Returns:
+        the metadata as given to its writer, and the software; empty for other files.
 
     Raises:
-        InputError: missing or unreadable file.
+        InputError: missing file, or an empty folder.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = list_pictures(path)[0]
-    if not path.is_file():
+    place = epath.Path(path)
+    if place.is_dir():
+        place = list_pictures(place)[0]
+    if not place.is_file():
         raise InputError(f"there is no file {path}; check the path.")
-    if image.is_still(path):
-        with Image.open(path, formats=image.FORMATS) as picture:
-            comment = picture.info.get("Comment") or picture.info.get("comment")
-    else:
-        with open_container(path) as container:
-            comment = container.metadata.get("comment")
     try:
-        found = json.loads(comment or "{}")
-    except ValueError:
-        # Somebody else's comment.
+        found = json.loads(_read_comment(place) or "{}")
+    except ValueError:  # somebody else's comment
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def is_ours(path: Path | epath.Path) -> bool:
+    """Return True if the file says that this software wrote it."""
+    return str(read_provenance(path).get("software")).startswith(_SOFTWARE)
+
+
+def check_replaceable(path: Path | epath.Path, overwrite: bool = False) -> None:
+    """Check that no file of the user's would be replaced.
+
+    Args:
+        path: where a file is about to be written.
+        overwrite: replace any file.
+
+    Raises:
+        InputError: a file that this software did not write is there.
+    """
+    if not overwrite and path.exists() and not is_ours(path):
+        raise InputError(f"{path} is not a file that mimicmotion wrote; choose another output or say --overwrite.")
+
+
+def _read_comment(path: epath.Path) -> str | bytes | None:
+    """The comment of a file; None if it has none or cannot be read."""
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        try:
+            if suffix == ".npz":
+                with np.load(file, allow_pickle=False) as arrays:
+                    return str(arrays["comment"])
+            if suffix == ".gif" or suffix in image.SUFFIXES:
+                return image.read_comment(file)
+            with av.open(file, **TAG_OPTIONS) as container:
+                return container.metadata.get("comment")
+        except _UNREADABLE:
+            return None
 
 
 def _version() -> str:

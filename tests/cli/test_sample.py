@@ -276,7 +276,8 @@ def test_a_gif_too_fast_is_refused_before_the_work(folder, tmp_path, monkeypatch
 
 
 def test_what_a_killed_run_left_is_cleared_away(folder, tmp_path, monkeypatch):
-    (tmp_path / ".out.gif.0badcafe.part").write_bytes(b"half a video")
+    (tmp_path / ".out.gif.mimicmotion-unfinished").mkdir()
+    (tmp_path / ".out.gif.mimicmotion-unfinished" / "video.draft").write_bytes(b"half a video")
     assert run(monkeypatch, *one_video(folder, tmp_path / "out.gif", "num_frames=2")) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out.gif"]
 

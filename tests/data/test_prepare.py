@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_and_new_videos_are_added(tmp_path):
         ClipLoader(DataConfig(dataset=str(output), num_frames=2, encodings=True), 1, 0)
     shutil.rmtree(output / preparing.WORK)  # a finished dataset does not need it
     assert again() == []
-    (output / record.NAME).rename(output / f".{record.NAME}.earlier")  # killed while it was being replaced
+    (output / record.NAME).rename(output / f".{record.NAME}.mimicmotion-earlier")  # killed while it was being replaced
     assert again() == []
     assert len(list(Records(output))) == 3
     summary = output / "summary.json"

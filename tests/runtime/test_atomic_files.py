@@ -162,7 +162,7 @@ def test_places_that_cannot_be_locked(tmp_path):
         pass
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "a", tmp_path / ("x" * 300), "/proc/nowhere/a"):
-        with pytest.raises(InputError, match="choose another output"), exclusive(path):
+        with pytest.raises(InputError, match="cannot write"), exclusive(path):
             pass
 
 

@@ -37,7 +37,7 @@ def test_visible_to_other_programs(tmp_path):
     with open_writer(tmp_path / "a.mp4", 15, 128, 96, metadata={"seed": "7"}) as writer:
         writer.write(ramp(2))
     with av.open(str(tmp_path / "a.mp4")) as container:
-        assert container.metadata["comment"] == '{"seed": "7"}'
+        assert container.metadata["comment"] == '{"seed": "7", "software": "mimicmotion_jax"}'
 
 
 def test_other_files_have_none(tmp_path):
