@@ -16,6 +16,7 @@ from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
+from mimicmotion_jax.video.encode import open_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 # By default jax ends all processes when one has waited 300 s for the others. Nobody wants to wait so long here.
@@ -38,8 +39,8 @@ def arguments(tiny_pipeline, tmp_path) -> list[str]:
     line = {"image": "person.png", "image_pose": "person.npz", "motion": "dance.npz"}
     lines = [json.dumps(line | {"output": f"{number}.gif"}) for number in range(2)]
     (tmp_path / "jobs.jsonl").write_text("\n".join(lines))
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "0.gif").write_bytes(b"made by an earlier run")
+    with open_writer(tmp_path / "videos" / "0.gif", 10, 64, 64, progress=False) as writer:
+        writer.write(picture)
     given = {"--checkpoint": "checkpoint", "--jobs": "jobs.jsonl", "--output-dir": "videos"}
     files = [part for switch, name in given.items() for part in (switch, str(tmp_path / name))]
     return [*files, "--distributed", "width=64", "height=64", "num_inference_steps=1"]

@@ -19,6 +19,7 @@ from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
+from mimicmotion_jax.video.encode import open_writer
 
 PICTURE, POSE = demo_reference(64, 64)
 
@@ -103,7 +104,8 @@ def test_batches_have_one_shape_and_equal_options(tmp_path):
 
 def test_what_is_done_is_skipped_and_processes_share_the_rest(tmp_path):
     jobs = job_list(tmp_path, *((f"{number}", "2") for number in range(5)))
-    jobs[2].output.write_bytes(b"made before")
+    with open_writer(jobs[2].output, 10, 64, 64) as writer:
+        writer.write(PICTURE)
     made = [Recorder(), Recorder()]
     for process_id in range(2):
         run_jobs(jobs, prepare, made[process_id], 8, tmp_path, process_id, 2)
