@@ -1,36 +1,32 @@
 """Draw the figures of the documentation: python docs/figures.py [NAME …] (needs the extra `dev`)."""
 
 import argparse
-import dataclasses
 import json
 import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from mimicmotion_jax.inference.generate import load_pipeline
 from PIL import Image
 
+from mimicmotion_jax import MimicMotionPipeline
 from mimicmotion_jax.cli.demo import WEIGHTS
-from mimicmotion_jax.config import to_dict
-from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.diffusion.fusion import make_plan
-from mimicmotion_jax.inference.options import load_options
 from mimicmotion_jax.pose.align import align
-from mimicmotion_jax.pose.render import DrawnPoses, DrawStyle, draw_pose
+from mimicmotion_jax.pose.render import DrawStyle, draw_pose
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.synthetic.source import detect
-from mimicmotion_jax.synthetic.world import make_scenes, render
+from mimicmotion_jax.synthetic.world import Scene, make_scenes, render
 from mimicmotion_jax.video.compose import side_by_side
 
 IMAGES = Path(__file__).parent / "images"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 FRAMES, WINDOW, OVERLAP = 41, 16, 6
-SAMPLING = {field.name for field in dataclasses.fields(SamplingConfig)}
+WIDTH, HEIGHT = 96, 128  # of the small model
 
 
 def fusion() -> None:
-    """How much each window counts for each frame, in the four modes."""
+    """Plot the weight of each window for each frame, in the four modes of fusion."""
     figure, axes = plt.subplots(4, 1, figsize=(9, 5.6), sharex=True, sharey=True, constrained_layout=True)
     titles = {
         "progressive": "progressive: weights ramp over each overlap (the paper's Algorithm 1)",
@@ -55,7 +51,7 @@ def fusion() -> None:
 
 
 def poses() -> None:
-    """A reference, a motion by somebody of other proportions, and the motion fitted to the reference."""
+    """Draw a reference and a motion by somebody of other proportions, fitted to the reference in three ways."""
     width, height = 288, 512
     picture, reference = demo_reference(width, height)
     motion = demo_motion(48, 15, width, height)
@@ -70,7 +66,7 @@ def poses() -> None:
 
 
 def world() -> None:
-    """People of the synthetic world; below, one of them in motion beside what the simulated detector sees."""
+    """Draw people of the synthetic world; below, one of them in motion beside what the simulated detector sees."""
     width, height, columns = 216, 288, 8
     people = [render(scene).frames[0] for scene in make_scenes(columns, 5, "test", width, height, 1)]
     (scene,) = make_scenes(1, 5, "test", width, height, 40)
@@ -87,24 +83,44 @@ def world() -> None:
 
 
 def small_model() -> None:
-    """What the small model makes of people, motions and rooms it has never seen, beside the truth."""
-    config = load_options(WEIGHTS)
-    pipeline = load_pipeline(WEIGHTS, config)
-    width, height = config.size
+    """Draw results of the small model on people and motions that it has never seen, beside the truth."""
+    pipe = MimicMotionPipeline.from_pretrained(WEIGHTS)
     moments = range(7, 32, 8)
     rows = []
-    for scene in (make_scenes(8, 1234, "test", width, height, 32)[i] for i in (0, 4, 6)):
-        rendered = render(scene)
-        drawn = DrawnPoses(detect(scene, rendered.keypoints), height, width, config.draw_style)
-        sampling = {name: value for name, value in to_dict(config).items() if name in SAMPLING}
-        generated = np.round(pipeline(rendered.frames[0], drawn, **sampling).frames * 255).astype(np.uint8)
-        panels = [x for i in moments for x in (drawn[i : i + 1][0], generated[i - 1], rendered.frames[i])]
-        rows.append(np.concatenate([rendered.frames[0], *panels], axis=1))
+    for scene in (make_scenes(8, 1234, "test", WIDTH, HEIGHT, 32)[i] for i in (0, 4, 6)):
+        truth = render(scene)
+        detected = detect(scene, truth.keypoints)
+        video = pipe(truth.frames[0], detected[1:], image_pose=detected[:1], align="none", gaps="dark", progress=False)
+        poses, generated = video.prepared.poses, to_uint8(video.frames)
+        panels = [x for i in moments for x in (poses[i : i + 1][0], generated[i - 1], truth.frames[i])]
+        rows.append(np.concatenate([truth.frames[0], *panels], axis=1))
     Image.fromarray(np.concatenate(rows)).save(IMAGES / "small_model.png", optimize=True)
 
 
+def demo() -> None:
+    """Animate two people who move as others do: reference, skeleton and result of the small model."""
+    pipe = MimicMotionPipeline.from_pretrained(WEIGHTS)
+    strips = []
+    # Odd numbers are those of the test split: nobody and nothing here occurs in training.
+    for who, how in (((21, 3, 21), (7, 7, 9)), ((15, 9, 7), (13, 1, 5))):
+        look, driver = (Scene(*numbers, "half", WIDTH, HEIGHT, n, 15) for numbers, n in ((who, 1), (how, 45)))
+        person = render(look)
+        motion = detect(driver, render(driver).keypoints)
+        video = pipe(person.frames[0], motion, image_pose=person.keypoints, align="limb", progress=False)
+        poses = video.prepared.poses[1:]
+        strips += [np.broadcast_to(person.frames[0], poses.shape), poses, to_uint8(video.frames)]
+    frames = np.concatenate(strips, axis=2)
+    first, *others = (Image.fromarray(x).resize((2 * x.shape[1], 2 * x.shape[0]), Image.LANCZOS) for x in frames)
+    first.save(IMAGES / "demo.webp", save_all=True, append_images=others, duration=67, loop=0, quality=80, method=6)
+
+
+def to_uint8(frames: np.ndarray) -> np.ndarray:
+    """Convert frames in [0, 1] to pixels."""
+    return np.round(frames * 255).astype(np.uint8)
+
+
 def small_training() -> None:
-    """How the small model learned."""
+    """Plot the training of the small model."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
     vae, unet = (read_lines(WEIGHTS / "training" / name) for name in ("vae_validation.jsonl", "unet_metrics.jsonl"))
     for name, label in (("psnr", "whole frames"), ("psnr_hands", "hands")):
@@ -122,7 +138,7 @@ def small_training() -> None:
 
 
 def performance() -> None:
-    """Against PyTorch, on TPUs by their compiler, and with the video's length."""
+    """Plot speed against PyTorch, memory on TPUs and GPUs, time and memory against the length of a video."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), constrained_layout=True, width_ratios=(2, 3, 2))
     for name, offset in (("versus_torch_cpu_2026-11-23", -0.2), ("versus_torch_cpu", 0.2)):
         results = json.loads((RESULTS / f"{name}.json").read_text())
@@ -165,19 +181,19 @@ def performance() -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, float]]:
-    """Of a file of one JSON object per line."""
+    """Read a file of one JSON object per line."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def main() -> None:
-    """Draw what is named, or all."""
-    figures = {draw.__name__: draw for draw in (fusion, poses, world, small_training, small_model, performance)}
+    """Draw the figures that are named, or all."""
+    figures = {draw.__name__: draw for draw in (demo, fusion, poses, world, small_training, small_model, performance)}
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: python docs/figures.py fusion performance")
     # argparse (Python 3.11) refuses the default of a positional that is "*" and has choices.
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(figures)}")
     names = parser.parse_args().names
     if unknown := set(names) - set(figures):
-        parser.error(f"there is no figure {', '.join(sorted(unknown))}; there are {', '.join(figures)}")
+        parser.error(f"unknown figure {', '.join(sorted(unknown))}; choose among {', '.join(figures)}")
     IMAGES.mkdir(exist_ok=True)
     for name in names or figures:
         figures[name]()

@@ -1,34 +1,67 @@
-"""The README's Python runs as it stands, but for the files' names and the number of steps."""
+"""The documentation: the README's Python runs, links lead somewhere, and the reference names every option."""
 
+import dataclasses
 import re
 from pathlib import Path
 
-import numpy as np
+import pytest
 from PIL import Image
 
+from mimicmotion_jax.cli.demo import WEIGHTS
+from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.pose.files import save_keypoints
-from mimicmotion_jax.synthetic.dancer import demo_motion
+from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
+from mimicmotion_jax.video.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 
 
-def test_the_example_runs(tmp_path):
+def test_readme_example_runs(tmp_path):
+    """Run the README's Python with other file names, one step, and a reference pose that is given, not detected."""
     source = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 96, 3), np.uint8)).save(tmp_path / "person.png")
-    save_keypoints(demo_motion(5), tmp_path / "dance.npz")
-    for said, here in {
-        "checkpoints/mimicmotion": str(ROOT / "weights" / "small"),
-        "bfloat16": "float32",
-        "person.jpg": str(tmp_path / "person.png"),
-        "dance.mp4": str(tmp_path / "dance.npz"),
-        "person.mp4": str(tmp_path / "person.mp4"),
-        'align="limb"': 'align="none", size=(96, 128)',  # nobody is in that noise
+    picture, pose = demo_reference(96, 128)
+    Image.fromarray(picture).save(tmp_path / "person.png")
+    save_keypoints(pose, tmp_path / "person.npz")
+    save_keypoints(demo_motion(5, 15, 96, 128), tmp_path / "dance.npz")
+    image, motion, image_pose = (str(tmp_path / name) for name in ("person.png", "dance.npz", "person.npz"))
+    for written, here in {
+        '"checkpoints/mimicmotion"': repr(str(WEIGHTS)),
+        '"person.jpg", "dance.mp4"': f"{image!r}, {motion!r}, image_pose={image_pose!r}",
+        '"person.mp4"': repr(str(tmp_path / "person.mp4")),
         "num_inference_steps=25": "num_inference_steps=1",
     }.items():
-        assert said in source
-        source = source.replace(said, here)
+        assert written in source
+        source = source.replace(written, here)
     names = {}
     exec(source, names)
-    frames = names["out"].frames
-    assert (frames.shape, frames.dtype) == ((5, 128, 96, 3), np.float32)
-    assert 0 <= frames.min() < frames.max() <= 1
+    assert names["video"].frames.shape == (5, 128, 96, 3)
+    saved = open_video(tmp_path / "person.mp4")
+    assert (saved.num_frames, saved.fps, saved.width, saved.height) == (5, 15, 96, 128)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        linked = document.parent / path if path else document
+        assert linked.exists(), f"{document.name} links to {target}"
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings]
+
+
+def test_reference_gives_every_option_and_default():
+    rows = re.findall(r"^\| (`\w+`.*?) \| (.*?) \|.*\|.*\|$", (ROOT / "docs/reference.md").read_text(), re.MULTILINE)
+    table = {name: default.strip("`") for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    expected = {field.name: field.default for field in dataclasses.fields(GenerateConfig)}
+    assert table == {name: shown(default) for name, default in expected.items()}
+
+
+def shown(default):
+    """Format a default as the reference does."""
+    if default is None or isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
