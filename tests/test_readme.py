@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mimicmotion_jax.cli.demo import WEIGHTS
+from mimicmotion_jax.inference.job_list import OFFICIAL_NAMES
 from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
@@ -58,6 +59,12 @@ def test_reference_gives_every_option_and_default():
     table = {name: default.strip("`") for names, default in rows for name in re.findall(r"`(\w+)`", names)}
     expected = {field.name: field.default for field in dataclasses.fields(GenerateConfig)}
     assert table == {name: shown(default) for name, default in expected.items()}
+
+
+def test_reference_gives_the_official_names():
+    rows = re.findall(r"^\| `(\w+)` \| YAML \| `(\w+)`", (ROOT / "docs/reference.md").read_text(), re.MULTILINE)
+    inputs = {"ref_video_path": "motion", "ref_image_path": "image"}
+    assert dict(rows) == OFFICIAL_NAMES | inputs
 
 
 def shown(default):
