@@ -12,6 +12,7 @@ import pytest
 
 import mimicmotion_jax.cli.main
 from mimicmotion_jax.cli.main import COMMANDS
+from mimicmotion_jax.video.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mimicmotion_jax"
@@ -83,6 +84,10 @@ def test_help_shows_examples(command, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert text.startswith(f"usage: mimicmotion {command} ")
     assert "examples:" in text
+
+
+def test_videos_name_the_version():
+    assert provenance(0, {})["software"] == f"mimicmotion_jax {mimicmotion_jax.__version__}"
 
 
 def test_changelog_has_the_version():

@@ -5,7 +5,6 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import av.error
 import numpy as np
 from etils import epath
 
+from mimicmotion_jax import __version__
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video import image
 from mimicmotion_jax.video.decode import list_pictures
@@ -43,7 +43,7 @@ def provenance(seed: int, settings: Mapping[str, Any]) -> dict[str, str]:
     return {
         "description": "AI-generated video",
         "digital_source_type": _SOURCE_TYPE,
-        "software": f"{_SOFTWARE} {_version()}",
+        "software": f"{_SOFTWARE} {__version__}",
         "seed": str(seed),
         "settings_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
     }
@@ -108,10 +108,3 @@ def _read_comment(path: epath.Path) -> str | bytes | None:
                 return container.metadata.get("comment")
         except _UNREADABLE:
             return None
-
-
-def _version() -> str:
-    try:
-        return version("mimicmotion-jax")
-    except PackageNotFoundError:
-        return "(from source, not installed)"
