@@ -137,15 +137,14 @@ def check(folder: Path, small: bool) -> dict[str, Any]:
     import numpy as np
     from flax import nnx
 
-    from mimicmotion_jax.checkpoint import flat_params, load_params, read_config
+    from mimicmotion_jax.checkpoint import flat_params, load_network, read_config
     from mimicmotion_jax.convert.tables import TABLES
-    from mimicmotion_jax.models.build import abstract_network
 
     config = read_config(folder / "ours")
     compared = different = 0
     for name, module in official_modules(small).items():
         shapes = dict(keys_and_shapes(module))
-        state = load_params(folder / "ours", name, nnx.state(abstract_network(name, config)), progress=False)
+        state = nnx.state(load_network(folder / "ours", name, config))
         for path, array in flat_params(state).items():
             key = TABLES[name].torch_key(path)
             source = random_tensor(f"{name}.{key}", shapes.pop(key)).numpy()
@@ -166,15 +165,14 @@ def load(folder: Path, small: bool) -> dict[str, Any]:
     import jax
     from flax import nnx
 
-    from mimicmotion_jax.checkpoint import flat_params, load_params, read_config
-    from mimicmotion_jax.models.build import NETWORKS, abstract_network
+    from mimicmotion_jax.checkpoint import flat_params, load_network, read_config
+    from mimicmotion_jax.models.build import NETWORKS
 
     config = read_config(folder / "ours")
-    abstract = {name: nnx.state(abstract_network(name, config)) for name in NETWORKS}
     jax.block_until_ready(jax.numpy.zeros(1) + 1)
     before = memory("VmRSS")
     start = time.perf_counter()
-    states = {name: load_params(folder / "ours", name, abstract[name], progress=False) for name in NETWORKS}
+    states = {name: nnx.state(load_network(folder / "ours", name, config)) for name in NETWORKS}
     jax.block_until_ready(states)
     seconds = time.perf_counter() - start
     size = sum(array.nbytes for state in states.values() for array in flat_params(state).values())

@@ -192,10 +192,12 @@ def serve(files: dict[str, Path], **options) -> Iterator[tuple[Hub, str]]:
             thread.join()
 
 
-def python(cache: Path, endpoint: str, *arguments: object, offline: bool = False) -> subprocess.CompletedProcess:
+def python(
+    cache: Path, endpoint: str, *arguments: object, offline: bool = False, **variables: str
+) -> subprocess.CompletedProcess:
     """Run a process whose hub is `endpoint`: the hub's library reads the environment once, when it is imported."""
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     env = {**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(REPOSITORY)}
-    env["HF_HUB_OFFLINE"] = str(int(offline))
+    env |= {"HF_HUB_OFFLINE": str(int(offline)), **variables}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=240)

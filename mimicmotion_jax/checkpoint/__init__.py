@@ -1,13 +1,13 @@
-"""Our checkpoints on disk: config.json, manifest.json and, for each network, a row of orbax checkpoints.
+"""Converted and trained checkpoints on disk: a folder of JSON files and, for each network, groups of tensors.
 
     DIR/config.json            sizes of the four networks and the window size (`ModelConfig`)
-    DIR/sampling.json          options that sampling begins with (size, drawing, …), where training has set any
-    DIR/manifest.json          where the weights came from: names, sha256, counts, dtype, window size
-    DIR/params/index.json      which tensors lie in which group, with shape and dtype
-    DIR/params/checksums.json  of the files of each group, to know damage from weights (`checksums`)
+    DIR/sampling.json          default options of sampling (size, drawing, …), where training has set any
+    DIR/manifest.json          origin of the weights: names, SHA-256, counts, dtype, window size
+    DIR/params/index.json      tensors of each group, with shape and dtype
+    DIR/params/checksums.json  CRC-32 of the files of each group (`checksums`)
     DIR/params/unet-00000 ...  one orbax checkpoint of a flat {"conv_in.kernel": array} per group
 
-A network is cut into groups so that neither writing nor reading ever holds more than one group besides the result.
+Groups bound the memory of conversion, which reads from PyTorch's files, permutes and writes one group at a time.
 """
 
 from mimicmotion_jax.checkpoint.hub import push, resolve

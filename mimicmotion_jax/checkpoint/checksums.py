@@ -1,8 +1,8 @@
-"""Checksums of a checkpoint's parameters: damaged numbers are numbers too, and would make a video of noise in silence.
+"""Checksums of a checkpoint's parameters, so that damaged numbers are found before they are used.
 
-    DIR/params/checksums.json      {"unet-00000/d/12249a…": "9b1c03f2", …}, the CRC-32 of every file of every group
+    DIR/params/checksums.json      {"unet-00000/d/12249a…": "9b1c03f2", …}, CRC-32 of every file of every group
 
-Files on this machine only: stores behind gs:// check what they deliver, and reading it twice would cost a download.
+Local checkpoints only: object stores behind gs:// check what they deliver, and reading it twice would be a download.
 """
 
 import json
@@ -18,7 +18,7 @@ _BLOCK = 2**22  # bytes read at once
 
 
 def write_checksums(params: epath.Path) -> None:
-    """Take the checksums of all groups in the folder `params`, which are complete.
+    """Write the checksums of all groups in the folder `params`; to be called when all files are complete.
 
     Raises:
         OSError: they cannot be read or written.
@@ -31,14 +31,14 @@ def write_checksums(params: epath.Path) -> None:
 
 
 def find_damage(params: epath.Path, group: str) -> str | None:
-    """Compare the files of one group with their checksums; those of an earlier version have none and pass.
+    """Compare the files of one group with their checksums; checkpoints of earlier versions have none and pass.
 
     Args:
         params: folder of the groups.
         group: name of a folder in it.
 
     Returns:
-        What is wrong with the first file with which something is; None where nothing is.
+        a description of the first damage; None if there is none.
 
     Raises:
         InputError: the checksums themselves are damaged.
@@ -53,7 +53,7 @@ def find_damage(params: epath.Path, group: str) -> str | None:
         if not (params / name).is_file():
             return f"{name} is missing"
         if _checksum(params / name) != expected:
-            return f"{name} is not as it was written"
+            return f"{name} has another checksum than when it was written"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Names of a checkpoint's files, and what the JSON among them must hold: people read, change and damage it."""
+"""Files of a checkpoint: their names, and validation of the JSON among them, which people read, edit and damage."""
 
 import dataclasses
 import json
@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 CONFIG = "config.json"
 SAMPLING = "sampling.json"
 INDEX = "params/index.json"
+ADVICE = "copy or make the checkpoint again"  # for one that is damaged
 
 
 def _known_dtype(name: str) -> str:
@@ -28,20 +29,20 @@ def _known_dtype(name: str) -> str:
     except TypeError:
         known = False
     if not known:
-        raise ValueError(f"{name!r} is no floating-point type")
+        raise ValueError(f"{name!r} is not a floating-point type")
     return name
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """What the index says of a tensor."""
+    """Shape and dtype of a tensor in the index."""
 
     shape: tuple[pydantic.NonNegativeInt, ...]
     dtype: Annotated[str, pydantic.AfterValidator(_known_dtype)]
 
     @property
     def nbytes(self) -> int:
-        """Of the array."""
+        """Size of the array in bytes."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
@@ -51,7 +52,7 @@ Index = dict[str, list[dict[str, StoredTensor]]]
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Where the weights came from, in this version's format."""
+    """Content of manifest.json: origin and size of the weights."""
 
     format: int
     window_size: int
@@ -60,7 +61,7 @@ class Manifest:
 
 
 def read_object(path: epath.Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read a JSON object from a file.
 
     Raises:
         InputError: no such file, or something else in it.
@@ -68,30 +69,31 @@ def read_object(path: epath.Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); convert the weights again.") from None
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(f"{path} cannot be read ({reason}); {ADVICE}.") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: it holds no object; convert the weights again.")
+        raise InputError(f"{path} is damaged: it holds no JSON object; {ADVICE}.")
     return content
 
 
 def check_content(kind: type[T], content: Any, path: epath.Path) -> T:
-    """`content`, read from `path`, as a `kind`.
+    """Validate the content of `path` as a `kind`.
 
     Raises:
-        InputError: it is none; the message names the first thing that is wrong.
+        InputError: naming the first thing that is wrong.
     """
     try:
         return pydantic.TypeAdapter(kind).validate_python(content)
     except pydantic.ValidationError as error:
         where, what = first_mistake(error)
-        raise InputError(f"{path} is damaged ({where}: {what}); convert the weights again.") from None
+        raise InputError(f"{path} is damaged ({where}: {what}); {ADVICE}.") from None
 
 
 def group_path(root: epath.Path, name: str, number: int) -> epath.Path:
-    """Folder of the network's group `number`."""
+    """Folder of group `number` of a network."""
     return root / "params" / f"{name}-{number:05d}"
 
 
 def byte_bar(label: str, total: int, progress: bool) -> tqdm:
-    """A progress bar of `total` bytes."""
+    """Progress bar of `total` bytes."""
     return tqdm(total=total, desc=label, unit="B", unit_scale=True, disable=not progress)

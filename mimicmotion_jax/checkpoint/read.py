@@ -1,4 +1,4 @@
-"""Reading a checkpoint, or what it says of itself."""
+"""Reading checkpoints: their manifest, configuration and sampling options, and networks onto devices."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +12,7 @@ from jax.sharding import Sharding
 
 from mimicmotion_jax.checkpoint.checksums import find_damage
 from mimicmotion_jax.checkpoint.files import (
+    ADVICE,
     CONFIG,
     FORMAT,
     INDEX,
@@ -35,14 +36,14 @@ from mimicmotion_jax.runtime.errors import InputError
 
 
 def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
-    """The manifest: `format`, `window_size`, `networks` (keys, parameters, dtype), `sources` (name, sha256, keys).
+    """Read the manifest: `format`, `window_size`, `networks` (keys, parameters, dtype), `sources` (name, sha256, keys).
 
     Raises:
         InputError: no checkpoint there, a damaged one, or one of a later format.
     """
     root = absolute_path(directory)
     if not (root / MANIFEST).exists():
-        raise InputError(f"{root} holds no checkpoint (no {MANIFEST}); make one with convert_weights.py.")
+        raise InputError(f"{root} holds no checkpoint (no {MANIFEST}); make one with `mimicmotion convert`.")
     manifest = read_object(root / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise InputError(f"{root} has checkpoint format {manifest.get('format')!r}, but this version reads {FORMAT}.")
@@ -51,7 +52,7 @@ def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
 
 
 def manifest_sha256(directory: epath.PathLike) -> str:
-    """The hash of the manifest, which tells checkpoints from other sources apart.
+    """SHA-256 of the manifest, which identifies the checkpoint.
 
     Raises:
         InputError: as `read_manifest`.
@@ -61,7 +62,7 @@ def manifest_sha256(directory: epath.PathLike) -> str:
 
 
 def read_config(directory: epath.PathLike) -> ModelConfig:
-    """Sizes of the networks in a checkpoint, and its window size.
+    """Read the sizes of a checkpoint's networks, and its window size.
 
     Raises:
         InputError: no checkpoint there, or a damaged one.
@@ -72,7 +73,7 @@ def read_config(directory: epath.PathLike) -> ModelConfig:
 
 
 def read_sampling(directory: epath.PathLike) -> dict[str, Any]:
-    """The options that sampling with this checkpoint begins with; empty where it says nothing.
+    """Read the checkpoint's default sampling options; empty if it has none.
 
     Raises:
         InputError: no checkpoint there, or a damaged one.
@@ -112,8 +113,7 @@ def load_network(
         InputError: no checkpoint, or one that is damaged or does not hold exactly this network's tensors.
     """
     network = abstract_network(name, config)
-    state = load_params(directory, name, nnx.state(network), dtype, place, progress)
-    return fill_network(network, flat_params(state))
+    return fill_network(network, _load_arrays(directory, name, nnx.state(network), dtype, place, progress))
 
 
 def load_params(
@@ -124,42 +124,45 @@ def load_params(
     sharding: Sharding | Callable[[str], Sharding] | None = None,
     progress: bool = True,
 ) -> nnx.State:
-    """Parameters of one network as jax arrays, read group by group.
+    """Load the parameters of one network; `load_network` is the same with its module."""
+    arrays = _load_arrays(directory, name, abstract_state, dtype, sharding, progress)
+    leaves = [
+        (path, leaf.replace(arrays[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(abstract_state)
+    ]
+    return nnx.from_flat_state(leaves)
 
-    Args:
-        directory: a checkpoint, local or gs://.
-        name: of the network, a key of `NETWORKS`.
-        abstract_state: what the network needs, `nnx.state(abstract_network(name, config))`.
-        dtype: cast to this while reading; None keeps the stored one.
-        sharding: where the arrays go: one for all, or a function of the dotted path; None is the first local device.
-        progress: show a bar.
 
-    Raises:
-        InputError: no checkpoint, or one that is damaged or does not hold exactly these tensors in these shapes.
-    """
-    variables = {".".join(map(str, path)): (path, variable) for path, variable in nnx.to_flat_state(abstract_state)}
-    shapes = {key: tuple(variable.get_value().shape) for key, (_, variable) in variables.items()}
+def _load_arrays(
+    directory: epath.PathLike,
+    name: str,
+    abstract_state: nnx.State,
+    dtype: str | np.dtype | None,
+    place: Sharding | Callable[[str], Sharding] | None,
+    progress: bool,
+) -> dict[str, jax.Array]:
+    shapes = {path: tuple(leaf.shape) for path, leaf in flat_params(abstract_state).items()}
     groups = stored_groups(directory, name, shapes)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    place = sharding if callable(sharding) else lambda _: sharding
-    leaves = []
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0]) if place is None else place
+    arrays: dict[str, jax.Array] = {}
     with byte_bar(f"Loading {name}", sum(map(_nbytes, groups)), progress) as bar:
         for number, group in enumerate(groups):
             target = {
-                key: jax.ShapeDtypeStruct(shapes[key], np.dtype(dtype or stored.dtype), sharding=place(key))
-                for key, stored in group.items()
+                path: jax.ShapeDtypeStruct(
+                    shapes[path],
+                    np.dtype(dtype or stored.dtype),
+                    sharding=sharding(path) if callable(sharding) else sharding,
+                )
+                for path, stored in group.items()
             }
-            arrays = read_group(directory, name, number, target)
-            leaves += [(variables[key][0], variables[key][1].replace(array)) for key, array in arrays.items()]
+            arrays |= read_group(directory, name, number, target)
             bar.update(_nbytes(group))
-    return nnx.from_flat_state(leaves)
+    return arrays
 
 
 def stored_groups(
     directory: epath.PathLike, name: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> list[dict[str, StoredTensor]]:
-    """For each group of the network `name`, its tensors by dotted path.
+    """List the groups of the network `name`: for each, its tensors by dotted path.
 
     Raises:
         InputError: no checkpoint there, a damaged one, or one that does not hold exactly the tensors in `shapes`.
@@ -169,8 +172,8 @@ def stored_groups(
     index = check_content(Index, read_object(root / INDEX), root / INDEX)
     if name not in index:
         raise InputError(
-            f"{root} holds no {name}, only {', '.join(index)}; give a complete checkpoint (train_vae.py writes "
-            "encoders alone)."
+            f"{root} holds no {name}, only {', '.join(index)}; give a complete checkpoint (`mimicmotion train-vae` "
+            "writes encoders only)."
         )
     stored = {key: leaf.shape for group in index[name] for key, leaf in group.items()}
     problems = [f"{key} is missing" for key in shapes if key not in stored]
@@ -185,7 +188,7 @@ def stored_groups(
 
 
 def read_group(directory: epath.PathLike, name: str, number: int, target: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """One group's arrays; `target` has a `jax.ShapeDtypeStruct` (with sharding) for each.
+    """Read the arrays of one group, cast and placed as the `jax.ShapeDtypeStruct` of each in `target` says.
 
     Raises:
         InputError: missing or damaged files.
@@ -193,7 +196,7 @@ def read_group(directory: epath.PathLike, name: str, number: int, target: Mappin
     path = group_path(absolute_path(directory), name, number)
 
     def damaged(reason: str) -> str:
-        return f"{path} is damaged or incomplete; convert the weights again ({reason})."
+        return f"{path} is damaged or incomplete ({reason}); {ADVICE}."
 
     if damage := find_damage(path.parent, path.name):
         raise InputError(damaged(damage))
@@ -202,7 +205,7 @@ def read_group(directory: epath.PathLike, name: str, number: int, target: Mappin
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Each process reads what its devices need; by default orbax lets it wait for all others, which may not come."""
+    """Let each process read what its devices need, without orbax's default of waiting for all others."""
     me = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"

@@ -1,50 +1,52 @@
-"""Restoring with orbax: damaged files end in one sentence, and nothing else of orbax's is shown."""
+"""Restoring with orbax: damaged files end in one sentence."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mimicmotion_jax.runtime.errors import InputError, root_cause
 from mimicmotion_jax.runtime.out_of_memory import is_out_of_memory
 
-# The other reads of the same restore, which fail likewise or are cut off, are never asked for their results.
+# When one of orbax's reads fails, the others fail or are cut off too, and Python prints their errors, which nobody asks
+# for, at any later time.
 _LEFT_OVER = ("Encountered error while reading array index", "Event loop is closed")
 _STORAGE_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
 
 
 @contextlib.contextmanager
 def explain_damage(sentence: Callable[[str], str]) -> Iterator[None]:
-    """Around a restore; errors that do not tell of the files, such as a lack of memory, pass as they are.
+    """Turn the errors of damaged files inside the block into one sentence; others, as of memory, pass as they are.
 
     Args:
-        sentence: what to say, given the reason.
+        sentence: the message, given the reason.
 
     Raises:
         InputError: files that are missing, damaged, or not those of the arrays asked for.
     """
-    with _without_left_overs():
-        try:
-            yield
-        except Exception as error:
-            if not _is_damage(error):
-                raise
-            raise InputError(sentence(root_cause(error))) from error
+    _ignore_left_overs()
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # Of arrays that it cannot decode orbax says so in an `Exception` of no subclass.
+        if not (type(error) is Exception or isinstance(error, _STORAGE_ERRORS)) or is_out_of_memory(error):
+            raise
+        raise InputError(sentence(root_cause(error))) from error
 
 
-def _is_damage(error: Exception) -> bool:
-    # Of arrays that cannot be decoded orbax says so in an Exception of no class.
-    return (type(error) is Exception or isinstance(error, _STORAGE_ERRORS)) and not is_out_of_memory(error)
+class _Filter:
+    """A `sys.unraisablehook` that passes on to the one before it all but the errors of left-over reads."""
 
+    def __init__(self, before: Callable[[Any], None]):
+        self.before = before
 
-@contextlib.contextmanager
-def _without_left_overs() -> Iterator[None]:
-    """Python does not print the errors of the other reads once one has failed."""
-    before = sys.unraisablehook
-
-    def show(unraisable: "sys.UnraisableHookArgs") -> None:
+    def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
         if not any(words in str(unraisable.exc_value) for words in _LEFT_OVER):
-            before(unraisable)
+            self.before(unraisable)
 
-    sys.unraisablehook = show
-    yield
-    sys.unraisablehook = before  # not after a failure: the reads end, and are told of, later
+
+def _ignore_left_overs() -> None:
+    if not isinstance(sys.unraisablehook, _Filter):
+        sys.unraisablehook = _Filter(sys.unraisablehook)

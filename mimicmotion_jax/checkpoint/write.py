@@ -20,16 +20,16 @@ from mimicmotion_jax.runtime.atomic_files import atomic_directory, check_space
 Key = TypeVar("Key")
 
 GROUP_BYTES = 2**26
-CHUNK_BYTES = 2**22  # read and written in parallel; small buffers leave small holes in the heap
+CHUNK_BYTES = 2**22  # read and written in parallel; small buffers fragment the heap less
 
 
 def flat_params(state: nnx.State) -> dict[str, Any]:
-    """Leaves of `state` by dotted path (`down_blocks.0.resnets.1.norm1.scale`), in path order."""
+    """Flatten `state` to a dictionary by dotted path (`down_blocks.0.resnets.1.norm1.scale`), in path order."""
     return {".".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
 
 def plan_groups(sizes: Mapping[Key, int], limit: int = GROUP_BYTES) -> list[list[Key]]:
-    """Cut what has these `sizes` in bytes, in order, into groups of at most `limit` (anything larger stands alone)."""
+    """Split items of these `sizes` in bytes, in order, into groups of at most `limit`; a larger item is a group."""
     groups: list[list[Key]] = []
     room = 0
     for key, size in sizes.items():
@@ -53,17 +53,17 @@ class CheckpointWriter:
         groups = self._index.setdefault(name, [])
         with ocp.StandardCheckpointer() as checkpointer:
             chunks = dict.fromkeys(arrays, ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES))
-            ready = jax.block_until_ready(dict(arrays))  # as `memory.fetch`, for the same reason
+            ready = jax.block_until_ready(dict(arrays))  # see `out_of_memory.fetch`
             checkpointer.save(group_path(self._root, name, len(groups)), ready, save_args=chunks)
         groups.append({key: {"shape": list(array.shape), "dtype": str(array.dtype)} for key, array in arrays.items()})
 
     def finish(
         self, config: ModelConfig, sources: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any] | None = None
     ) -> None:
-        """Write index, configuration, options and, last, the manifest (with `sources`) that makes it a checkpoint."""
+        """Write index, configuration and sampling options, and the manifest last, without which it is no checkpoint."""
         if jax.process_index() != 0:
             return
-        # Orbax writes the folder's present, temporary and absolute path there; only that the file exists is ever asked.
+        # Orbax writes the absolute path of the temporary folder into this file, whose existence alone matters.
         for marker in (self._root / "params").glob("*/commit_success.txt"):
             marker.write_text("committed\n")
         write_checksums(self._root / "params")
@@ -87,7 +87,7 @@ def new_checkpoint(directory: epath.PathLike, *, overwrite: bool = False) -> Ite
     """Write a checkpoint group by group, then `finish` it; it appears at `directory` when the block ends.
 
     Raises:
-        InputError: `directory` is taken or cannot be written.
+        InputError: `directory` exists already or cannot be written to.
     """
     with atomic_directory(directory, marker=MANIFEST, overwrite=overwrite) as temporary:
         yield CheckpointWriter(temporary)
@@ -104,7 +104,7 @@ def save_checkpoint(
     overwrite: bool = False,
     progress: bool = True,
 ) -> None:
-    """Write networks that are in memory, sharded or not; all processes call this together.
+    """Write networks that are in memory, sharded or not; to be called by all processes together.
 
     Args:
         directory: local or gs://.
@@ -112,12 +112,12 @@ def save_checkpoint(
         states: parameters of each network, by its name in `NETWORKS`.
         dtype: cast to this; None keeps every tensor's own.
         sources: entries for the manifest's `sources`.
-        sampling: options that sampling with these weights begins with.
+        sampling: default sampling options.
         overwrite: replace an existing checkpoint.
         progress: show a bar.
 
     Raises:
-        InputError: `directory` is taken, cannot be written or has no room.
+        InputError: `directory` exists already, cannot be written to or has no room.
     """
     networks = {name: flat_params(state) for name, state in states.items()}
     total = sum(array.nbytes for params in networks.values() for array in params.values())

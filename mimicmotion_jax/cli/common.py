@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mimicmotion_jax.config import describe
 from mimicmotion_jax.runtime.atomic_files import absolute_path
-from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.errors import TRACEBACK_OPTION, InputError
 
 
 def script_parser(
@@ -31,7 +31,13 @@ def script_parser(
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
+    add_traceback_option(parser)
     return parser
+
+
+def add_traceback_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--traceback`, which `run_script` acts on."""
+    parser.add_argument(TRACEBACK_OPTION, action="store_true", help="show the traceback of an error, for bug reports")
 
 
 def path_or_url(text: str) -> Path | epath.Path:

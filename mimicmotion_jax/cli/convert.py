@@ -1,11 +1,15 @@
-"""Convert the official PyTorch checkpoints of SVD and MimicMotion to ours, and ours back; see --help."""
+"""Convert the official PyTorch checkpoints of SVD and MimicMotion to ours, and ours back.
+
+The way back (--to-torch) writes every tensor bit for bit as it was before the conversion, unless --dtype casts it. The
+UNet it writes, in MimicMotion.pth and in svd/unet, is MimicMotion's: SVD's own UNet is not part of our checkpoints.
+"""
 
 import argparse
-import os
+import logging
 
-# Conversion computes nothing: it needs no accelerator and should not take its memory.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+import jax
 
+from mimicmotion_jax.cli.common import add_traceback_option, log_to_stderr
 from mimicmotion_jax.convert import convert, export_torch
 
 EXAMPLES = """examples:
@@ -13,12 +17,12 @@ EXAMPLES = """examples:
       --mimicmotion tencent/MimicMotion --output checkpoints/mimicmotion
   python convert_weights.py --svd weights/svd --mimicmotion weights/MimicMotion_1-1.pth --output checkpoints/mimicmotion
   python convert_weights.py --svd weights/svd --mimicmotion none --output checkpoints/svd     # where training starts
-  python convert_weights.py --to-torch checkpoints/mimicmotion --output weights/exported      # the way back
+  python convert_weights.py --to-torch checkpoints/mimicmotion --output weights/exported      # back to PyTorch
 """
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, convert, say where the result is."""
+    """Parse the command line, convert, and print the output folder."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -29,15 +33,22 @@ def main(argv: list[str] | None = None) -> None:
         help="a file, owner/name or owner/name/file on the hub, or 'none' for SVD alone",
     )
     parser.add_argument("--to-torch", metavar="DIR", help="a checkpoint of ours to write in the official layout")
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder to make")
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder to create")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as in the source")
     parser.add_argument(
-        "--window-size", type=int, metavar="N", help="frames per window; default: known from the source"
+        "--window-size",
+        type=int,
+        metavar="N",
+        help="frames that the model denoises together: 16 for MimicMotion 1, 72 for 1.1; by default it is taken from "
+        "the source, and printed; required if the source does not say",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    add_traceback_option(parser)
     args = parser.parse_args(argv)
+    jax.config.update("jax_platforms", "cpu")  # conversion computes nothing and must not take an accelerator's memory
+    log_to_stderr(libraries=logging.ERROR)
     if args.to_torch:
-        if args.svd or args.mimicmotion or args.window_size:
+        if args.svd or args.mimicmotion or args.window_size is not None:
             parser.error("--to-torch goes with --output, --dtype and --overwrite only")
         export_torch(args.to_torch, args.output, dtype=args.dtype, overwrite=args.overwrite)
     else:

@@ -1,7 +1,8 @@
-"""From the official PyTorch checkpoints to ours: find, check everything, then write group by group."""
+"""Conversion of the official PyTorch checkpoints to ours: find, check everything, then write group by group."""
 
 import concurrent.futures
 import contextlib
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from mimicmotion_jax.convert.sources import (
     open_svd_weights,
     read_official_config,
 )
+from mimicmotion_jax.convert.svd_files import WINDOW_KEY
 from mimicmotion_jax.convert.tables import TABLES
 from mimicmotion_jax.convert.torch_files import Entry, TensorFile
 from mimicmotion_jax.models.build import init_network
@@ -31,9 +33,12 @@ from mimicmotion_jax.runtime.atomic_files import check_space, sha256_file
 from mimicmotion_jax.runtime.errors import InputError
 
 NO_MIMICMOTION = "none"
-# Frames that each released file was trained on; no configuration tells.
-WINDOW_SIZES = {"MimicMotion_1.pth": 16, "MimicMotion_1-1.pth": 72}
 POSE_NET_SEED = 0
+# The releases differ in the window they were trained with, but in no key, shape or configuration.
+RELEASED_WINDOWS = {"MimicMotion_1": 16, "MimicMotion_1-1": 72}
+SVD_WINDOWS = (14, 25)  # `num_frames` of SVD's own configurations, which says nothing about MimicMotion
+
+logger = logging.getLogger(__name__)
 
 
 def convert(
@@ -54,8 +59,8 @@ def convert(
             "none": SVD's own UNet and a freshly initialised PoseNet, which is where training starts.
         output: folder to make, local or gs://.
         dtype: "float32", "bfloat16" or "float16"; None keeps each tensor's own.
-        window_size: frames that the checkpoint denoises together; None knows it from the name of a released file, or
-            else takes the UNet configuration's `num_frames`.
+        window_size: frames that the model denoises together; None takes it from what the sources say, see
+            `find_window_size`.
         overwrite: replace an earlier output.
         progress: show a bar.
 
@@ -66,15 +71,15 @@ def convert(
         raise InputError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}.")
     with new_checkpoint(output, overwrite=overwrite) as writer:
         repository = open_svd(svd)
-        configs = _network_configs(repository)
+        unet = read_official_config(repository, "unet")
+        configs = _network_configs(repository, unet)
         if mimicmotion == NO_MIMICMOTION:
             motion = open_svd_weights(repository, TABLES["unet"], dtype)
             from_motion = {"unet": ""}
         else:
             motion = open_mimicmotion(mimicmotion)
             from_motion = {name: TABLES[name].prefix for name in ("unet", "pose_net")}
-        if window_size is None:
-            window_size = WINDOW_SIZES.get(Path(motion.name).name, configs["unet"].num_frames)
+        window_size, reason = find_window_size(window_size, unet, mimicmotion, motion)
         values = {**configs, "window_size": window_size}
         config = build_config(ModelConfig, values, source=f"the configuration of {repository.name}")
         weights = [motion, *(open_svd_weights(repository, TABLES[name], dtype) for name in ("vae", "image_encoder"))]
@@ -87,6 +92,7 @@ def convert(
                 bar.set_description(f"Converting {name}")
                 _write_network(writer, name, leaves, dtype, bar)
             sources = [_describe(file, hashes[file].result()) for file in files]
+        sources[0]["window_size"] = f"{window_size}, {reason}"
         if "pose_net" not in plan:
             unet_dtype = next(iter(plan["unet"].values()))[1].dtype
             writer.add_group("pose_net", _fresh_pose_net(config, dtype or unet_dtype))
@@ -94,8 +100,47 @@ def convert(
         writer.finish(config, sources)
 
 
-def _network_configs(svd: Repository) -> dict[str, Any]:
-    unet = UNetConfig.from_official(read_official_config(svd, "unet"))
+def find_window_size(given: int | None, unet: Mapping[str, Any], mimicmotion: str, motion: Weights) -> tuple[int, str]:
+    """Find the number of frames that a model denoises together, and log it with its origin.
+
+    In this order: the option; what `export_torch` noted; the name that a released file was saved under, which a renamed
+    one still holds, or has; `num_frames` in the UNet's configuration. The last is refused where it is SVD's own: the
+    released MimicMotion would silently work with another window than it was trained with.
+
+    Args:
+        given: the option; None if there is none.
+        unet: content of unet/config.json.
+        mimicmotion: the argument of `convert`.
+        motion: the weights that it names.
+
+    Returns:
+        the window size, and where it comes from.
+
+    Raises:
+        InputError: it is not known.
+    """
+    if given is not None:
+        return given, "as given"
+    config = UNetConfig.from_official(unet)
+    names = (*(file.saved_name for file in motion.files), Path(motion.name).stem)
+    released = next((name for name in names if name in RELEASED_WINDOWS), None)
+    if WINDOW_KEY in unet:
+        window_size, reason = unet[WINDOW_KEY], f"from {WINDOW_KEY} in unet/config.json"
+    elif released is not None:
+        window_size, reason = RELEASED_WINDOWS[released], f"assumed because the file is or was named {released}"
+    elif mimicmotion != NO_MIMICMOTION and config in [UNetConfig(num_frames=frames) for frames in SVD_WINDOWS]:
+        raise InputError(
+            f"{motion.name} does not say how many frames it denoises together, nor does SVD's configuration; give "
+            "--window-size (16 for MimicMotion 1, 72 for MimicMotion 1.1)."
+        )
+    else:
+        window_size, reason = config.num_frames, "from num_frames in unet/config.json"
+    logger.warning("window size: %s frames, %s (--window-size changes it)", window_size, reason)
+    return window_size, reason
+
+
+def _network_configs(svd: Repository, unet_values: Mapping[str, Any]) -> dict[str, Any]:
+    unet = UNetConfig.from_official(unet_values)
     return {
         "unet": unet,
         "pose_net": PoseNetConfig(out_channels=unet.block_out_channels[0]),
@@ -105,7 +150,7 @@ def _network_configs(svd: Repository) -> dict[str, Any]:
 
 
 def _match_all(weights: Sequence[Weights], networks: Sequence[Mapping[str, str]], config: ModelConfig) -> Plan:
-    """Fill the networks (name: prefix) that each of the weights holds; complain about all of them at once."""
+    """Assign the tensors of each of the weights to its networks (name: prefix); all misfits are one error."""
     plan: Plan = {}
     complaints = []
     for part, names in zip(weights, networks, strict=True):
@@ -147,7 +192,7 @@ def _nbytes(entry: Entry, dtype: str | None) -> int:
 
 @contextlib.contextmanager
 def _hashing(files: Sequence[TensorFile]) -> Iterator[Mapping[TensorFile, "concurrent.futures.Future[str]"]]:
-    """sha256 of the files, computed beside the conversion; of one that is damaged its result is the `InputError`."""
+    """Compute the SHA-256 of files beside the conversion; a damaged file's future raises `InputError`."""
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         try:
             yield {file: executor.submit(_verified_sha256, file) for file in files}

@@ -1,6 +1,8 @@
-"""The small files of an SVD folder that hold no weights, with the values of SVD XT 1.1."""
+"""Configuration files of an SVD folder, with the values of SVD XT 1.1."""
 
 from typing import Any
+
+WINDOW_KEY = "_mimicmotion_window_size"  # in unet/config.json; diffusers ignores keys that begin with an underscore
 
 MODEL_INDEX = {
     "_class_name": "StableVideoDiffusionPipeline",
@@ -31,7 +33,7 @@ SCHEDULER = {
 
 
 def preprocessor(image_size: int) -> dict[str, Any]:
-    """CLIP's `preprocessor_config.json` for pictures of `image_size` pixels."""
+    """CLIP's `preprocessor_config.json` for images of `image_size` pixels."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "feature_extractor_type": "CLIPFeatureExtractor",

@@ -63,6 +63,11 @@ class TensorFile(abc.ABC):
         self.name, self.path = name, path
         self.entries = tuple(self._list())
 
+    @property
+    def saved_name(self) -> str | None:
+        """Name without suffix under which the file was first saved; None if its format does not record it."""
+        return None
+
     @abc.abstractmethod
     def _list(self) -> Iterable[Entry]: ...
 
@@ -136,6 +141,14 @@ class PickleFile(TensorFile):
         self._nested = nested
         self._loaded: Mapping[str, torch.Tensor] | None = None
         super().__init__(name, path)
+
+    @property
+    def saved_name(self) -> str | None:
+        """Folder in the archive that `torch.save` names after the file."""
+        if not self._mappable:
+            return None
+        with zipfile.ZipFile(self.path) as records:
+            return records.namelist()[0].partition("/")[0]
 
     def _list(self) -> Iterable[Entry]:
         import torch

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from mimicmotion_jax.runtime.errors import InputError
 
@@ -332,6 +333,11 @@ def check_space(directory: epath.PathLike, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed * _SPACE_MARGIN:
         raise InputError(
-            f"the weights take {needed / 1e9:.1f} GB and there is room for {free / 1e9:.1f} GB at {target.parent}; "
+            f"the weights take {format_bytes(needed)} and there is room for {format_bytes(free)} at {target.parent}; "
             "free some or choose another output."
         )
+
+
+def format_bytes(number: int) -> str:
+    """Write a number of bytes with three significant digits, such as "4.27GB" or "310kB"."""
+    return tqdm.format_sizeof(number, "B")

@@ -1,9 +1,34 @@
 """Errors meant for the person at the keyboard: one sentence, no traceback, a non-zero exit status."""
 
+import errno
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
+
+TRACEBACK_OPTION = "--traceback"
+
+_MAKE_ROOM = "free some space or choose another output"
+_OTHER_PLACE = "choose another place"
+# Failures of the user's disks and paths, with the advice that follows; all others are bugs.
+_ADVICE = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: _MAKE_ROOM,
+    errno.EROFS: _OTHER_PLACE,
+    errno.EIO: "check the disk",
+}
+_PATH_ADVICE = {
+    errno.EACCES: "check its permissions or " + _OTHER_PLACE,
+    errno.EPERM: "check its permissions or " + _OTHER_PLACE,
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "give a file",
+    errno.EEXIST: _OTHER_PLACE,
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "check its symbolic links",
+}
 
 
 class InputError(ValueError):
@@ -11,17 +36,29 @@ class InputError(ValueError):
 
 
 def root_cause(error: BaseException) -> str:
-    """What the first of the errors that led to this one says: its first line, at most 200 characters, no full stop."""
+    """First line of the error that led to this one, at most 200 characters, without a full stop."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200].rstrip(".") if lines else type(error).__name__
 
 
-def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
-    """Wrap a script's `main`: `InputError` and full disks end in one line on stderr, bugs keep their traceback.
+def explain_os_error(error: OSError) -> str | None:
+    """Describe a failure of the user's disk or path in one sentence; None if it is neither, hence a bug."""
+    advice = _ADVICE.get(error.errno or 0) or (_PATH_ADVICE.get(error.errno or 0) if error.filename else None)
+    if advice is None:
+        return None
+    place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+    return f"{error.strerror}{place}; {advice}."
 
-    Exit status: what `main` returns (None is 0), 2 for an `InputError` or `OSError`, 130 after Ctrl-C.
+
+def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
+    """Wrap a script's `main`: mistakes of the user and full disks end in one line on stderr, bugs with a traceback.
+
+    With `--traceback` on the command line the traceback of the former is shown too.
+
+    Exit status: what `main` returns (None is 0), 2 for an `InputError` or a failure of the user's disk or path, 130
+    after Ctrl-C.
     """
 
     @functools.wraps(main)
@@ -35,9 +72,10 @@ def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 141
         except OSError as error:
-            # Paths, permissions, full disks: the operating system's own words, with the file it was about.
-            name = f" ({error.filename})" if error.filename else ""
-            status = _report(f"{error.strerror or error}{name}.")
+            message = explain_os_error(error)
+            if message is None:
+                raise
+            status = _report(message)
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
             status = 130
@@ -47,5 +85,7 @@ def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
 
 
 def _report(message: str) -> int:
+    if TRACEBACK_OPTION in sys.argv:
+        traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
     return 2

@@ -19,7 +19,8 @@ def test_only_the_files_needed_are_fetched_and_the_cache_serves_without_network(
     script = REPOSITORY / "convert_weights.py"
     arguments = (script, "--svd", "them/svd", "--mimicmotion", "them/motion", "--output")
     with serve(files) as (server, endpoint):
-        done = python(tmp_path / "cache", endpoint, *arguments, tmp_path / "out")
+        # Conversion takes no accelerator: it works where jax would fail to find the one it is told to take.
+        done = python(tmp_path / "cache", endpoint, *arguments, tmp_path / "out", JAX_PLATFORMS="cuda")
         assert done.returncode == 0, done.stderr
         assert sorted(server.fetched) == [
             "them/motion/MimicMotion_1-1.pth",
@@ -62,12 +63,17 @@ for command in sys.argv[1:]:
 @pytest.mark.parametrize("network", ["up", "offline", pytest.param("unreachable", marks=pytest.mark.slow)])
 def test_every_failure_is_one_sentence_with_the_step_to_take(network, made, tmp_path):
     sources = ("svd:them/gated", "svd:them/absent", "them/motion/MimicMotion_2.pth", "them/motion")
+    refused = ("svd:foo--bar/x", "foo..bar/x", "svd:-foo/x", "foo/x.git", "foo/" + "x" * 100)
     with serve({"them/motion/MimicMotion_1.pth": made.motion}) as (_, endpoint):
         endpoint = "http://127.0.0.1:9" if network == "unreachable" else endpoint
-        done = python(tmp_path / "cache", endpoint, "-c", REPORT, *sources, offline=network == "offline")
+        done = python(tmp_path / "cache", endpoint, "-c", REPORT, *sources, *refused, offline=network == "offline")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == len(sources)
+    assert len(lines) == len(sources) + len(refused)
+    for name, line in zip(refused, lines[len(sources) :], strict=True):
+        assert line.startswith(name.removeprefix("svd:"))
+        assert "an id that the hub allows" in line
+    del lines[len(sources) :]
     if network == "up":
         assert lines[0].startswith("them/gated is gated: accept its licence at https://huggingface.co/them/gated, ")
         assert lines[1].startswith("there is no file or folder them/absent here and no such repository on the hub")

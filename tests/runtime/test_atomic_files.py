@@ -73,7 +73,7 @@ def enter(context):
 def test_room_is_looked_at_before_writing(tmp_path):
     check_space(tmp_path / "out", 1000)
     check_space("gs://bucket/out", 10**18)
-    with pytest.raises(InputError, match=r"take 1000000000\.0 GB and there is room for [\d.]+ GB at .*; free some"):
+    with pytest.raises(InputError, match=r"take 1\.00EB and there is room for [\d.]+[MGT]B at .*; free some"):
         check_space(tmp_path / "out", 10**18)
 
 
