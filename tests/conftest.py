@@ -1,4 +1,4 @@
-"""What the tests share: recorded official outputs where they are at hand, weights loaded as the converter does."""
+"""Shared fixtures: recorded official outputs, weights loaded as the converter does, a small pipeline."""
 
 import json
 import os
@@ -15,7 +15,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
-# A TPU compiler that happens to be installed is no reason to look for TPUs.
+# An installed TPU compiler must not make jax look for TPUs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
@@ -59,7 +59,7 @@ def tiny_pipeline() -> MimicMotionPipeline:
 
 
 class Golden:
-    """The folder of recorded outputs of the official pipeline."""
+    """Folder of recorded outputs of the official pipeline."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -69,7 +69,7 @@ class Golden:
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    """Skips the test in a checkout without recorded outputs beside it."""
+    """Recorded outputs of the official pipeline; without them the test is skipped."""
     folder = SHARED / "golden" / "official"
     if not folder.is_dir():
         pytest.skip("no recorded outputs in ../shared/golden")

@@ -1,6 +1,6 @@
-"""The official release in PyTorch, around diffusers and transformers: its networks, its loop; ours with its weights.
+"""Official release in PyTorch, around diffusers and transformers: its networks and its loop; ours with its weights.
 
-Written anew from the description of what it does; the tests and the benchmarks compare with it.
+Written independently from its description; tests and benchmarks compare with it.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Case:
 
 
 def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Give every parameter a value that shows, the ones initialised to constants included."""
+    """Draw every parameter at random, those that are initialised to constants too, so that each affects the output."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -80,12 +80,12 @@ class PoseNet(torch.nn.Module):
 
 
 class OfficialLoop:
-    """The four networks in PyTorch with random weights, and the loop of the official release.
+    """The four networks in PyTorch with random weights, and the sampling loop of the official release.
 
     Args:
         case: sizes.
-        device: where everything lies and is computed.
-        dtype: of parameters and computation.
+        device: device of parameters and computation.
+        dtype: dtype of parameters and computation.
     """
 
     def __init__(self, case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32):
@@ -161,13 +161,13 @@ class OfficialLoop:
         return latents, (frames / 2 + 0.5).clamp(0, 1)
 
     def embed(self, image):
-        """What SVD shows to CLIP, and what CLIP makes of it [1, 1, context]."""
+        """CLIP's embedding [1, 1, context] of the image as SVD prepares it."""
         mean, std = (image.new_tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
         seen = (_resize_with_antialiasing(image, (224, 224)) + 1) / 2
         return self.clip((seen - mean) / std).image_embeds[:, None]
 
     def predict(self, scaled, timestep, context, reference, ids, poses):
-        """v of one branch in one window; `poses` are added once, behind the first convolution."""
+        """Predict v of one branch in one window; `poses` are added once, after the first convolution."""
         sample = torch.cat([scaled, reference.expand(len(scaled), -1, -1, -1)], dim=1)[None]
         hook = self.unet.conv_in.register_forward_hook(lambda _, __, out: out if poses is None else out + poses)
         v = self.unet(sample, timestep, context, added_time_ids=ids).sample[0]
@@ -175,7 +175,7 @@ class OfficialLoop:
         return v
 
     def in_jax(self, num_devices: int | None = 1) -> MimicMotionPipeline:
-        """Our pipeline with the same weights, on so many devices; None takes all."""
+        """Build our pipeline with the same weights on `num_devices` devices; None takes all."""
         config = ModelConfig(
             unet=UNetConfig.from_official(dict(self.unet.config)),
             vae=VAEConfig.from_official(dict(self.vae.config)),

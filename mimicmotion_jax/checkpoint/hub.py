@@ -24,7 +24,7 @@ def resolve(source: str | os.PathLike[str]) -> epath.Path:
             folder of this name goes before the hub.
 
     Returns:
-        the folder, absolute or gs://; what is in a local or remote one is not looked at.
+        the folder, absolute or gs://; the content of a local or remote one is not checked.
 
     Raises:
         InputError: neither a folder nor a repository of the hub that holds a converted checkpoint, or the hub cannot
@@ -52,7 +52,7 @@ def push(
 
     Args:
         directory: a checkpoint in a local folder.
-        repo_id: "owner/name" of the repository, which is made if there is none.
+        repo_id: "owner/name" of the repository, which is created if there is none.
         private: visibility of a new repository; None takes the owner's default.
         token: of the hub; None takes the one of `hf auth login` or HF_TOKEN.
         commit_message: first line of the commit.

@@ -1,7 +1,7 @@
 """Reading checkpoints: their manifest, configuration and sampling options, and networks onto devices."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -33,6 +33,8 @@ from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.atomic_files import absolute_path, sha256_file
 from mimicmotion_jax.runtime.errors import InputError
+
+Network = TypeVar("Network", bound=nnx.Module)
 
 
 def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def read_sampling(directory: epath.PathLike) -> dict[str, Any]:
     return read_object(root / SAMPLING) if (root / SAMPLING).exists() else {}
 
 
-def fill_network(network: nnx.Module, arrays: Mapping[str, Any]) -> nnx.Module:
+def fill_network(network: Network, arrays: Mapping[str, Any]) -> Network:
     """Replace every parameter of `network`, which may be abstract, by the array at its dotted path in `arrays`."""
     graph, state = nnx.split(network)
     leaves = [(path, leaf.replace(arrays[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(state)]

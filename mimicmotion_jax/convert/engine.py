@@ -1,4 +1,4 @@
-"""The strict engine: which torch tensor fills which of our leaves, and the change of layout in both directions."""
+"""Assignment of torch tensors to our parameters, one to one, and the change of layout in both directions."""
 
 import dataclasses
 import functools
@@ -35,10 +35,10 @@ class Leaf:
     """One parameter, here and in PyTorch.
 
     Attributes:
-        path: ours, dotted.
-        shape: ours.
-        key: in the network's torch state dict.
-        axes: the torch tensor's axes in our order; size-1 axes at the end are dropped here.
+        path: our dotted path.
+        shape: our shape.
+        key: key in the network's torch state dict.
+        axes: the torch tensor's axes in our order; our shape lacks axes of size 1 at the end.
     """
 
     path: str
@@ -48,18 +48,18 @@ class Leaf:
 
     @property
     def permuted_shape(self) -> tuple[int, ...]:
-        """Of the torch tensor after its axes were put in our order."""
+        """Shape of the torch tensor after its axes are permuted to our order."""
         return self.shape + (1,) * (len(self.axes) - len(self.shape))
 
     @property
     def torch_shape(self) -> tuple[int, ...]:
-        """Of the torch tensor."""
+        """Shape of the torch tensor."""
         return tuple(self.permuted_shape[place] for place in np.argsort(self.axes))
 
 
 @functools.lru_cache(maxsize=16)
 def network_leaves(name: str, config: ModelConfig) -> tuple[Leaf, ...]:
-    """All leaves of the network `name` in path order, from its abstract form (no memory)."""
+    """List all leaves of the network `name` in path order; allocates no parameters."""
     table = TABLES[name]
     leaves = []
     for path, leaf in flat_params(nnx.state(abstract_network(name, config))).items():
@@ -71,15 +71,15 @@ def network_leaves(name: str, config: ModelConfig) -> tuple[Leaf, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What one source must hold: a network's leaves under a prefix."""
+    """Required content of a source: a network's leaves under a prefix."""
 
     name: str
     prefix: str
     leaves: Sequence[Leaf]
-    table: Table | None = None  # of names; None takes the one of `TABLES`
+    table: Table | None = None  # names; None takes the network's table in `TABLES`
 
 
-# The tensor that fills each leaf, by network and by our path.
+# Leaf and tensor by network and our path.
 Plan = dict[str, dict[str, tuple[Leaf, Entry]]]
 
 
@@ -87,12 +87,12 @@ def match(source: str, entries: Iterable[Entry], networks: Sequence[Expected]) -
     """Assign every tensor of a source to a leaf, one to one.
 
     Args:
-        source: its name, for the message.
-        entries: all its tensors, several files together.
-        networks: what must be in it, with distinct prefixes.
+        source: name of the source, for the message.
+        entries: all its tensors, of several files together.
+        networks: required content, with distinct prefixes.
 
     Returns:
-        for each network, every leaf with its entry, by our path and in path order.
+        every leaf with its tensor, by network and our path, in path order.
 
     Raises:
         InputError: naming the unmapped, missing, duplicate and mis-shaped keys.
@@ -114,7 +114,7 @@ def match(source: str, entries: Iterable[Entry], networks: Sequence[Expected]) -
         elif (entry := found[key][0]).shape != leaf.torch_shape:
             problems["mis-shaped"].append(f"{key} is {entry.shape} instead of {leaf.torch_shape}")
         elif entry.dtype not in DTYPES:
-            problems["of a type that is not supported"].append(f"{key} is {entry.dtype}")
+            problems["of an unsupported type"].append(f"{key} is {entry.dtype}")
     if problems:
         raise InputError(_complaint(source, problems, len(wanted)))
     return {
@@ -148,14 +148,14 @@ def _complaint(source: str, problems: Mapping[str, list[str]], wanted: int) -> s
 
 
 def to_ours(tensor: "torch.Tensor", leaf: Leaf, dtype: str | None) -> np.ndarray:
-    """Our array of a torch tensor, cast to `dtype` (None keeps its own).
+    """Convert a torch tensor to our layout, cast to `dtype` (None keeps its own).
 
     Raises:
         InputError: NaN or infinity, in the source or by the cast to float16.
     """
     import torch
 
-    # Moved before it is cast: conversions from float16 run several times slower over strided memory.
+    # Permuted before the cast: casts from float16 run several times slower over strided memory.
     moved = tensor.permute(leaf.axes).contiguous()
     moved = moved.to(getattr(torch, dtype or str(tensor.dtype).removeprefix("torch.")))
     if not torch.isfinite(moved).all():
@@ -167,7 +167,7 @@ def to_ours(tensor: "torch.Tensor", leaf: Leaf, dtype: str | None) -> np.ndarray
 
 
 def to_torch(array: jax.Array, leaf: Leaf, dtype: str | None) -> "torch.Tensor":
-    """The torch tensor of our array (on the CPU), cast to `dtype` (None keeps its own).
+    """Convert our array (on the CPU) to torch's layout, cast to `dtype` (None keeps its own).
 
     Raises:
         InputError: values beyond the range of float16.

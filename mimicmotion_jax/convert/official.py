@@ -57,7 +57,7 @@ def convert(
         svd: folder in diffusers layout, or its id on the hub; its own UNet weights are read only without MimicMotion.
         mimicmotion: file (.pth, .pt, .bin, .safetensors or an index of shards), `owner/name[/file]` on the hub, or
             "none": SVD's own UNet and a freshly initialised PoseNet, which is where training starts.
-        output: folder to make, local or gs://.
+        output: folder to create, local or gs://.
         dtype: "float32", "bfloat16" or "float16"; None keeps each tensor's own.
         window_size: frames that the model denoises together; None takes it from what the sources say, see
             `find_window_size`.
@@ -68,7 +68,7 @@ def convert(
         InputError: anything missing, damaged or not fitting; nothing is written then.
     """
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}.")
+        raise InputError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}.")
     with new_checkpoint(output, overwrite=overwrite) as writer:
         repository = open_svd(svd)
         unet = read_official_config(repository, "unet")
@@ -78,7 +78,7 @@ def convert(
             from_motion = {"unet": ""}
         else:
             motion = open_mimicmotion(mimicmotion)
-            from_motion = {name: TABLES[name].prefix for name in ("unet", "pose_net")}
+            from_motion = {name: TABLES[name].prefix or "" for name in ("unet", "pose_net")}
         window_size, reason = find_window_size(window_size, unet, mimicmotion, motion)
         values = {**configs, "window_size": window_size}
         config = build_config(ModelConfig, values, source=f"the configuration of {repository.name}")

@@ -1,4 +1,4 @@
-"""Finding the official files: the SVD folder and MimicMotion's weights, on this machine or on the hub."""
+"""Official files: the SVD folder and MimicMotion's weights, found on this machine or on the hub."""
 
 import dataclasses
 import json
@@ -23,16 +23,18 @@ class Repository(Protocol):
     """A place with files by relative name.
 
     Attributes:
-        name: what the user calls it.
+        name: the user's name for it.
     """
 
     name: str
 
     def get(self, file: str) -> Path | None:
-        """The file on this machine, fetched if need be; None if there is no such file."""
+        """Return the file's path on this machine, fetched if need be; None if there is no such file."""
+        ...
 
     def missing(self, what: str) -> InputError:
-        """The error for a file that nothing here can replace."""
+        """Error for a file that is needed and that `get` did not find."""
+        ...
 
 
 class LocalFolder:
@@ -42,12 +44,12 @@ class LocalFolder:
         self.name, self._path = str(path), path
 
     def get(self, file: str) -> Path | None:
-        """The file's path; None if there is no such file."""
+        """Return the file's path; None if there is no such file."""
         path = self._path / file
         return path if path.is_file() else None
 
     def missing(self, what: str) -> InputError:
-        """The error for a file that nothing here can replace."""
+        """Error for a file that is needed and that `get` did not find."""
         return InputError(f"{self.name} lacks {what}; complete the folder or give another one.")
 
 
@@ -56,7 +58,7 @@ class Weights:
     """The file or shards of one set of weights, opened.
 
     Attributes:
-        name: what the user calls it.
+        name: the user's name for it.
         files: the opened files.
     """
 
@@ -65,12 +67,12 @@ class Weights:
 
     @property
     def entries(self) -> list[Entry]:
-        """Of all files; a key that two shards hold appears twice."""
+        """Tensors of all files; a key that two shards hold appears twice."""
         return [entry for file in self.files for entry in file.entries]
 
 
 def open_svd(svd: str) -> Repository:
-    """The SVD folder, or a repository of the hub by its id.
+    """Open the SVD folder, or a repository of the hub by its id.
 
     Raises:
         InputError: neither.
@@ -84,7 +86,7 @@ def open_svd(svd: str) -> Repository:
 
 
 def read_official_config(svd: Repository, folder: str) -> Mapping[str, Any]:
-    """The parsed `config.json` of one network's folder.
+    """Read the `config.json` of one network's folder.
 
     Raises:
         InputError: missing or malformed.
@@ -97,22 +99,22 @@ def read_official_config(svd: Repository, folder: str) -> Mapping[str, Any]:
 
 
 def open_svd_weights(svd: Repository, table: Table, dtype: str | None) -> Weights:
-    """The weights of one network: the variant nearest to `dtype`, safetensors before pickle, one file or shards.
+    """Open the weights of one network: the variant nearest to `dtype`, safetensors before pickle, one file or shards.
 
     Raises:
-        InputError: none there, or one that is truncated, malformed or dangerous.
+        InputError: no weights there, or one that is truncated, malformed or dangerous.
     """
-    safetensors, pickled = table.stems
+    folder, (safetensors, pickled) = table.folder or "", table.stems
     for stem, suffix in ((safetensors, "safetensors"), (pickled, "bin")):
         for variant in _VARIANTS.get(dtype or "", _DEFAULT_VARIANTS):
             for file in (f"{stem}{variant}.{suffix}", f"{stem}.{suffix}.index{variant}.json"):
-                if path := svd.get(f"{table.folder}/{file}"):
-                    return _open(svd, table.folder, file, path)
-    raise svd.missing(f"weights for the {table.folder} ({table.folder}/{safetensors}.fp16.safetensors or a variant)")
+                if path := svd.get(f"{folder}/{file}"):
+                    return _open(svd, folder, file, path)
+    raise svd.missing(f"weights for the {folder} ({folder}/{safetensors}.fp16.safetensors or a variant)")
 
 
 def open_mimicmotion(mimicmotion: str) -> Weights:
-    """MimicMotion's weights: a file, an index of shards, a hub id, or a hub id with the name of a file in it.
+    """Open MimicMotion's weights: a file, an index of shards, a hub id, or a hub id with the name of a file in it.
 
     Raises:
         InputError: no such file, or one that is truncated, malformed or dangerous.
@@ -140,12 +142,12 @@ def _open(repository: Repository, folder: str, file: str, path: Path) -> Weights
         index = _read_json_object(f"{repository.name}/{file}", path)
         weight_map = index.get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-            raise InputError(f"{repository.name}/{file} is no index of shards: it has no weight_map.")
+            raise InputError(f"{repository.name}/{file} is not an index of shards: it has no weight_map.")
         names = sorted(set(weight_map.values()))
         if strange := [name for name in names if Path(name).name != name]:
             raise InputError(f"{repository.name}/{file} names a shard outside its folder: {strange[0]}.")
     elif path.suffix not in (".safetensors", *PICKLES):
-        raise InputError(f"{path} is no checkpoint; its name must end in .safetensors, {', '.join(PICKLES)}.")
+        raise InputError(f"{path} is not a checkpoint; its name must end in .safetensors, {', '.join(PICKLES)}.")
     files = []
     for name in names:
         relative = f"{folder}/{name}".lstrip("/")
@@ -162,5 +164,5 @@ def _read_json_object(name: str, path: Path) -> Mapping[str, Any]:
     except ValueError:
         raise InputError(f"{name} is not valid JSON; fetch it again.") from None
     if not isinstance(content, dict):
-        raise InputError(f"{name} holds no JSON object; fetch it again.")
+        raise InputError(f"{name} does not hold a JSON object; fetch it again.")
     return content

@@ -1,28 +1,28 @@
-"""Names: how a leaf of our networks is called in the official PyTorch checkpoints, one short table per network.
+"""Names of our parameters in the official PyTorch checkpoints, one short table per network.
 
-Attribute names follow the checkpoints', so a table holds only what differs. It serves both directions: every leaf of
-the abstract network yields one torch key, and these are what a source must hold and what an export writes.
+Our attribute names follow the checkpoints, so a table holds only the differences. It serves both directions: every leaf
+of the abstract network yields one torch key; a source must hold these keys, and an export writes them.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable
 
-# Leaves of layers. The dot before them leaves a parameter at the root alone: PoseNet's own `scale`.
+# Parameters of layers. The dot excludes a parameter at the root: PoseNet's own `scale`.
 _LAYER_LEAVES = (r"\.(kernel|scale|embedding)$", ".weight")
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What is special about one network's names.
+    """Differences between our names and the official ones, for one network.
 
     Attributes:
         renames: pattern and replacement, from our dotted path to the torch key, applied in order.
-        aliases: pattern and replacement, from older torch keys to today's.
-        ignored: torch keys that carry no weights.
-        folder: of the SVD layout, which holds config.json and the weights; None for what SVD does not have.
+        aliases: pattern and replacement, from older torch keys to the current ones.
+        ignored: torch keys that hold no weights.
+        folder: folder of the SVD layout with config.json and the weights; None if SVD has no such network.
         stems: names of the weight files without variant and suffix: (safetensors, pickle).
-        prefix: of the keys in MimicMotion's file; None for what is not in it.
+        prefix: prefix of the keys in MimicMotion's file; None if the network is not in it.
     """
 
     renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
@@ -33,13 +33,13 @@ class Table:
     prefix: str | None = None
 
     def torch_key(self, path: str) -> str:
-        """The torch key of our leaf `path`, for example `up_blocks.0.resnets.1.spatial_res_block.conv1.kernel`."""
+        """Torch key of our leaf `path`, for example `up_blocks.0.resnets.1.spatial_res_block.conv1.kernel`."""
         for pattern, replacement in (*self.renames, _LAYER_LEAVES):
             path = re.sub(pattern, replacement, path)
         return path
 
     def canonical(self, key: str) -> str | None:
-        """Today's name of a torch key; None if it is ignored."""
+        """Current name of a torch key, which may be an older alias; None if the key is ignored."""
         for pattern, replacement in self.aliases:
             key = re.sub(pattern, replacement, key)
         return None if key in self.ignored else key

@@ -1,4 +1,4 @@
-"""Reading tensors from safetensors files and torch pickles, a few at a time and without running code from them."""
+"""Tensors in safetensors files and torch pickles, read a few at a time and without running code from them."""
 
 import abc
 import dataclasses
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PICKLES = (".pth", ".pt", ".bin")
 _ZIP_MAGIC = b"PK\x03\x04"
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-# What torch and pickle raise on bytes that are no checkpoint: the parser has no error class of its own.
+# Errors of torch and pickle on bytes that are not a checkpoint: the parser has no error class of its own.
 _MALFORMED = (
     pickle.UnpicklingError,
     OSError,
@@ -54,9 +54,9 @@ class TensorFile(abc.ABC):
     """A file of named tensors.
 
     Attributes:
-        name: what the user knows the file by.
-        path: where it is.
-        entries: of all its tensors.
+        name: the user's name for it.
+        path: its place on this machine.
+        entries: its tensors.
     """
 
     def __init__(self, name: str, path: Path):
@@ -73,14 +73,14 @@ class TensorFile(abc.ABC):
 
     @abc.abstractmethod
     def read(self, keys: Iterable[str]) -> Mapping[str, "torch.Tensor"]:
-        """Tensors by key, mapped from the file: drop them all, and the memory of their pages is given back."""
+        """Read tensors by key, mapped from the file: the memory is freed when all of them are dropped."""
 
     @abc.abstractmethod
     def verify(self) -> None:
-        """Compare the whole file with its checksums, where its format has any: damaged numbers are numbers too.
+        """Compare the whole file with its checksums, where its format has any.
 
         Raises:
-            InputError: it is not as it was written.
+            InputError: damage, which the numbers alone would not show.
         """
 
 
@@ -89,7 +89,7 @@ def open_tensor_file(name: str, path: Path, nested: str | None = None) -> Tensor
 
     Args:
         name: the file's name in messages.
-        path: where it is.
+        path: its place on this machine.
         nested: key under which a pickle may hold the state dict (training checkpoints: "state_dict").
 
     Raises:
@@ -103,7 +103,7 @@ def open_tensor_file(name: str, path: Path, nested: str | None = None) -> Tensor
         return SafetensorsFile(name, path)
     if path.suffix in PICKLES:
         return PickleFile(name, path, nested)
-    raise InputError(f"{name} is no checkpoint file; its name must end in .safetensors, {', '.join(PICKLES)}.")
+    raise InputError(f"{name} is not a checkpoint file; its name must end in .safetensors, {', '.join(PICKLES)}.")
 
 
 class SafetensorsFile(TensorFile):
@@ -117,19 +117,19 @@ class SafetensorsFile(TensorFile):
                 for key in file.keys():  # noqa: SIM118 (not a mapping)
                     header = file.get_slice(key)
                     dtype = header.get_dtype()
-                    yield Entry(key, tuple(header.get_shape()), _SAFETENSORS_DTYPES.get(dtype, dtype), self)
+                    yield Entry(key, tuple(header.get_shape()), _SAFETENSORS_DTYPES.get(dtype, str(dtype)), self)
         except SafetensorError as error:
             raise InputError(f"{self.name} is truncated or not a safetensors file ({error}); fetch it again.") from None
 
     def read(self, keys: Iterable[str]) -> Mapping[str, "torch.Tensor"]:
-        """Tensors by key, mapped from the file."""
+        """Read tensors by key, mapped from the file."""
         from safetensors import safe_open
 
         with safe_open(self.path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in keys}
 
     def verify(self) -> None:
-        """Nothing to compare: the format has no checksums."""
+        """Do nothing: the format has no checksums."""
 
 
 class PickleFile(TensorFile):
@@ -163,19 +163,19 @@ class PickleFile(TensorFile):
                     "save the state dict alone."
                 )
             yield Entry(key, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), self)
-        # The format of before 2020 cannot be mapped: what was read stays in memory.
+        # torch's format before 2020 cannot be mapped, so what was read stays in memory.
         self._loaded = None if self._mappable else tensors
 
     def read(self, keys: Iterable[str]) -> Mapping[str, "torch.Tensor"]:
-        """Tensors by key, mapped from the file unless it is in torch's format of before 2020."""
+        """Read tensors by key, mapped from the file unless it is in torch's format before 2020."""
         tensors = self._loaded or self._load()
         return {key: tensors[key] for key in keys}
 
     def verify(self) -> None:
-        """Compare the records of a zip with their CRC-32, which torch's loader does not look at.
+        """Compare the records of a zip with their CRC-32, which torch's loader ignores.
 
         Raises:
-            InputError: one is not as it was written.
+            InputError: damage, which the numbers alone would not show.
         """
         if not self._mappable:
             return
@@ -202,8 +202,8 @@ class PickleFile(TensorFile):
                     "take the file from a source you trust, best as .safetensors."
                 ) from None
             raise InputError(
-                f"{self.name} was refused and nothing in it was run: it is truncated or no PyTorch checkpoint of plain "
-                "tensors; fetch it again."
+                f"{self.name} was refused and nothing in it was run: it is truncated, or not a PyTorch checkpoint of "
+                "plain tensors; fetch it again."
             ) from error
         if self._nested is not None and isinstance(content, dict):
             return content.get(self._nested, content)

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files that appear whole, devices, processes, the hub."""
+"""Foundation of all packages: errors, atomic files, devices, processes, the hub."""

@@ -1,6 +1,6 @@
-"""The cores of a CPU as devices of their own: what lies on two devices runs side by side on two cores.
+"""CPU cores as separate devices: work on two devices runs on two cores at once.
 
-XLA gives many of a small network's operations one core, whatever there is; docs/performance.md has what this is worth.
+XLA runs many operations of a small network on one core, however many there are; docs/performance.md has the gain.
 """
 
 import os
@@ -9,17 +9,16 @@ import jax
 
 
 def available_cores() -> int:
-    """That this process may use; where the system does not tell (macOS, Windows), those there are."""
-    if hasattr(os, "sched_getaffinity"):
+    """Number of CPU cores available to this process."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def split_cpu(num_devices: int) -> None:
-    """Let the CPU, where there is nothing better, count as so many devices.
+    """Make jax count the CPU as `num_devices` devices; accelerators are not affected.
 
-    Nothing changes where XLA_FLAGS says how many there are, or where jax has been used already: its devices are what
-    they are then.
+    Does nothing if XLA_FLAGS sets the number, or if jax has been used already, which settles its devices.
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return

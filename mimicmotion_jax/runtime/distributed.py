@@ -1,4 +1,4 @@
-"""Joining the processes of a run: Cloud TPU pods, SLURM, or addresses given by hand."""
+"""Processes of a distributed run, joined on Cloud TPU pods, under SLURM, or by explicit addresses."""
 
 import os
 
@@ -16,31 +16,36 @@ def initialize(
     process_id: int | None = None,
     shutdown_timeout: int = 300,
 ) -> bool:
-    """Call `jax.distributed.initialize` where there is more than one process; before anything else touches jax.
+    """Call `jax.distributed.initialize` if there is more than one process; before anything else uses jax.
 
-    Addresses given by hand go first. Without them several tasks that SLURM's srun has started are recognised by their
-    environment; `distributed` asks jax to find out by itself, as on a Cloud TPU pod.
+    Args:
+        distributed: detect process id and count from the cluster, as on a Cloud TPU pod.
+        coordinator: address of process 0, HOST:PORT; with `num_processes` and `process_id` it overrides detection.
+        num_processes: number of processes.
+        process_id: number of this process, from 0.
+        shutdown_timeout: seconds that a finished process waits for the others before jax ends them all. A process that
+            is killed ends the others after jax's 100 s without a heartbeat.
 
-    A process that has come to its end waits for the others; when `shutdown_timeout` (seconds) is over, jax ends them
-    all. jax's 300 s suit processes that work together: where one has failed, the others wait in vain.
-    A process that dies without a word ends the others in any case, after jax's 100 s without a heartbeat.
+    Without arguments, several tasks of SLURM's srun are detected from the environment.
 
     Returns:
-        whether there are other processes.
+        True if there are other processes.
 
     Raises:
-        InputError: only a part of the address was given, no cluster was found, or the others could not be reached.
+        InputError: an incomplete address, no cluster found, or other processes that cannot be reached.
     """
-    given = (coordinator, num_processes, process_id)
-    by_hand = any(value is not None for value in given)
-    if by_hand and any(value is None for value in given):
-        raise InputError(
-            "--coordinator HOST:PORT, --num-processes N and --process-id I belong together; give all three."
-        )
-    if by_hand and not 0 <= process_id < num_processes:
-        raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
+    explicit = coordinator is not None or num_processes is not None or process_id is not None
+    if explicit:
+        if coordinator is None or num_processes is None or process_id is None:
+            raise InputError(
+                "--coordinator HOST:PORT, --num-processes N and --process-id I belong together; give all three."
+            )
+        if not 0 <= process_id < num_processes:
+            raise InputError(
+                f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1)."
+            )
     slurm_tasks = os.environ.get(_SLURM_TASKS, "1")
-    if not (by_hand or distributed or slurm_tasks != "1"):
+    if not (explicit or distributed or slurm_tasks != "1"):
         return False
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, shutdown_timeout_seconds=shutdown_timeout)
@@ -49,6 +54,6 @@ def initialize(
         which = "" if slurm_tasks == "1" else f" that {_SLURM_TASKS}={slurm_tasks} announces"
         raise InputError(
             f"the processes{which} could not be joined ({reason}): no cluster was recognised, or another process "
-            "cannot be reached; see --help for how to say where they are."
+            "cannot be reached; see --help for how to give their addresses."
         ) from None
     return True

@@ -34,7 +34,7 @@ class HubRepository:
 
         try:
             with explain_hub_errors(self.name, f"fetching {file} of {self.name} from the hub"):
-                # Once unreachable, always so: else the choice among the variants would be a matter of luck.
+                # Once unreachable, always so: else the choice among variants would depend on when the network fails.
                 return Path(hf_hub_download(self.name, file, local_files_only=self._offline))
         except LocalEntryNotFoundError:
             self._offline = True
@@ -43,11 +43,11 @@ class HubRepository:
             return None
 
     def missing(self, what: str) -> InputError:
-        """The error for a file that is needed and that `get` did not find."""
+        """Error for a file that is needed and that `get` did not find."""
         if self._offline:
             return InputError(
-                f"{self.name} is no file or folder here, the hub cannot be reached to fetch {what} from it, and it is "
-                "not in the cache; connect to the network, or give a file or folder that was fetched elsewhere."
+                f"{self.name} is not a file or folder here, the hub cannot be reached to fetch {what} from it, and the "
+                "cache does not have it; connect to the network, or give a file or folder that was fetched elsewhere."
             )
         return InputError(f"{self.name} on the hub lacks {what}; check the name.")
 
@@ -96,7 +96,7 @@ def push_folder(
     token: str | None = None,
     commit_message: str = "Upload folder",
 ) -> str:
-    """Upload a local folder to a repository of the hub, which is made if there is none.
+    """Upload a local folder to a repository of the hub, which is created if there is none.
 
     Args:
         directory: the folder.
@@ -119,7 +119,8 @@ def push_folder(
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if not (Path(directory) / "README.md").exists() and not api.file_exists(repo_id, "README.md"):
             api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repo_id)
-        return str(api.upload_folder(repo_id=repo_id, folder_path=directory, commit_message=commit_message).commit_url)
+        commit = api.upload_folder(repo_id=repo_id, folder_path=Path(directory), commit_message=commit_message)
+        return str(commit.commit_url)
 
 
 @contextlib.contextmanager
@@ -163,7 +164,7 @@ def explain_hub_errors(repo_id: str, task: str) -> Iterator[None]:
         ) from None
     except EntryNotFoundError:
         raise
-    except transport_errors as error:
+    except transport_errors as error:  # pyright: ignore[reportGeneralTypeIssues]
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
             f"{task} failed ({reason}); run this again to go on with it, or use a folder or file on this machine."

@@ -1,4 +1,4 @@
-"""Running out of memory, of a device or of the machine, ends in one sentence that says what to do."""
+"""Lack of memory, of a device or of the machine, reported as one sentence that says what to do."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 def fetch(results: T) -> T:
-    """Results of a program, in this machine's memory, as NumPy arrays.
+    """Copy results of a program to host memory, as NumPy arrays.
 
-    A CPU's programs allocate while they run. Where one finds no room, waiting for its results raises jax's error, but
-    copying them never ends (jax 0.10.2): hence the waiting, here and before weights are saved.
+    Programs on a CPU allocate while they run. If one runs out of memory, waiting for its results raises jax's error,
+    but copying them without waiting hangs (jax 0.10.2); therefore this waits first, as saving weights does.
 
     Args:
-        results: arrays in any tree of containers, whole on this process's devices.
+        results: a pytree of arrays that are addressable from this process.
 
     Raises:
         JaxRuntimeError, ValueError: the program failed.
@@ -27,23 +27,23 @@ def fetch(results: T) -> T:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this machine's memory does not suffice, or a device's, at compilation or while a program runs."""
-    return isinstance(error, MemoryError) or _is_of_a_device(error)
+    """Return True if an error reports a lack of memory, of this machine or a device, at compilation or at run time."""
+    return isinstance(error, MemoryError) or _is_out_of_device_memory(error)
 
 
-def _is_of_a_device(error: BaseException) -> bool:
-    # The kind of error is in its words only. CUDA's are those of its libraries, which allocate by themselves; a program
-    # that has run before fails with a ValueError (jax 0.10.2), a new one with jax's own error.
+def _is_out_of_device_memory(error: BaseException) -> bool:
+    # Only the message tells the kind of error. CUDA's libraries, which allocate memory themselves, have one of their
+    # own; a program that has run before fails with a ValueError (jax 0.10.2), a new one with jax's own error.
     words = ("RESOURCE_EXHAUSTED", "CUDA_ERROR_OUT_OF_MEMORY")
     return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager
 def report_out_of_memory(advice: str) -> Iterator[None]:
-    """Around work on devices, or as a function's decorator: other errors pass as they are.
+    """Turn a lack of memory inside the block, or the decorated function, into one sentence; other errors pass.
 
     Args:
-        advice: what to change, to follow "the device's memory does not suffice;".
+        advice: what to change, appended to "the device's memory does not suffice;".
 
     Raises:
         InputError: the memory of a device or of this machine does not suffice.
@@ -53,6 +53,6 @@ def report_out_of_memory(advice: str) -> Iterator[None]:
     except MemoryError as error:
         raise InputError(f"this machine's memory does not suffice; {advice}.") from error
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if not _is_of_a_device(error):
+        if not _is_out_of_device_memory(error):
             raise
         raise InputError(f"the device's memory does not suffice; {advice}.") from error

@@ -31,7 +31,7 @@ def make_pose_net(out_channels: int) -> nn.Module:
 
 
 def make_modules() -> dict[str, nn.Module]:
-    """The official classes at a size for tests, with two blocks: random weights, the same each time."""
+    """Official classes in a small size with fixed random weights."""
     torch.manual_seed(0)
     return {
         "unet": UNetSpatioTemporalConditionModel(
@@ -68,10 +68,10 @@ class Official:
     """A checkpoint in the official layout.
 
     Attributes:
-        root: its folder: `svd/` and `MimicMotion.pth`.
-        state: what a conversion must read from it, by network.
-        dtype: of the files.
-        window_size: what the UNet's configuration says.
+        root: folder of `svd/` and `MimicMotion.pth`.
+        state: tensors that a conversion must read from it, by network.
+        dtype: dtype of the files.
+        window_size: `num_frames` of the UNet's configuration.
     """
 
     root: Path
@@ -89,7 +89,7 @@ class Official:
 
 
 def write_official(root: Path, dtype: torch.dtype = torch.float16, variant: str | None = "fp16") -> Official:
-    """Write the official layout; as in the release, svd/unet has other weights than MimicMotion's file."""
+    """Write the official layout; as in the release, svd/unet and MimicMotion's file have different weights."""
     modules = {name: module.to(dtype) for name, module in make_modules().items()}
     state = {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in modules.items()}
     motion = {f"{name}.{key}": value for name in ("unet", "pose_net") for key, value in state[name].items()}
@@ -116,13 +116,13 @@ def read_golden() -> Official:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Official:
-    """The checkpoint made here, in fp16. Not to be changed by a test."""
+    """Checkpoint made here, in fp16. Not to be changed by a test."""
     return write_official(tmp_path_factory.mktemp("official"))
 
 
 @pytest.fixture(scope="session", params=["made", "golden"])
 def official(request, made) -> Official:
-    """Each checkpoint at hand, in fp16. Not to be changed by a test."""
+    """Checkpoint made here, and the recorded one, in fp16. Not to be changed by a test."""
     if request.param == "made":
         return made
     if not GOLDEN.is_dir():
@@ -140,7 +140,7 @@ def converted(official, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copy(made, tmp_path) -> Official:
-    """A copy of the checkpoint made here, to be spoilt."""
+    """Copy of the checkpoint made here, to be damaged."""
     shutil.copytree(made.root, tmp_path / "copy")
     return dataclasses.replace(made, root=tmp_path / "copy")
 
