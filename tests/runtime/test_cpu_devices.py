@@ -1,4 +1,4 @@
-"""A CPU as several devices: in processes of their own, because jax's devices are settled when it is first used."""
+"""CPU cores as devices; in separate processes, because jax settles its devices when it is first used."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from mimicmotion_jax.runtime.cpu_devices import available_cores
 
 
 @pytest.mark.parametrize(("flags", "expected"), [("", 3), ("--xla_force_host_platform_device_count=2", 2)])
-def test_cpu_counts_as_so_many(flags, expected):
+def test_the_cpu_is_split_unless_xla_flags_say_how(flags, expected):
     code = (
         "from mimicmotion_jax.runtime.cpu_devices import split_cpu; split_cpu(3); import jax; print(jax.device_count())"
     )
@@ -19,7 +19,7 @@ def test_cpu_counts_as_so_many(flags, expected):
     assert int(run.stdout) == expected
 
 
-def test_devices_stay_once_used():
+def test_devices_stay_as_they_are_once_used():
     code = (
         "import jax; before = jax.device_count(); from mimicmotion_jax.runtime.cpu_devices import split_cpu; "
         "split_cpu(before + 1); "

@@ -1,4 +1,4 @@
-"""Which environments are taken for several processes: each case in processes of its own, as jax joins only once."""
+"""Environments recognised as several processes; each case in separate processes, because jax can join only once."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ except InputError as error:
 import jax
 print(joined, jax.process_count(), jax.process_index())
 """
-# What SLURM sets in a batch script of `sbatch --ntasks=2`, and what srun adds in each of its tasks.
+# Variables that SLURM sets in a batch script of `sbatch --ntasks=2`, and those that srun adds in each of its tasks.
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 STEP = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
 
@@ -47,7 +47,7 @@ def test_tasks_of_srun_are_joined():
     assert [output.split() for output, _ in results] == [["True", "2", "0"], ["True", "2", "1"]], results
 
 
-def test_what_cannot_be_joined_names_the_variable():
+def test_an_error_names_the_variable_that_announces_other_processes():
     process = start(SLURM_STEP_NUM_TASKS="2")  # without the others, of which jax makes the address
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
