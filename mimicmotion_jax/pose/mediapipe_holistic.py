@@ -6,7 +6,7 @@ are often not found.
 """
 
 import contextlib
-import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -15,6 +15,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 
+from mimicmotion_jax.pose.stderr_filter import without_lines
 from mimicmotion_jax.runtime.errors import InputError
 
 # MediaPipe's index of each COCO body point.
@@ -39,6 +40,12 @@ _SHOULDERS = [5, 6]
 _MIN_PERSON = 48  # pixels
 _SEARCH_EVERY = 8  # a frame without anybody takes 10 times as long when it is searched
 
+# Notes of MediaPipe's C++ code on stderr, which no log level in the environment stops; its errors come as exceptions.
+_NOTES = re.compile(
+    rb"[IW]0000 .* (inference_feedback_manager|landmark_projection_calculator|gl_context\w*)\.cc:|"
+    rb"INFO: Created TensorFlow Lite|WARNING: All log messages before absl::InitializeLog"
+)
+
 _Window = tuple[int, int, int, int]  # left, top, right, bottom, pixels
 _People = tuple[Float[np.ndarray, "people 133 2"], Float[np.ndarray, "people 133"]]
 
@@ -60,6 +67,7 @@ class MediapipeDetector:
             raise InputError(
                 'pose detection with MediaPipe needs it installed; run pip install "mimicmotion_jax[mediapipe]".'
             ) from None
+        warnings.filterwarnings("ignore", r"SymbolDatabase\.GetPrototype", UserWarning)  # its protobuf, at each result
         # The newer Tasks interface needs model files that do not come with the package.
         self._holistic = mediapipe.solutions.holistic.Holistic
 
@@ -94,7 +102,7 @@ class MediapipeDetector:
         return self._build(still=True)
 
     def _build(self, still: bool):
-        with _quiet():
+        with without_lines(_NOTES):
             holistic = self._holistic(static_image_mode=still)
         _restart(holistic)
         return holistic
@@ -114,7 +122,7 @@ class MediapipeDetector:
 
 def _restart(holistic) -> None:
     """Forget the frames so far."""
-    with _quiet():
+    with without_lines(_NOTES):
         holistic.reset()
         # The models are loaded in the background, and talk about it, until the first picture is done.
         holistic.process(np.zeros((64, 64, 3), np.uint8))
@@ -123,7 +131,7 @@ def _restart(holistic) -> None:
 def _read(holistic, frame: np.ndarray, window: _Window) -> tuple[np.ndarray, np.ndarray]:
     """Run on a window of the frame; points in the frame's pixels."""
     left, top, right, bottom = window
-    with _quiet():
+    with without_lines(_NOTES):
         results = holistic.process(np.ascontiguousarray(frame[top:bottom, left:right]))
     if results.pose_landmarks is None:
         return _nobody()
@@ -204,17 +212,3 @@ def _extent(points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
     if len(seen) == 0:
         seen = points[:17]
     return seen.min(0), seen.max(0)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """MediaPipe's C++ side writes notes of no use straight to file descriptor 2; its errors come as exceptions."""
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(sink)

@@ -27,7 +27,7 @@ class AudioTrack:
     in step with the picture; at the end at most one packet (about 20 ms) is missing, none is too many.
     """
 
-    def __init__(self, output: OutputContainer, source: InputContainer, start: float):
+    def __init__(self, output: OutputContainer, source: InputContainer, start: float | Fraction):
         """Add a sound stream to `output`, whose header is not written yet; `source` must hold sound."""
         self._output = output
         stream = source.streams.audio[0]

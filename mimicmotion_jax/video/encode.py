@@ -83,7 +83,7 @@ def open_writer(
     *,
     crf: int = 18,
     audio_from: str | Path | None = None,
-    audio_start: float = 0.0,
+    audio_start: float | Fraction = 0.0,
     metadata: Mapping[str, str] | None = None,
     progress: bool = True,
     overwrite: bool = False,
@@ -102,7 +102,7 @@ def open_writer(
         height: of every frame, pixels. (An odd side grows by one pixel in MP4.)
         crf: MP4 quality, 0 (lossless in size and look) to 51; 18 cannot be told from the original by eye.
         audio_from: a file whose sound to carry over (MP4 only; without sound it is no error).
-        audio_start: second of that file at which the first frame was taken.
+        audio_start: second of that file at which the first frame is shown: number of that frame / frame rate.
         metadata: stored as one JSON object in the file's comment, with the software's name; see `provenance`.
         progress: show a bar for a GIF's second pass.
         overwrite: replace files that this software did not write, too.

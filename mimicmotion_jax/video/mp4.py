@@ -30,7 +30,7 @@ class Mp4Sink:
         crf: int,
         comment: str,
         audio_from: Path | None = None,
-        audio_start: float = 0.0,
+        audio_start: float | Fraction = 0.0,
     ):
         """Create the file; see `encode.open_writer` for the settings."""
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))

@@ -80,6 +80,25 @@ def test_sound_stays_in_step(tmp_path, codec, container, kept, start):
     assert open_video(path).num_frames == NUM_FRAMES
 
 
+@pytest.mark.parametrize("start", [0.73, 1.29])
+def test_sound_and_frames_share_one_clock(tmp_path, start):
+    """A flash and a click at 2.5 s stay together from whichever frame on; at 12 fps that is not `start` itself."""
+    frames = ramp(12 * SECONDS, 64, 64) // 4
+    frames[30] = 255
+    source = write_clip(tmp_path / "source.mp4", frames, rate=12, sound=click_track(SECONDS, 48_000))
+    reader = open_video(source)
+    first = round(start * reader.rate)
+    assert abs(first / 12 - start) > 0.015
+    with open_writer(
+        tmp_path / "a.mp4", reader.rate, 64, 64, audio_from=source, audio_start=first / reader.rate
+    ) as out:
+        for frame in reader.frames(start=first):
+            out.write(frame)
+    flash = np.argmax([frame.mean() for frame in open_video(tmp_path / "a.mp4").frames()]) / 12
+    found = clicks(*sound_of(tmp_path / "a.mp4"))
+    assert np.abs(found - flash).min() < 0.002
+
+
 def test_copied_packets_are_the_same_bytes(tmp_path):
     source = write_clip(tmp_path / "source.mp4", ramp(100, 64, 64), sound=click_track(4, 44_100), sample_rate=44_100)
     path = carry(tmp_path / "a.mp4", source)
