@@ -157,8 +157,8 @@ def test_inputs_of_protocols(data, tmp_path):
     np.testing.assert_array_equal(np.stack(list(square.frames())), frames_of(data / "a")[:, 8:56])
     rows = (task.keypoints.body[..., 1] * 64 - 8) / 48
     np.testing.assert_allclose(square.keypoints.body[:4, ..., 1], rows, atol=1e-6)
-    with pytest.raises(InputError, match=r"sequence a: .* multiples of 16; say size=\[48,64\]"):
-        TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(size=(50, 60)), 16, tmp_path)(sequence, "x")
+    with pytest.raises(InputError, match=r"sequence a: .* multiples of 16; say width=48 height=64"):
+        TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(width=50, height=60), 16, tmp_path)(sequence, "x")
 
 
 @pytest.mark.parametrize(
