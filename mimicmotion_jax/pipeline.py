@@ -164,7 +164,7 @@ class MimicMotionPipeline:
             width: pixels.
             options: of sampling.
         """
-        return self._engine.lower(1 + num_frames, height, width, options)
+        return self._engine.lower(num_frames, height, width, options)
 
     def save_pretrained(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write a checkpoint that `from_pretrained` reads: weights in this pipeline's dtype, sizes and defaults.
@@ -448,8 +448,11 @@ def _is_list_of_motions(motion: Any) -> bool:
     """Return True for several motions, False for the frames of one."""
     if isinstance(motion, np.ndarray):
         return motion.ndim == 5
-    frames = (Image.Image, np.ndarray)
-    return isinstance(motion, list | tuple) and not all(isinstance(x, frames) and np.ndim(x) < 4 for x in motion)
+
+    def is_frame(item: Any) -> bool:
+        return isinstance(item, Image.Image) or (isinstance(item, np.ndarray) and item.ndim < 4)
+
+    return isinstance(motion, list | tuple) and not all(map(is_frame, motion))
 
 
 def _to_pil(frames: Float[np.ndarray, "f height width 3"]) -> list[Image.Image]:

@@ -74,6 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--pose-only", action="store_true", help="write just those two: needs no weights, makes no video"
     )
     parser.add_argument("--side-by-side", action="store_true", help="show reference, skeleton and result together")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that this software did not write")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -94,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one job, many jobs, or the demonstration; 1 if a job failed."""
     args = parse_args(argv)
     log_to_stderr(libraries=logging.WARNING)
-    overrides = [f"{name}=true" for name in ("save_pose", "side_by_side") if getattr(args, name)] + args.options
+    overrides = [
+        f"{name}=true" for name in ("save_pose", "side_by_side", "overwrite") if getattr(args, name)
+    ] + args.options
     nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
     _refuse_useless(args, nothing_given)
     if nothing_given and not (args.compile_only or args.pose_only):
@@ -151,8 +154,8 @@ def _one_job(args: argparse.Namespace) -> Job:
 
 
 def _check_files(job: Job, options: GenerateConfig) -> None:
-    check_outputs(job.output, options)
     check_inputs_stay(job, options)
+    check_outputs(job.output, options)
 
 
 def _model(args: argparse.Namespace) -> ModelConfig:
@@ -230,7 +233,9 @@ def _run_share(
 
     def generate(batch: list[Prepared]) -> None:
         options = cast(GenerateConfig, batch[0].options)
-        write_videos(batch, [cast(Path, item.output) for item in batch], pipeline.generate(batch), options)
+        write_videos(
+            batch, [item.output for item in batch if item.output is not None], pipeline.generate(batch), options
+        )
 
     logs = args.output_dir / "failures"
     return 1 if run_jobs(jobs, prepare, generate, config.batch_size, logs, process_id, num_processes) else 0

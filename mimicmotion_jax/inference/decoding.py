@@ -21,7 +21,7 @@ def decode_in_chunks(
     latents: Float[np.ndarray, "b f h w c"],
     chunk_size: int,
     overlap: int,
-    together: int = 1,
+    num_chunks: int = 1,
 ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
     """Yield finished frames in order, a chunk or less at a time.
 
@@ -31,7 +31,7 @@ def decode_in_chunks(
         chunk_size: frames that are decoded together.
         overlap: frames that neighbouring chunks share; their pixels ramp linearly from one chunk to the next. 0 gives
             the official behaviour: chunks cut one after the other, the last one shorter.
-        together: chunks per sample and call of `decode`, one for each device; where fewer are left, the last repeats.
+        num_chunks: chunks per sample and call of `decode`, one for each device; where fewer are left, the last repeats.
 
     Raises:
         InputError: an overlap as large as the chunk.
@@ -40,7 +40,7 @@ def decode_in_chunks(
     indices, weights = _plan(num_frames, min(chunk_size, num_frames), overlap)
     starts = [*(int(frames[0]) for frames in indices), num_frames]
     pending = None  # weighted sums of the frames from starts[i] on
-    for i, decoded in enumerate(_decoded(decode, latents, indices, together)):
+    for i, decoded in enumerate(_decoded(decode, latents, indices, num_chunks)):
         frames = decoded * weights[i][:, None, None, None]
         if pending is not None:
             frames[:, : pending.shape[1]] += pending
@@ -61,30 +61,30 @@ def _plan(
 
 
 def _decoded(
-    decode: Decode, latents: Float[np.ndarray, "b f h w c"], indices: list[Int[np.ndarray, " n"]], together: int
+    decode: Decode, latents: Float[np.ndarray, "b f h w c"], indices: list[Int[np.ndarray, " n"]], num_chunks: int
 ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
     """The chunks in order."""
 
     def start(group: list[Int[np.ndarray, " n"]]) -> tuple[int, jax.Array]:
-        filled = group + [group[-1]] * (together - len(group))
+        filled = group + [group[-1]] * (num_chunks - len(group))
         return len(group), decode(np.concatenate([latents[:, frames] for frames in filled]))
 
-    ahead = None
-    for group in _groups(indices, together):
+    groups = _groups(indices, num_chunks)
+    ahead = start(next(groups))
+    for group in groups:
         ahead, ready = start(group), ahead
-        if ready is not None:
-            yield from _fetch(*ready, together)
-    yield from _fetch(*ahead, together)
+        yield from _fetch(*ready, num_chunks)
+    yield from _fetch(*ahead, num_chunks)
 
 
-def _groups(indices: list[Int[np.ndarray, " n"]], together: int) -> Iterator[list[Int[np.ndarray, " n"]]]:
+def _groups(indices: list[Int[np.ndarray, " n"]], num_chunks: int) -> Iterator[list[Int[np.ndarray, " n"]]]:
     """Chunks that are decoded in one call; only the last may be shorter, and is alone then."""
     whole = [frames for frames in indices if len(frames) == len(indices[0])]
-    yield from (whole[first : first + together] for first in range(0, len(whole), together))
+    yield from (whole[first : first + num_chunks] for first in range(0, len(whole), num_chunks))
     if len(whole) < len(indices):
         yield indices[-1:]
 
 
-def _fetch(count: int, decoded: jax.Array, together: int) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
+def _fetch(count: int, decoded: jax.Array, num_chunks: int) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
     """Wait for the device; `count` chunks are wanted."""
-    yield from rearrange(fetch(decoded), "(k b) n h w c -> k b n h w c", k=together)[:count]
+    yield from rearrange(fetch(decoded), "(k b) n h w c -> k b n h w c", k=num_chunks)[:count]

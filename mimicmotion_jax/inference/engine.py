@@ -81,7 +81,8 @@ class Engine:
             InputError: sizes that do not fit each other, or a result that is not finite.
         """
         num_frames = batch.poses[0].shape[0]
-        return _check_finite(fetch(self._latents(batch, options, on_step_end, progress))[:, :num_frames])
+        latents = np.asarray(fetch(self._latents(batch, options, on_step_end, progress)))
+        return _check_finite(latents[:, :num_frames])
 
     def decode(
         self, latents: Float[np.ndarray, "b f h w c"], options: SamplingConfig, progress: bool = False
@@ -102,7 +103,7 @@ class Engine:
     def lower(
         self, num_frames: int, height: int, width: int, options: SamplingConfig
     ) -> dict[str, Callable[[], jax.stages.Lowered]]:
-        """Functions that lower the stages of one video of `num_frames` frames, by name, for the devices of the mesh.
+        """Functions that lower the stages of one video, by name, for the devices of the mesh.
 
         It goes through the very calls of `denoise` and `decode`, with shapes in the place of arrays.
         """
@@ -188,7 +189,8 @@ class Engine:
         steps, guided = options.num_inference_steps, options.guidance_scale > 1
         sigmas = karras_sigmas(steps)
         ids = np.tile(
-            np.float32([options.fps - 1, options.motion_bucket_id, options.noise_aug_strength]), (noise.shape[0], 1)
+            np.array([options.fps - 1, options.motion_bucket_id, options.noise_aug_strength], np.float32),
+            (noise.shape[0], 1),
         )
         window_size = layout.plan.indices.shape[1]
         conditions = self._executor.run(

@@ -32,7 +32,9 @@ class Executor(Protocol):
 class Run:
     """Run every stage on the devices."""
 
-    put = staticmethod(jax.device_put)
+    def put(self, tree: Any, sharding: Sharding) -> Any:
+        """Copy arrays to the devices."""
+        return jax.device_put(tree, sharding)
 
     def zeros(self, shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> jax.Array:
         """Zeros on the devices."""
@@ -63,7 +65,7 @@ class Lower:
 
     def run(self, stage: Any, *args: Any, **static: Any) -> Any:
         """Shapes of the stage's results."""
-        precision = jax.config.jax_default_matmul_precision
+        precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
         def lower() -> jax.stages.Lowered:
             with jax.default_matmul_precision(precision):

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from etils import epath
 from jaxtyping import UInt8
 
+from mimicmotion_jax.config import values_of
 from mimicmotion_jax.inference.options import PipelineOptions
 from mimicmotion_jax.pose.align import AlignmentReport
 from mimicmotion_jax.pose.keypoints import Keypoints
@@ -20,7 +22,7 @@ class Job:
 
     image: Path
     motion: Path
-    output: Path
+    output: Path | epath.Path
     image_pose: Path | None = None  # keypoints of the reference image, whole or cropped; None detects them
     seed: int | None = None  # None: the options'
     motion_size: tuple[int, int] | None = None  # width, height, likewise
@@ -89,7 +91,7 @@ class Prepared:
     report: Report = Report()
     sound: Path | None = None
     sound_start: float = 0.0
-    output: Path | None = None
+    output: Path | epath.Path | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,5 +100,5 @@ class Prepared:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Options that decide the result, as plain values."""
-        return dataclasses.asdict(self.options)
+        """Options that decide the frames, as plain values."""
+        return values_of(PipelineOptions, self.options)

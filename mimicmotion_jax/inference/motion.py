@@ -82,6 +82,7 @@ def open_motion(motion: Motion, options: PipelineOptions) -> OpenedMotion:
     if isinstance(motion, str | Path):
         path = Path(motion)
         return _open_keypoints(path, options) if is_keypoints(path) else _open_video(path, options)
+    assert not isinstance(motion, DrawnPoses), "skeletons are used as they are"
     return _open_frames(to_frames(motion), options)
 
 
@@ -112,11 +113,13 @@ def to_frames(motion: np.ndarray | Sequence[Image.Image]) -> UInt8[np.ndarray, "
     Raises:
         InputError: anything else.
     """
-    if isinstance(motion, list | tuple) and motion and all(isinstance(frame, Image.Image) for frame in motion):
-        motion = [rgb_pixels(frame) for frame in motion]
-    if isinstance(motion, list | tuple) and len({np.shape(frame) for frame in motion}) > 1:
-        raise InputError("the frames of the motion differ in size; make them all the same.")
-    frames = np.asarray(motion)
+    if isinstance(motion, list | tuple):
+        pictures = [rgb_pixels(frame) if isinstance(frame, Image.Image) else np.asarray(frame) for frame in motion]
+        if len({picture.shape for picture in pictures}) > 1:
+            raise InputError("the frames of the motion differ in size; make them all the same.")
+        frames = np.array(pictures)
+    else:
+        frames = np.asarray(motion)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
         raise InputError(
             "motion must be a path, Keypoints, a list of PIL images or a uint8 array [F, H, W, 3], not "

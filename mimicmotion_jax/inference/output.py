@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float, UInt8
 from PIL import Image
 
@@ -17,7 +18,7 @@ from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.encode import VideoWriter, check_writable, open_writer, output_target
-from mimicmotion_jax.video.provenance import provenance
+from mimicmotion_jax.video.provenance import check_replaceable, provenance
 
 _LABELS = ("reference", "motion", "result")
 _MIN_PANEL = 256  # pixels of height: smaller videos are enlarged where they are shown side by side
@@ -48,7 +49,7 @@ class _Result:
 
     def save(
         self,
-        path: str | Path,
+        path: epath.PathLike,
         *,
         audio: bool = True,
         side_by_side: bool = False,
@@ -59,7 +60,7 @@ class _Result:
         """Write the video; it appears under its name when it is complete.
 
         Args:
-            path: `.mp4`, `.gif`, or a folder of numbered PNGs.
+            path: `.mp4`, `.gif`, or a folder of numbered PNGs; local or gs://.
             audio: carry the driving video's sound over (MP4).
             side_by_side: show reference, skeleton and result in one picture.
             save_pose: also write OUTPUT_pose.mp4 and OUTPUT_pose.npz.
@@ -77,7 +78,7 @@ class _Result:
             "overwrite": overwrite,
         }
         options = build_config(OutputOptions, given, "the options of save")
-        write_videos([self.prepared], [Path(path)], self._chunks(), options, self._first)
+        write_videos([self.prepared], [path], self._chunks(), options, self._first)
 
     def _chunks(self) -> Chunks:
         raise NotImplementedError
@@ -127,7 +128,7 @@ class VideoStream(_Result):
 
 
 def write_videos(
-    batch: Sequence[Prepared], outputs: Sequence[Path], chunks: Chunks, options: OutputOptions, first: int = 1
+    batch: Sequence[Prepared], outputs: Sequence[epath.PathLike], chunks: Chunks, options: OutputOptions, first: int = 1
 ) -> None:
     """Write a batch of videos frame by frame while it is made.
 
@@ -157,21 +158,22 @@ def write_videos(
             first += pixels.shape[1]
         if options.save_pose:  # before the video appears: where it is, the job is done
             for item, output in zip(batch, outputs, strict=True):
-                save_pose(item, output)
+                save_pose(item, output, options.overwrite)
 
 
-def check_outputs(output: Path, options: OutputOptions) -> None:
+def check_outputs(output: epath.PathLike, options: OutputOptions) -> None:
     """Fail before the work where the video, or the pose that is to lie beside it, cannot be written.
 
     Raises:
         InputError: as `check_writable`.
     """
-    check_writable(output)
+    check_writable(output, options.overwrite)
     if options.save_pose:
         points, video = _pose_paths(output)
-        check_writable(video)
+        check_writable(video, options.overwrite)
         if points.is_dir():
             raise InputError(f"cannot write {points}: it is a folder; remove it or choose another output.")
+        check_replaceable(points, options.overwrite)
 
 
 def check_inputs_stay(job: Job, options: OutputOptions) -> None:
@@ -186,7 +188,7 @@ def check_inputs_stay(job: Job, options: OutputOptions) -> None:
                 raise InputError(f"writing {output} would destroy the input {given}; give another output.")
 
 
-def written_paths(output: Path, save_pose: bool) -> tuple[Path, ...]:
+def written_paths(output: epath.PathLike, save_pose: bool) -> tuple[Path | epath.Path, ...]:
     """List the files, or the folder of pictures, that a job with this output makes.
 
     Raises:
@@ -195,7 +197,7 @@ def written_paths(output: Path, save_pose: bool) -> tuple[Path, ...]:
     return (output_target(output), *(_pose_paths(output) if save_pose else ()))
 
 
-def takes_place_of(output: Path, given: Path) -> bool:
+def takes_place_of(output: epath.PathLike, given: Path) -> bool:
     """Return True if writing `output` replaces `given`: by another name too, or as the folder that holds it."""
     if os.path.exists(output) and os.path.exists(given) and os.path.samefile(output, given):
         return True  # also where the file system takes upper and lower case for the same
@@ -203,29 +205,30 @@ def takes_place_of(output: Path, given: Path) -> bool:
     return written == read or written in read.parents
 
 
-def real_path(path: Path) -> Path:
+def real_path(path: epath.PathLike) -> Path:
     """Absolute path without links; unlike `Path.resolve` it takes names that no file can have."""
     return Path(os.path.realpath(path))
 
 
-def save_pose(item: Prepared, output: Path) -> None:
+def save_pose(item: Prepared, output: epath.PathLike, overwrite: bool = False) -> None:
     """Write the drawn skeleton, and the keypoints where there are any, of the motion without the reference's.
 
     Raises:
         InputError: a file that cannot be written.
     """
     points, video = _pose_paths(output)
+    metadata = provenance(item.options.seed, item.settings)
     points.parent.mkdir(parents=True, exist_ok=True)
     if item.keypoints is not None:
-        save_keypoints(item.keypoints, points)
+        save_keypoints(item.keypoints, points, metadata)
     num_frames, height, width = item.shape
-    with open_writer(video, item.fps, width, height, metadata=provenance(item.options.seed, {})) as writer:
+    with open_writer(video, item.fps, width, height, metadata=metadata, overwrite=overwrite) as writer:
         for start in range(1, num_frames, 16):
             writer.write(item.poses[start : start + 16])
 
 
 def _open_output(
-    item: Prepared, output: Path, options: OutputOptions
+    item: Prepared, output: epath.PathLike, options: OutputOptions
 ) -> contextlib.AbstractContextManager[VideoWriter]:
     height, width = item.image.shape[:2]
     if options.side_by_side:
@@ -237,9 +240,10 @@ def _open_output(
         width,
         height,
         crf=options.crf,
-        audio_from=item.sound if options.audio and output.suffix.lower() == ".mp4" else None,
+        audio_from=item.sound if options.audio and str(output).lower().endswith(".mp4") else None,
         audio_start=item.sound_start,
         metadata=provenance(item.options.seed, item.settings),
+        overwrite=options.overwrite,
     )
 
 
@@ -254,7 +258,7 @@ def _compose(
     return side_by_side(panels, max(pixels.shape[1], _MIN_PANEL), labels=_LABELS)
 
 
-def _pose_paths(output: Path) -> tuple[Path, Path]:
+def _pose_paths(output: epath.PathLike) -> tuple[Path | epath.Path, Path | epath.Path]:
     """Keypoints and drawn skeleton: beside the video, or beside the folder of its pictures."""
     target = output_target(output)
     stem = target.stem if target.suffix.lower() in (".mp4", ".gif") else target.name

@@ -56,9 +56,10 @@ class Preparer:
             InputError: anything wrong with image, motion or pose.
         """
         original = load_picture(image)
+        rows, columns = original.shape[:2]
         if (skeletons := drawn_skeletons(motion, options)) is not None:
             return self._with_skeletons(original, skeletons, options)
-        height, width = target_size(*original.shape[:2], options.resolution, options.shape, self._size_multiple)
+        height, width = target_size(rows, columns, options.resolution, options.shape, self._size_multiple)
         note = crop_note(original.shape[:2], (height, width))
         if note is not None:
             logger.warning("%s: %s", picture_name(image), note)
