@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,7 +98,7 @@ class MimicMotionPipeline:
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        source: str | os.PathLike[str],
         dtype: DTypeName | None = None,
         mesh: Mesh | None = None,
         *,
@@ -166,7 +167,7 @@ class MimicMotionPipeline:
         """
         return self._engine.lower(num_frames, height, width, options)
 
-    def save_pretrained(self, directory: str | Path, overwrite: bool = False) -> None:
+    def save_pretrained(self, directory: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write a checkpoint that `from_pretrained` reads: weights in this pipeline's dtype, sizes and defaults.
 
         Args:
@@ -211,7 +212,7 @@ class MimicMotionPipeline:
         image: Picture | Sequence[Picture],
         motion: Motion | Sequence[Motion],
         *,
-        image_pose: str | Path | Keypoints | None = None,
+        image_pose: str | os.PathLike[str] | Keypoints | None = None,
         resolution: int | None = None,
         aspect: Literal["auto", "portrait", "landscape", "square"] | None = None,
         height: int | None = None,

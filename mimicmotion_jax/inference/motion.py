@@ -1,6 +1,7 @@
 """The driving motion: a file, frames, keypoints or skeletons that are drawn already, opened but not yet read."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from mimicmotion_jax.inference.job import DrawnFrames
 from mimicmotion_jax.inference.options import PipelineOptions
+from mimicmotion_jax.inference.picture import local_path
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import MAX_FPS, MIN_FPS, Keypoints
 from mimicmotion_jax.pose.openpose import SizeMissingError
@@ -19,7 +21,7 @@ from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.image import rgb_pixels
 
 Frame = UInt8[np.ndarray, "height width 3"]
-Motion = str | Path | Keypoints | DrawnPoses | UInt8[np.ndarray, "f height width 3"] | Sequence[Image.Image]
+Motion = str | os.PathLike[str] | Keypoints | DrawnPoses | UInt8[np.ndarray, "f height width 3"] | Sequence[Image.Image]
 
 ASSUMED_FPS = 24.0
 _BLACK = 0.5  # least fraction of black pixels in every frame of drawn skeletons
@@ -79,8 +81,8 @@ def open_motion(motion: Motion, options: PipelineOptions) -> OpenedMotion:
     """
     if isinstance(motion, Keypoints):
         return OpenedMotion("the motion", motion.fps, motion.num_frames, keypoints=motion)
-    if isinstance(motion, str | Path):
-        path = Path(motion)
+    if isinstance(motion, str | os.PathLike):
+        path = local_path(motion)
         return _open_keypoints(path, options) if is_keypoints(path) else _open_video(path, options)
     assert not isinstance(motion, DrawnPoses), "skeletons are used as they are"
     return _open_frames(to_frames(motion), options)
@@ -99,7 +101,7 @@ def drawn_skeletons(motion: Motion, options: PipelineOptions) -> DrawnFrames | N
     """
     if isinstance(motion, DrawnPoses):
         return motion
-    if isinstance(motion, str | Path | Keypoints) or options.motion_kind == "frames":
+    if isinstance(motion, str | os.PathLike | Keypoints) or options.motion_kind == "frames":
         return None
     frames = to_frames(motion)
     if options.motion_kind == "skeletons" or all((frame.max(-1) == 0).mean() >= _BLACK for frame in frames):

@@ -1,6 +1,6 @@
 """The reference image: from a path, a PIL image or an array to upright 8-bit RGB at the size of the video."""
 
-import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,7 @@ from PIL import Image
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.image import read_image, rgb_pixels
 
-logger = logging.getLogger(__name__)
-
-Picture = str | Path | Image.Image | UInt8[np.ndarray, "height width 3"]
+Picture = str | os.PathLike[str] | Image.Image | UInt8[np.ndarray, "height width 3"]
 
 
 def load_picture(image: Picture) -> UInt8[np.ndarray, "height width 3"]:
@@ -21,8 +19,8 @@ def load_picture(image: Picture) -> UInt8[np.ndarray, "height width 3"]:
     Raises:
         InputError: a file that is missing or no picture, or an array that is not uint8 [H, W, 3].
     """
-    if isinstance(image, str | Path):
-        return read_image(image)
+    if isinstance(image, str | os.PathLike):
+        return read_image(local_path(image))
     if isinstance(image, Image.Image):
         return rgb_pixels(image)
     pixels = np.asarray(image)
@@ -33,9 +31,20 @@ def load_picture(image: Picture) -> UInt8[np.ndarray, "height width 3"]:
     return pixels
 
 
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Path of an input file.
+
+    Raises:
+        InputError: a URL.
+    """
+    if "://" in os.fspath(path):
+        raise InputError(f"{os.fspath(path)} is not on this machine; copy it to a local file first.")
+    return Path(path)
+
+
 def picture_name(image: Picture) -> str:
     """Name of an image for messages."""
-    return str(image) if isinstance(image, str | Path) else "the image"
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else "the image"
 
 
 def crop_note(original: tuple[int, int], size: tuple[int, int]) -> str | None:

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from pathlib import Path
+import os
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from mimicmotion_jax.inference.job import DrawnFrames, Prepared, Report
 from mimicmotion_jax.inference.motion import Motion, OpenedMotion, drawn_skeletons, frame_rate, open_motion
 from mimicmotion_jax.inference.options import PipelineOptions
-from mimicmotion_jax.inference.picture import Picture, crop_note, load_picture, picture_name
+from mimicmotion_jax.inference.picture import Picture, crop_note, load_picture, local_path, picture_name
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.detect import Detector, detect_image, detect_video
@@ -47,7 +47,7 @@ class Preparer:
         image: Picture,
         motion: Motion,
         options: PipelineOptions,
-        image_pose: Path | str | Keypoints | None = None,
+        image_pose: str | os.PathLike[str] | Keypoints | None = None,
         progress: bool = True,
     ) -> Prepared:
         """Read, crop, detect, choose the person, fill gaps, align.
@@ -98,7 +98,7 @@ class Preparer:
         image: Picture,
         motion: Motion,
         options: PipelineOptions,
-        image_pose: Path | str | Keypoints | None = None,
+        image_pose: str | os.PathLike[str] | Keypoints | None = None,
     ) -> None:
         """Open the inputs without detecting anything: for use before weights are loaded.
 
@@ -108,8 +108,8 @@ class Preparer:
         height, width = load_picture(image).shape[:2]
         if drawn_skeletons(motion, options) is None:
             open_motion(motion, options).select(options)
-        if isinstance(image_pose, str | Path):
-            load_keypoints(image_pose, fallback_size=(width, height))
+        if isinstance(image_pose, str | os.PathLike):
+            load_keypoints(local_path(image_pose), fallback_size=(width, height))
 
     def _with_skeletons(
         self, pixels: UInt8[np.ndarray, "h w 3"], skeletons: DrawnFrames, options: PipelineOptions
@@ -130,14 +130,14 @@ class Preparer:
         self,
         image: Picture,
         original: UInt8[np.ndarray, "h w 3"],
-        image_pose: Path | str | Keypoints | None,
+        image_pose: str | os.PathLike[str] | Keypoints | None,
         size: tuple[int, int],
         options: PipelineOptions,
     ) -> Keypoints | None:
         """Detect the person in the picture as it will be cropped, at the picture's own resolution."""
         height, width = size
         if image_pose is not None:
-            name = str(image_pose) if isinstance(image_pose, str | Path) else "image_pose"
+            name = os.fspath(image_pose) if isinstance(image_pose, str | os.PathLike) else "image_pose"
             found = _crop_reference(image_pose, Crop.plan(original.shape[:2], size), original.shape[:2])
         else:
             name = picture_name(image)
@@ -171,13 +171,13 @@ class Preparer:
         return self._detectors[key]
 
 
-def _crop_reference(pose: Path | str | Keypoints, crop: Crop, original: tuple[int, int]) -> Keypoints:
+def _crop_reference(pose: str | os.PathLike[str] | Keypoints, crop: Crop, original: tuple[int, int]) -> Keypoints:
     """First frame of given keypoints in the crop; they are of the whole picture or, by their proportions, of the crop.
 
     Where both fit, they are the same; where neither does, people mean the picture.
     """
     height, width = original
-    loaded = pose if isinstance(pose, Keypoints) else load_keypoints(pose, fallback_size=(width, height))
+    loaded = pose if isinstance(pose, Keypoints) else load_keypoints(local_path(pose), fallback_size=(width, height))
     found = loaded[:1]
     if _proportions_fit(found, crop.target) and not _proportions_fit(found, original):
         return found

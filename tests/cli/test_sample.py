@@ -343,7 +343,7 @@ def test_an_input_is_never_overwritten(folder, tmp_path, monkeypatch, motion, ou
 def test_no_processes_are_refused(folder, tmp_path, monkeypatch, number):
     (tmp_path / "jobs.jsonl").write_text('{"image": "a.png", "motion": "b.mp4"}')
     arguments = ["--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path, f"--num-processes={number}"]
-    with pytest.raises(InputError, match=f"--num-processes {number} leaves nobody"):
+    with pytest.raises(InputError, match=f"not {number}"):
         run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments)
 
 
@@ -364,3 +364,38 @@ def test_poses_alone_are_those_of_the_video(folder, tmp_path, monkeypatch, capsy
     else:
         with pytest.raises(InputError, match="multiples of 64"):
             run(monkeypatch, *alone, "width=80", "height=80")
+
+
+@pytest.mark.parametrize("switch", ["--image", "--motion", "--image-pose"])
+def test_inputs_elsewhere_are_refused(folder, tmp_path, monkeypatch, switch):
+    with pytest.raises(InputError, match=r"hf://datasets/me/x.png is not on this machine"):
+        run(monkeypatch, *one_video(folder, tmp_path / "out.mp4", switch, "hf://datasets/me/x.png"))
+
+
+def test_somebody_elses_files_stay(folder, tmp_path, monkeypatch):
+    """A video or a folder of pictures that mimicmotion did not write needs --overwrite; its own results do not."""
+    (tmp_path / "mine.mp4").write_bytes(b"a film of mine")
+    (tmp_path / "frames").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "frames" / "0001.png")
+    np.savez(tmp_path / "out_pose.npz", body=np.zeros(3))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for output, more in (("mine.mp4", []), ("frames", []), ("out.mp4", ["--save-pose"])):
+        with pytest.raises(InputError, match="--overwrite"):
+            run(monkeypatch, *one_video(folder, tmp_path / output, "num_frames=2", *more))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    for _ in range(2):
+        assert run(monkeypatch, *one_video(folder, tmp_path / "own.mp4", "num_frames=2")) == 0
+    assert run(monkeypatch, *one_video(folder, tmp_path / "mine.mp4", "num_frames=2", "--overwrite")) == 0
+    assert open_video(tmp_path / "mine.mp4").num_frames == 2
+
+
+def test_sound_begins_with_the_first_frame(folder, tmp_path, monkeypatch):
+    """The frame nearest to `start` and the sound have one clock: here frame 3 at 0.3 s, not the 0.26 s asked for."""
+    from mimicmotion_jax.inference.preparing import Preparer
+
+    with open_writer(tmp_path / "dance.mp4", 10, 64, 64) as writer:
+        writer.write(np.zeros((8, 64, 64, 3), np.uint8))
+    monkeypatch.setattr(Preparer, "_motion", lambda *args: demo_motion(5, 10, 64, 64))
+    options = load_options(overrides=["start=0.26", "width=64", "height=64"])
+    prepared = Preparer(16)(folder / "person.png", tmp_path / "dance.mp4", options, folder / "person.npz")
+    assert prepared.sound_start == pytest.approx(0.3)
