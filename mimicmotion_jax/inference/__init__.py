@@ -1,1 +1,1 @@
-"""From files to files: a picture and a motion on disk become a video on disk, one or many."""
+"""Generation: inputs to arrays, arrays to frames, frames to files; lists of jobs."""

@@ -52,7 +52,7 @@ def decode_in_chunks(
 def _plan(
     num_frames: int, chunk_size: int, overlap: int
 ) -> tuple[list[Int[np.ndarray, " n"]], list[Float[np.ndarray, " n"]]]:
-    """Frames of each chunk and their weights."""
+    """Plan the chunks: frames of each, and their weights."""
     if overlap == 0:
         indices = np.split(np.arange(num_frames), range(chunk_size, num_frames, chunk_size))
         return indices, [np.ones(len(frames), np.float32) for frames in indices]
@@ -63,7 +63,7 @@ def _plan(
 def _decoded(
     decode: Decode, latents: Float[np.ndarray, "b f h w c"], indices: list[Int[np.ndarray, " n"]], num_chunks: int
 ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
-    """The chunks in order."""
+    """Yield decoded chunks in order."""
 
     def start(group: list[Int[np.ndarray, " n"]]) -> tuple[int, jax.Array]:
         filled = group + [group[-1]] * (num_chunks - len(group))
@@ -78,7 +78,7 @@ def _decoded(
 
 
 def _groups(indices: list[Int[np.ndarray, " n"]], num_chunks: int) -> Iterator[list[Int[np.ndarray, " n"]]]:
-    """Chunks that are decoded in one call; only the last may be shorter, and is alone then."""
+    """Group chunks that are decoded in one call; only the last may be shorter, and is alone then."""
     whole = [frames for frames in indices if len(frames) == len(indices[0])]
     yield from (whole[first : first + num_chunks] for first in range(0, len(whole), num_chunks))
     if len(whole) < len(indices):
@@ -86,5 +86,5 @@ def _groups(indices: list[Int[np.ndarray, " n"]], num_chunks: int) -> Iterator[l
 
 
 def _fetch(count: int, decoded: jax.Array, num_chunks: int) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
-    """Wait for the device; `count` chunks are wanted."""
+    """Wait for the device, and yield the first `count` chunks."""
     yield from rearrange(fetch(decoded), "(k b) n h w c -> k b n h w c", k=num_chunks)[:count]

@@ -1,4 +1,4 @@
-"""The jitted stages of generation, in the order in which the pipeline calls them.
+"""The jitted stages of generation, in the order in which `engine` calls them.
 
 Networks are NNX modules and so pytrees: each stage takes the ones it needs as arguments and compiles once per shape.
 """
@@ -36,7 +36,7 @@ def add_pose_features(
     pixels: UInt8[Array, "b n height width 3"],
     start: Int[Array, ""],
 ) -> Float[Array, "b f h w c"]:
-    """Write what PoseNet makes of the drawn poses start ... start + n - 1 into the buffer of the whole video.
+    """Write PoseNet's features of the drawn poses start ... start + n - 1 into the buffer of the whole video.
 
     `features` are those of `PoseNet.begin`; the rest is left to `run_denoising`, window by window.
     """

@@ -1,4 +1,4 @@
-"""What is written for a job, under the names that people give."""
+"""Videos as they are written, under the names that people give."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""From files to what the device is given: whom the reference and the motion show, and how they are brought together."""
+"""Preparing inputs: the person in the reference, the person in the motion, and how one is fitted to the other."""
 
 import dataclasses
 import json

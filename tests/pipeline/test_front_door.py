@@ -30,7 +30,7 @@ def person():
 
 @pytest.fixture(scope="module")
 def video(tiny_pipeline, person) -> Video:
-    """What the other ways of asking for it must give as well."""
+    """The video that every other way of asking for it must give as well."""
     return tiny_pipeline(person[0], MOTION, image_pose=person[1], seed=3, **FAST)
 
 
@@ -207,7 +207,7 @@ def test_what_is_no_input_is_explained(tiny_pipeline, image, motion, message):
 
 
 def test_options_of_the_checkpoint_are_defaults(tiny_pipeline, person, video, tmp_path):
-    """What is saved comes back: weights, sizes and defaults; a call's own options override them."""
+    """A saved pipeline comes back: weights, sizes and defaults; a call's own options override them."""
     networks = {name: getattr(tiny_pipeline, name) for name in ("unet", "vae", "image_encoder", "pose_net")}
     defaults = {key: value for key, value in FAST.items() if key != "progress"} | {"seed": 3}
     saved = MimicMotionPipeline(tiny_pipeline.config, **networks, mesh=tiny_pipeline.mesh, defaults=defaults)

@@ -61,7 +61,7 @@ def test_one_step_worked_by_hand():
 
 
 @pytest.mark.parametrize("fusion", ["official", "progressive", "uniform", "none"])
-@pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 9, 19])
+@pytest.mark.parametrize("num_frames", [1, 8, 19])
 def test_any_length_works_in_every_mode(tiny_pipeline, fusion, num_frames):
     image, poses = inputs(num_frames)
     out = tiny_pipeline(image, poses, fusion=fusion, keep_reference_frame=True, **FAST)
@@ -234,7 +234,7 @@ def test_wrong_sizes_are_explained(tiny_pipeline, image, poses, message):
 
 @pytest.mark.parametrize("network", ["unet", "vae"])
 def test_a_result_that_is_no_number_is_refused(tiny_pipeline, network):
-    """As weights give it that were damaged on the way."""
+    """Weights that were damaged on the way give such results."""
     weights = tiny_pipeline.unet.conv_in.kernel if network == "unet" else tiny_pipeline.vae.decoder.conv_in.kernel
     before = weights[...]
     weights.set_value(before.at[0, 0, 0, 0].set(np.nan))

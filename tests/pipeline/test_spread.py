@@ -111,7 +111,7 @@ def test_compiled_is_what_a_run_of_as_many_frames_compiles(num_frames, frames, w
 
 
 def test_memory_hardly_grows_with_the_length():
-    """What a frame more takes on the device: its latents, and what PoseNet begins with."""
+    """One more frame takes its latents and the output of PoseNet's stem on the device."""
     short, long = 28, 224  # to which others are padded
     per_frame = (report("run_denoising", long, 1).memory.total - report("run_denoising", short, 1).memory.total) / (
         long - short
