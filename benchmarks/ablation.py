@@ -167,6 +167,8 @@ class Study:
             command=command,
         )
         results = evaluate(request, build_config(EvaluateConfig, sampling))
+        if results["left_out"]:
+            raise InputError(f"sequences were left out: {results['left_out']}")
         seams = [sequence["seam_discontinuity"] for sequence in results["sequences"]]
         scores = results["summary"][GENERATED] | {
             SEAM: _mean([seam["generated"] for seam in seams]),

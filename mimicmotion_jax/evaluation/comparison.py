@@ -1,4 +1,4 @@
-"""One sequence beside everything that is compared with it: which frames, which part of them, at which size."""
+"""One test sequence with the videos compared with it: which frames, which region, at which size."""
 
 import dataclasses
 import functools
@@ -24,16 +24,16 @@ LABELS = {
     WITHHELD: "poses withheld",
     RECONSTRUCTION: "VAE alone",
 }
-"""Columns of the results, and what they are called; the last three are baselines and the ceiling."""
+"""Columns of the results and their labels: generated videos, two baselines and the upper bound."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """A video that is compared with the true one."""
+    """A video to compare with the true one."""
 
     reader: VideoReader
     start: int
-    """Number of its frame that corresponds to the true frame 1."""
+    """Index of the frame that corresponds to the true frame 1."""
     sha256: str
 
 
@@ -42,27 +42,32 @@ class Comparison:
     """A sequence and its videos by column."""
 
     sequence: TestSequence
-    true_sha256: str
     videos: Mapping[str, Video]
     num_frames: int
-    """Frames that are compared."""
+    """Number of compared frames."""
     true_region: Region
+    """Compared region of the true frames."""
     region: Region
-    """Of all the others."""
+    """Compared region of the frames of `videos`."""
     poses: Keypoints | None
-    """As they were given to the model, in the compared region, the reference's first; to look at."""
+    """Poses given to the model, in the compared region, the reference's first; shown on the page."""
     seams: tuple[int, ...]
-    """Frames before which the windows of the generated video change, from 0 for true frame 1."""
+    """Frames at which the generated video's windows change; 0 is the true frame 1."""
     foreground_threshold: int
 
     @property
+    def name(self) -> str:
+        """Name of the sequence."""
+        return self.sequence.name
+
+    @property
     def columns(self) -> list[str]:
-        """What is compared with the truth, in the order of `LABELS`."""
+        """Columns that are compared with the true frames, in the order of `LABELS`."""
         return [column for column in LABELS if column == REPEAT or column in self.videos]
 
     @property
     def lengths(self) -> dict[str, int]:
-        """Frames of the true video, of the generated one, and those compared, all without the reference."""
+        """Numbers of true, generated and compared frames, without the reference."""
         generated = self.videos[GENERATED]
         return {
             "true": self.sequence.reader.num_frames - 1,
@@ -71,7 +76,7 @@ class Comparison:
         }
 
     def frames(self, column: str) -> UInt8[np.ndarray, "frames height width 3"]:
-        """The frames that are compared, of a column or the true ones."""
+        """Read the compared frames of a column, or the true ones (`TRUE`)."""
         if column == REPEAT:
             return np.repeat(self.reference()[None], self.num_frames, axis=0)
         if column == TRUE:
@@ -80,59 +85,57 @@ class Comparison:
         return self.region.frames(video.reader.frames(start=video.start, stop=video.start + self.num_frames))
 
     def reference(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The true frame 0."""
+        """Read the true frame 0."""
         return self.true_region.frames(self.sequence.reader.frames(stop=1))[0]
 
     def background(self) -> UInt8[np.ndarray, "height width 3"] | None:
-        """What is seen where nobody stands, if that is known."""
-        whole = self.sequence.load_background()
-        return None if whole is None else self.true_region.frames([whole])[0]
+        """Read the picture without the person; None if it is not known."""
+        background = self.sequence.load_background()
+        return None if background is None else self.true_region.frames([background])[0]
 
     def hands(self) -> Bool[np.ndarray, "frames height width"] | None:
-        """Where hands are, if keypoints came with the sequence."""
+        """Return a mask of the hands; None if the sequence has no keypoints of its own."""
         keypoints = self.sequence.load_poses()
         if keypoints is None:
             return None
         return hand_mask(self.true_region.keypoints(keypoints[1 : 1 + self.num_frames]), *self.true_region.size)
 
     def identity(self, column: str) -> list[Any]:
-        """All that the frames of a column depend on, for JSON."""
-        true = [self.true_sha256, dataclasses.asdict(self.true_region), self.num_frames]
+        """Return everything that the frames of a column depend on, as JSON values."""
+        true = [self.sequence.sha256, dataclasses.asdict(self.true_region), self.num_frames]
         if column in (TRUE, REPEAT):
             return [column == REPEAT, *true]
         video = self.videos[column]
         return [video.sha256, video.start, dataclasses.asdict(self.region), self.num_frames]
 
-    def known(self) -> list[Any]:
-        """All else that scores depend on, for JSON."""
+    def score_inputs(self) -> list[Any]:
+        """Return what scores depend on besides the frames, as JSON values."""
         return [list(self.seams), self.foreground_threshold, *self.files_sha256.values()]
 
     @functools.cached_property
     def files_sha256(self) -> dict[str, str | None]:
-        """Of the files that came with the sequence, by what is in them; None for those that did not come."""
+        """Hashes of the sequence's own poses and background; None for missing files."""
         files = {"poses": self.sequence.poses, "background": self.sequence.foreground}
         return {name: path and sha256_file(path) for name, path in files.items()}
 
 
 def compare(
     sequence: TestSequence,
-    true_sha256: str,
     readers: Mapping[str, VideoReader],
     protocol: Protocol,
     poses: Keypoints | None = None,
     seams: tuple[int, ...] = (),
     max_frames: int | None = None,
 ) -> Comparison:
-    """Put videos beside a sequence, by the protocol's rules (see `protocols`).
+    """Match videos with a sequence, by the protocol's rules (see `protocols`).
 
     Args:
-        sequence: with the true frames.
-        true_sha256: of these.
+        sequence: the true frames.
         readers: videos of one size by column, `GENERATED` among them.
-        protocol: says what is compared.
-        poses: of the generated frames' picture, the reference's first; None takes those that came with the sequence.
+        protocol: region and size of the comparison.
+        poses: poses in the generated frames, the reference's first; None takes the sequence's own.
         seams: see `Comparison`.
-        max_frames: compare no more than these.
+        max_frames: largest number of compared frames.
     """
     true = sequence.reader
     videos = {}
@@ -147,12 +150,11 @@ def compare(
     if poses is not None:
         shown = region.keypoints(poses)
     else:
-        given = sequence.load_poses()
-        shown = None if given is None else true_region.keypoints(given)
+        own = sequence.load_poses()
+        shown = None if own is None else true_region.keypoints(own)
     num_frames = min(lengths)
     return Comparison(
         sequence,
-        true_sha256,
         videos,
         num_frames,
         true_region,

@@ -1,4 +1,4 @@
-"""Options of `evaluate.py`: how videos are generated. How they are scored is the protocol's business."""
+"""Options of `mimicmotion evaluate`: how videos are generated. The protocol decides how they are scored."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,29 +6,36 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mimicmotion_jax.config import config_dataclass, to_dict, values_of
+from mimicmotion_jax.checkpoint import read_sampling, resolve
+from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
 from mimicmotion_jax.diffusion.config import SamplingConfig
-from mimicmotion_jax.inference import options
 from mimicmotion_jax.pose.options import DetectorOptions, DrawOptions, PersonChoice
 
-# What changes speed, not results; and what has a hash of its own.
+# Options that do not change the videos, given their poses.
 _NOT_RESULTS = ("batch_size", "withhold_poses", "detector", "person_model", "pose_model")
 
 
 @config_dataclass
 class EvaluateConfig(DrawOptions, DetectorOptions, SamplingConfig):
-    """Everything that `evaluate.py` lets you choose, beside the files and the protocol.
+    """Options of `mimicmotion evaluate` besides files and protocol.
 
-    The detector is for sequences without NAME.npz.
+    The detector is used for sequences without NAME.npz.
     """
 
-    height: Annotated[int, Field(ge=1)] | None = None  # of the generated videos; None: as the protocol says
+    height: Annotated[int, Field(ge=1)] | None = None
+    """Height of the generated videos, in pixels; null: the protocol's."""
     width: Annotated[int, Field(ge=1)] | None = None
-    num_frames: Annotated[int, Field(ge=1)] | None = None  # per sequence, without the reference
+    """Width of the generated videos, in pixels; give both or neither."""
+    num_frames: Annotated[int, Field(ge=1)] | None = None
+    """Largest number of compared frames per sequence, without the reference; null: all."""
     person: PersonChoice = "largest"
+    """Person to follow if there are several: largest, central, or a number from 0."""
     gaps: Literal["interpolate", "dark"] = "interpolate"
-    withhold_poses: bool = False  # generate everything a second time with black pose pictures, as a baseline
-    batch_size: Annotated[int, Field(ge=1)] = 1  # sequences of equal shape that are generated together
+    """Joints lost for up to half a second: interpolate them, or leave them dark."""
+    withhold_poses: bool = False
+    """Generate every video a second time with black pose images, as a baseline."""
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    """Number of sequences of equal shape that are generated together."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,28 +43,25 @@ class EvaluateConfig(DrawOptions, DetectorOptions, SamplingConfig):
             raise ValueError("height and width belong together; give both, or neither")
 
     @property
-    def size(self) -> tuple[int, int] | None:
-        """Width and height of the generated videos, where they are given."""
-        return None if self.width is None or self.height is None else (self.width, self.height)
-
-    @property
-    def detection(self) -> dict[str, Any]:
-        """What detected poses depend on."""
-        return values_of(DetectorOptions, self)
-
-    @property
     def result_options(self) -> dict[str, Any]:
-        """The options on which generated videos depend, given their poses."""
+        """Options on which generated videos depend, given their poses."""
         return {name: value for name, value in to_dict(self).items() if name not in _NOT_RESULTS}
-
-    def pipeline_options(self) -> options.PipelineOptions:
-        """The same for the pipeline."""
-        return options.PipelineOptions(**values_of(SamplingConfig, self), **values_of(DrawOptions, self))
 
 
 def load_options(
-    checkpoint: Path | None = None, path: Path | None = None, overrides: Sequence[str] = ()
+    checkpoint: str | Path | None = None, path: Path | None = None, overrides: Sequence[str] = ()
 ) -> EvaluateConfig:
-    """As `generation.options.load_options`, with the same errors."""
-    # The short side is the protocol's business.
-    return options.load_options(checkpoint, path, overrides, EvaluateConfig, ignored=("resolution",))
+    """Merge options: the command line's win over those of a YAML file, which win over the checkpoint's.
+
+    Args:
+        checkpoint: folder, gs:// or hub id; None has no options.
+        path: YAML file.
+        overrides: `key=value` arguments.
+
+    Raises:
+        InputError: an option is unknown or out of range, or a file is missing or damaged.
+    """
+    given = read_values(path, overrides)
+    defaults = {} if checkpoint is None else read_sampling(resolve(checkpoint))
+    defaults = {key: value for key, value in defaults.items() if key != "resolution"}  # the protocol decides
+    return build_config(EvaluateConfig, defaults | given, source=str(path) if path else "the configuration")

@@ -1,17 +1,17 @@
-"""Named protocols: which sequences, which part of the picture, at which size. Numbers of different ones do not compare.
+"""Named protocols: sequences, region and size of a comparison. Numbers of different protocols do not compare.
 
-The name and the hash of a protocol stand beside every number. The hash covers every field below and `RULES`, the
-version of what the code does with all protocols alike:
+The name and the hash of the protocol are reported beside every number. The hash covers every field below and `RULES`,
+the version of the rules that all protocols share:
 
 - The first frame of a sequence is the reference; frames 1, 2, … are compared.
-- A video of as many frames as the true one begins with the reference too, which is left out on both sides; any other
-  begins with frame 1. What the longer of the two has more is not compared, and the row says how many frames were.
-- True frames are cropped in their middle to the shape of the generated ones; then the protocol's `region` is taken
+- A video with as many frames as the true one also begins with the reference, which is skipped in both; any other
+  begins with frame 1. Surplus frames of the longer video are not compared; the row reports the number compared.
+- True frames are cropped centrally to the aspect ratio of the generated ones; then the protocol's `region` is taken
   from both, then both are resized (bilinear, antialiased) to `size`.
-- Videos against true ones by `metrics`: SSIM, PSNR (at most 100 dB per frame), LPIPS, FVD, FID-VID. Where the
-  background is known, the person is what differs from it, in true and generated frames alike; hands are the padded
-  boxes of hands whose true keypoints are sure (`pose.hands`).
-- A mean is over all compared frames of all sequences, a Frechet distance over all their 16-frame windows.
+- Metrics (`metrics`): SSIM, PSNR (at most 100 dB per frame), LPIPS, FVD, FID-VID. Where the background is known, the
+  person is every pixel that differs from it, in true and generated frames alike; hands are the padded boxes of hands
+  whose true keypoints are confident (`pose.hands`).
+- Means are over all compared frames of all sequences, Frechet distances over all their 16-frame windows.
 """
 
 import dataclasses
@@ -21,34 +21,34 @@ from mimicmotion_jax.evaluation.records import sha256_json
 from mimicmotion_jax.runtime.errors import InputError
 
 RULES = 1
+"""Version of the rules in the module's docstring."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What is evaluated, and how; every field is part of the hash."""
+    """Evaluation protocol; every field enters its hash."""
 
     name: str
     source: str
-    """Where it comes from, for readers of the results."""
+    """Origin of the protocol, for readers of the results."""
     sequences: tuple[str, ...] | None
-    """Names, of which numbers match whatever zeros lead (335 is 00335); None: all that there are."""
+    """Names of the sequences; leading zeros of numbers are ignored (335 is 00335). None: all in the folder."""
     inputs: Literal["picture", "square"]
-    """What the model is given: the reference and its poses, or their central squares."""
+    """Input of the model: reference and poses, or their central squares."""
     region: Literal["picture", "square"]
-    """What is compared: the pictures or their central squares."""
+    """Compared region: whole pictures or their central squares."""
     size: int | None
-    """The short side at which frames are compared, pixels; None: the true frames' own."""
+    """Short side of the compared frames, in pixels; None: the true frames' own."""
     resolution: int | None
-    """The short side at which videos are generated unless `width` and `height` say otherwise; None: the true frames'
-    own size."""
+    """Short side of generated videos, in pixels, unless `width` and `height` are given; None: the true frames' size."""
     image_fps: float
-    """Frames per second of sequences that are folders of pictures and come without keypoints, which would say it."""
+    """Frames per second of folders of pictures without keypoints (keypoints store a frame rate)."""
     foreground_threshold: int = 30
-    """Levels of 255 by which a pixel must differ from a known background, in some channel, to belong to the person."""
+    """Difference from the background above which a pixel belongs to the person: 0 to 255, in any channel."""
 
     @property
     def sha256(self) -> str:
-        """Of all fields and the rules."""
+        """Hash of all fields and of `RULES`."""
         return sha256_json({"rules": RULES, **dataclasses.asdict(self)})
 
 
@@ -94,10 +94,10 @@ PROTOCOLS = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of this name.
+    """Return the protocol called `name`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such protocol.
     """
     if name not in PROTOCOLS:
         raise InputError(f"there is no protocol '{name}'; choose {', '.join(PROTOCOLS)}.")

@@ -1,4 +1,4 @@
-"""Hashes, and records of what has been made from what: a JSON file whose `key` says whether it still holds."""
+"""Hashes of inputs, and JSON records whose `key`, a hash of the inputs, tells whether a result is current."""
 
 import hashlib
 import json
@@ -12,17 +12,17 @@ from mimicmotion_jax.runtime.atomic_files import sha256_file, write_file
 
 
 def sha256_json(value: Any) -> str:
-    """Of plain dictionaries, lists and scalars, whatever the order of keys."""
+    """Hash plain dictionaries, lists and scalars; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def sha256_files(files: Iterable[tuple[str, epath.Path | Path]]) -> str:
-    """Of several files and their names; in the order given."""
+    """Hash several files and their names, in the order given."""
     return sha256_json([[name, sha256_file(path)] for name, path in files])
 
 
 def read_record(path: Path, key: str) -> dict[str, Any] | None:
-    """The record at `path` if it was made from `key`; None if not, or if it is not there or damaged."""
+    """Read the record at `path`; None if it is missing, damaged or has another key."""
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -31,13 +31,13 @@ def read_record(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def write_record(path: Path, key: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Write {"key": key, **content}, whole or not at all, and return it."""
+    """Write {"key": key, **content} atomically and return it."""
     record = {"key": key, **content}
     write_text(path, json.dumps(record, allow_nan=False) + "\n")
     return record
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that appears only when it is complete."""
+    """Write a text file atomically, and its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text.encode())

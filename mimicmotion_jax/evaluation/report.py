@@ -1,4 +1,4 @@
-"""The results as one HTML page that needs no other file."""
+"""Results as one HTML page that needs no other file."""
 
 import html
 import json
@@ -21,8 +21,8 @@ from mimicmotion_jax.evaluation.results import METRICS
 from mimicmotion_jax.evaluation.style import CSS
 from mimicmotion_jax.pose.render import DrawStyle
 
-MOST_SHOWN = 12
-"""Sequences whose videos are on the page, which would otherwise grow beyond what browsers like; numbers are of all."""
+MAX_SHOWN = 12
+"""Largest number of sequences whose videos are on the page, to keep it small; the tables have all sequences."""
 
 _ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -30,23 +30,23 @@ _ARROWS = {"lower": "↓", "higher": "↑"}
 def write_page(
     output: Path, results: Mapping[str, Any], comparisons: Sequence[Comparison], style: DrawStyle, progress: bool = True
 ) -> None:
-    """Write OUTPUT/index.html, and OUTPUT/page/NAME.mp4 with the videos that it holds.
+    """Write OUTPUT/index.html, and OUTPUT/page/NAME.mp4 with its videos.
 
     Args:
-        output: the folder of the run.
-        results: as in `results.json`.
-        comparisons: of the same sequences, in the same order.
-        style: how poses are drawn.
-        progress: show a bar.
+        output: folder of the run.
+        results: content of `results.json`.
+        comparisons: the sequences of `results`, in the same order.
+        style: drawing style of the poses.
+        progress: show a progress bar.
     """
-    shown = list(zip(results["sequences"], comparisons, strict=True))[:MOST_SHOWN]
+    shown = list(zip(results["sequences"], comparisons, strict=True))[:MAX_SHOWN]
     bar = tqdm(shown, "page", unit="sequence", disable=not progress)
     cards = [_sequence_card(output, row, comparison, style) for row, comparison in bar]
     write_text(output / "index.html", page(results, cards))
 
 
 def page(results: Mapping[str, Any], cards: Sequence[str]) -> str:
-    """The page, from results and one piece of HTML per sequence that is shown."""
+    """Return the page, given the results and one piece of HTML per shown sequence."""
     name, total = results["protocol"]["name"], len(results["sequences"])
     seams = any(row["seams"] for row in results["sequences"])
     marks = "Orange marks are frames at which the windows of the generated video change." if seams else ""
@@ -64,7 +64,7 @@ def page(results: Mapping[str, Any], cards: Sequence[str]) -> str:
 <main>
 <h1>Protocol “{html.escape(name)}”</h1>
 <p class="soft">{total} sequences · {html.escape(results["date"])} · protocol {results["protocol"]["sha256"][:12]}.
-Numbers of other protocols do not compare with these.</p>
+Numbers of different protocols do not compare.</p>
 <div class="card">
 {_summary_table(results)}
 <p>PSNR against repeating the reference frame: <b>{results["psnr_above_repeat"]:+.2f} dB</b></p>
@@ -91,11 +91,11 @@ def _sequence_card(output: Path, row: Mapping[str, Any], comparison: Comparison,
     write_panels(path, comparison, generated, true, style)
     labels = "".join(f"<span>{label}</span>" for label in panel_labels(comparison))
     scores = row["scores"][GENERATED]
-    told = " · ".join(f"{METRICS[key].label} {value:.{METRICS[key].digits}f}" for key, value in scores.items())
+    numbers = " · ".join(f"{METRICS[key].label} {value:.{METRICS[key].digits}f}" for key, value in scores.items())
     curves = {name: row["differences"][name] for name in (TRUE, GENERATED)}
     seams = row["seams"]
     return f"""<section class="card">
-<h3>{html.escape(row["name"])} <span class="soft">{html.escape(told)}</span></h3>
+<h3>{html.escape(row["name"])} <span class="soft">{html.escape(numbers)}</span></h3>
 {video_element(path)}
 <div class="labels soft">{labels}</div>
 <p class="legend"><b>Difference between consecutive frames</b>, mean of all pixels, 0 to 1:
@@ -151,16 +151,16 @@ def _cells(scores: Mapping[str, float], summary: Mapping[str, Any], per_sequence
 
 
 def _mean_differences(results: Mapping[str, Any]) -> str:
-    told = [f"{LABELS.get(name, name)} {value:.5f}" for name, value in results["frame_difference"].items()]
-    return "Mean difference between consecutive frames (0 to 1): " + " · ".join(told) if told else ""
+    numbers = [f"{LABELS.get(name, name)} {value:.5f}" for name, value in results["frame_difference"].items()]
+    return "Mean difference between consecutive frames (0 to 1): " + " · ".join(numbers) if numbers else ""
 
 
 def _seam_text(row: Mapping[str, Any]) -> str:
     ratios = {name: ratio for name, ratio in row["seam_discontinuity"].items() if ratio is not None}
     if not ratios:
         return ""
-    told = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
-    return f"; at seams, times that elsewhere: {told}"
+    numbers = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
+    return f"; ratio of differences at seams to those elsewhere: {numbers}"
 
 
 def _notes(notes: Sequence[str]) -> str:

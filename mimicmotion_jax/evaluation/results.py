@@ -1,4 +1,4 @@
-"""From scores to `results.json`: means, Frechet distances, and all that a number needs beside it to mean something."""
+"""Results of a run (`results.json`): means, Frechet distances, and the hashes and notes that belong to them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from mimicmotion_jax.metrics.network import NetworkName
 
 
 class Metric(NamedTuple):
-    """How a number is shown."""
+    """Label and format of a metric."""
 
     label: str
     better: str
@@ -33,11 +33,11 @@ METRICS = {
     "foreground_iou": Metric("Foreground IoU", "higher", 4),
     "hand_psnr": Metric("PSNR of hands, dB", "higher", 2),
 }
-"""By their names in `results.json`, in the order in which they are shown; the first four are the paper's."""
+"""Metrics by name in `results.json`, in the order of the tables; the first four are the paper's."""
 
 
 def missing_networks(networks: Networks) -> list[str]:
-    """One sentence for every metric that cannot be computed: which file is missing, and where it comes from."""
+    """Return a sentence for every metric that cannot be computed, naming the missing files and their source."""
     return [
         f"{metric.label} is not computed without --{metric.network}: {required_files(metric.network)}"
         for metric in METRICS.values()
@@ -45,18 +45,18 @@ def missing_networks(networks: Networks) -> list[str]:
     ]
 
 
-def cut_short(comparisons: Sequence[Comparison], max_frames: int | None) -> str | None:
-    """What is to be said of generated videos that are shorter than the true ones; None where none is.
+def describe_short_videos(comparisons: Sequence[Comparison], max_frames: int | None) -> str | None:
+    """Return a warning about generated videos that are shorter than the true ones; None if there are none.
 
     Args:
-        comparisons: of a run.
-        max_frames: after the reference, more of which nobody asked for; None: all.
+        comparisons: all sequences.
+        max_frames: largest number of compared frames that was asked for; None: all.
     """
     short = []
     for comparison in comparisons:
         wanted = comparison.lengths["true"] if max_frames is None else min(comparison.lengths["true"], max_frames)
         if comparison.num_frames < wanted:
-            short.append(f"{comparison.sequence.name} {comparison.num_frames} of {wanted}")
+            short.append(f"{comparison.name} {comparison.num_frames} of {wanted}")
     if not short:
         return None
     more = f" and {len(short) - 20} more" if len(short) > 20 else ""
@@ -67,24 +67,31 @@ def cut_short(comparisons: Sequence[Comparison], max_frames: int | None) -> str 
 
 
 def collect(
-    protocol: Protocol, comparisons: Sequence[Comparison], scorer: Scorer, networks: Networks, origin: Mapping[str, Any]
+    protocol: Protocol,
+    comparisons: Sequence[Comparison],
+    scores: Mapping[str, Mapping[str, Any]],
+    scorer: Scorer,
+    origin: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The results of a run, for JSON: `protocol`, `origin`, `networks`, `notes`, `summary` and `sequences`.
+    """Collect the results of a run as JSON values: `protocol`, `networks`, `notes`, `summary`, `sequences`, `origin`'s.
 
     Args:
-        protocol: that was followed.
-        comparisons: in the protocol's order; scores that are missing are computed.
-        scorer: computes them.
-        networks: that were at hand.
-        origin: where the videos come from: paths, hashes, options, date, command.
+        protocol: the protocol of the run.
+        comparisons: scored sequences, in the protocol's order.
+        scores: results of `scorer` by name of the sequence.
+        scorer: reads the features.
+        origin: paths, hashes, options, date and command of the run, and "left_out": reasons by name of the sequence.
     """
-    records = [scorer(comparison) for comparison in comparisons]
-    notes = missing_networks(networks)
+    networks = scorer.networks
+    records = [scores[comparison.name] for comparison in comparisons]
+    notes = [f"sequence {name} is left out: {reason}" for name, reason in origin["left_out"].items()]
+    notes += missing_networks(networks)
     columns = comparisons[0].columns
     summary = {column: _means([record["columns"][column] for record in records]) for column in columns}
     for name in ("fid_vid", "fvd"):
-        if METRICS[name].network in networks:
-            distances, note = _frechet(scorer, METRICS[name].network, comparisons, columns)
+        network = METRICS[name].network
+        if network is not None and network in networks:
+            distances, note = _frechet(scorer, network, comparisons, columns)
             notes += [f"{METRICS[name].label}: {note}"] if note else []
             for column, distance in distances.items():
                 summary[column][name] = distance
@@ -114,9 +121,9 @@ def collect(
 
 def _row(comparison: Comparison, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "name": comparison.sequence.name,
+        "name": comparison.name,
         "sha256": {
-            "true": comparison.true_sha256,
+            "true": comparison.sequence.sha256,
             **comparison.files_sha256,
             **{name: video.sha256 for name, video in comparison.videos.items()},
         },
@@ -130,7 +137,7 @@ def _row(comparison: Comparison, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _means(parts: Sequence[Mapping[str, Sequence[float | None]]]) -> dict[str, float]:
-    """Means over all frames of all parts that have a value."""
+    """Average each metric over all frames with a value, of all parts together."""
     means = {}
     for name in METRICS:
         values = [value for part in parts for value in part.get(name, ()) if value is not None]
@@ -140,12 +147,12 @@ def _means(parts: Sequence[Mapping[str, Sequence[float | None]]]) -> dict[str, f
 
 
 def _frechet(
-    scorer: Scorer, network: str, comparisons: Sequence[Comparison], columns: Sequence[str]
+    scorer: Scorer, network: NetworkName, comparisons: Sequence[Comparison], columns: Sequence[str]
 ) -> tuple[dict[str, float], str | None]:
-    """The distance of each column from the truth, and what has to be said about it."""
+    """Return the distance of each column from the true videos, and a note if sequences are left out."""
     long_enough = [comparison for comparison in comparisons if comparison.num_frames >= WINDOW]
     windows = sum(comparison.num_frames - WINDOW + 1 for comparison in long_enough)
-    short = ", ".join(c.sequence.name for c in comparisons if c.num_frames < WINDOW)
+    short = ", ".join(c.name for c in comparisons if c.num_frames < WINDOW)
     if windows < 2:
         return {}, f"not computed, it needs two windows of {WINDOW} frames and there are {windows}."
     pooled = {

@@ -1,4 +1,4 @@
-"""A whole evaluation: find what is to be compared, make what is missing, score it, write results and page."""
+"""A whole evaluation: find the sequences, generate missing videos, score them, write results and page."""
 
 import dataclasses
 import datetime
@@ -14,86 +14,97 @@ from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.convert.metric_networks import load_metric_network
 from mimicmotion_jax.evaluation.comparison import GENERATED, RECONSTRUCTION, WITHHELD, Comparison, compare
 from mimicmotion_jax.evaluation.config import EvaluateConfig
+from mimicmotion_jax.evaluation.failures import Failures
 from mimicmotion_jax.evaluation.model import open_model
 from mimicmotion_jax.evaluation.protocols import Protocol, get_protocol
 from mimicmotion_jax.evaluation.records import sha256_json, write_text
 from mimicmotion_jax.evaluation.report import write_page
-from mimicmotion_jax.evaluation.results import collect, cut_short, missing_networks
+from mimicmotion_jax.evaluation.results import collect, describe_short_videos, missing_networks
 from mimicmotion_jax.evaluation.scores import Networks, Scorer
-from mimicmotion_jax.evaluation.sequences import TestSequence, find_counterparts, find_sequences, sha256_video
+from mimicmotion_jax.evaluation.sequences import TestSequence, find_counterparts, find_sequences
 from mimicmotion_jax.evaluation.tasks import TaskMaker
 from mimicmotion_jax.evaluation.videos import VideoMaker
+from mimicmotion_jax.metrics.network import NetworkName
 from mimicmotion_jax.pipeline import DTypeName
+from mimicmotion_jax.runtime.atomic_files import exclusive
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import check_writable
 
 logger = logging.getLogger(__name__)
 
+ERROR_LOG = "errors.log"
+"""File in the output folder with the tracebacks of sequences that were left out."""
+
 _OWNER = "protocol.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to evaluate; exactly one of `checkpoint` and `generated`."""
+    """Inputs and output of an evaluation; give exactly one of `checkpoint` and `generated`."""
 
     protocol: str
     data: Path
     output: Path
-    checkpoint: Path | None = None
+    checkpoint: str | Path | None = None
+    """Folder, gs:// or hub id."""
     generated: Path | None = None
-    weights: Mapping[str, Sequence[Path]] = dataclasses.field(default_factory=dict)
-    """Files of metric networks by name: "i3d", "resnet3d", "lpips"."""
+    weights: Mapping[NetworkName, Sequence[Path]] = dataclasses.field(default_factory=dict)
+    """Files of metric networks: "i3d", "resnet3d", "lpips"."""
     dtype: DTypeName | None = None
     num_devices: int | None = None
     command: str = ""
-    """To be shown beside the results."""
+    """Command line, shown beside the results."""
 
 
 def evaluate(request: Request, config: EvaluateConfig, progress: bool = True) -> dict[str, Any]:
-    """Write OUTPUT/results.json and OUTPUT/index.html, and return the results; what is there already is used again.
+    """Write OUTPUT/results.json and OUTPUT/index.html, and return the results; existing videos and scores are reused.
+
+    A sequence that fails is left out: its reason is in the results ("left_out"), its traceback in OUTPUT/errors.log.
 
     Raises:
-        InputError: data that is missing, damaged or does not fit, an output that holds another protocol's results.
+        InputError: data is missing or does not fit, every sequence failed, the output holds another protocol's results,
+            or another run is writing to it.
     """
     protocol = get_protocol(request.protocol)
     _check(request, config)
-    sequences = find_sequences(request.data, protocol)
-    folder = request.generated
-    counterparts = [] if folder is None else find_counterparts(folder, sequences, protocol.image_fps)
+    with exclusive(request.output):
+        return _evaluate(request, config, protocol, progress)
+
+
+def _evaluate(request: Request, config: EvaluateConfig, protocol: Protocol, progress: bool) -> dict[str, Any]:
     networks: Networks = {name: load_metric_network(name, *paths) for name, paths in request.weights.items()}
     for sentence in missing_networks(networks):
         logger.warning("%s", sentence)
     _check_owner(request.output, protocol)
-
-    bar = tqdm(sequences, "hashing the true frames", unit="sequence", disable=not progress)
-    true = [sha256_video(sequence.reader) for sequence in bar]
-    origin: dict[str, Any] = {
+    failures = Failures(request.output / ERROR_LOG)
+    sequences = find_sequences(request.data, protocol, failures, progress)
+    if request.checkpoint is None:
+        comparisons = _compare_existing(request, config, protocol, sequences, failures, progress)
+        checkpoint, options = None, {"num_frames": config.num_frames}
+    else:
+        comparisons, checkpoint = _generate(request, config, protocol, sequences, failures, progress)
+        options = config.result_options
+    comparisons = failures.remaining(comparisons)
+    if sentence := describe_short_videos(comparisons, config.num_frames):
+        logger.warning("%s", sentence)
+    scorer = Scorer(networks, request.output, progress)
+    scores = {}
+    for comparison in tqdm(comparisons, "scores", unit="sequence", disable=not progress):
+        with failures.leave_out(comparison.name):
+            scores[comparison.name] = scorer(comparison)
+    comparisons = failures.remaining(comparisons)
+    origin = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": request.command,
         "data": str(request.data),
+        "generated": None if request.generated is None else str(request.generated),
+        "checkpoint": checkpoint,
+        "options": options,
+        "options_sha256": sha256_json(options),
+        "left_out": failures.reasons,
     }
-    if request.checkpoint is None:
-        pairs = tqdm(list(zip(sequences, true, counterparts, strict=True)), "hashing the videos", disable=not progress)
-        comparisons = [
-            compare(sequence, sha256, {GENERATED: reader}, protocol, max_frames=config.num_frames)
-            for sequence, sha256, reader in pairs
-        ]
-        _claim(request.output, protocol)
-        options = {"num_frames": config.num_frames}
-        origin |= {"generated": str(request.generated), "checkpoint": None}
-    else:
-        comparisons, checkpoint = _make(request.checkpoint, request, config, protocol, sequences, true, progress)
-        options = config.result_options
-        origin |= {"generated": None, "checkpoint": checkpoint}
-    origin |= {"options": options, "options_sha256": sha256_json(options)}
-
-    if sentence := cut_short(comparisons, config.num_frames):
-        logger.warning("%s", sentence)
-    scorer = Scorer(networks, request.output, progress)
-    for comparison in tqdm(comparisons, "scores", unit="sequence", disable=not progress):
-        scorer(comparison)
-    results = json.loads(json.dumps(collect(protocol, comparisons, scorer, networks, origin)))
+    results = json.loads(json.dumps(collect(protocol, comparisons, scores, scorer, origin)))
     write_text(request.output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_page(request.output, results, comparisons, config.draw_style, progress)
     return results
@@ -105,12 +116,12 @@ def _check(request: Request, config: EvaluateConfig) -> None:
     if request.generated is not None:
         given = to_dict(config)
         changed = [key for key, value in to_dict(EvaluateConfig()).items() if value != given[key]]
-        if useless := [key for key in changed if key != "num_frames"]:
-            raise InputError(f"{useless[0]} has no effect with --generated, which makes no videos; leave it out.")
+        if unused := [key for key in changed if key != "num_frames"]:
+            raise InputError(f"{unused[0]} has no effect with --generated, which makes no videos; leave it out.")
     output = request.output.resolve()
     for folder in (request.data, request.generated):
         if folder is not None and folder.resolve() in (output, *output.parents):
-            raise InputError(f"--output {request.output} lies in {folder}, which is an input; choose another place.")
+            raise InputError(f"--output {request.output} lies in {folder}, which is an input; choose another folder.")
     check_writable(request.output / "page" / "sequence.mp4")
 
 
@@ -119,7 +130,7 @@ def _owner(protocol: Protocol) -> dict[str, str]:
 
 
 def _check_owner(output: Path, protocol: Protocol) -> None:
-    """A folder belongs to one protocol: numbers of two never meet in it."""
+    """Refuse a folder that holds another protocol's results, so that numbers of two protocols never mix."""
     path = output / _OWNER
     try:
         found = json.loads(path.read_text())
@@ -136,39 +147,62 @@ def _check_owner(output: Path, protocol: Protocol) -> None:
 
 
 def _claim(output: Path, protocol: Protocol) -> None:
-    """Make the folder the protocol's, when all input is checked: a run that was refused keeps it from no other."""
+    """Record the folder's protocol, once all input is checked: a refused run does not claim it."""
     write_text(output / _OWNER, json.dumps(_owner(protocol)) + "\n")
 
 
-def _make(
-    directory: Path,
+def _compare_existing(
     request: Request,
     config: EvaluateConfig,
     protocol: Protocol,
     sequences: Sequence[TestSequence],
-    true: Sequence[str],
+    failures: Failures,
+    progress: bool,
+) -> list[Comparison]:
+    assert request.generated is not None
+    readers = find_counterparts(request.generated, sequences, protocol.image_fps, failures)
+    _claim(request.output, protocol)
+    comparisons = []
+    for sequence in tqdm(failures.remaining(sequences), "hashing the videos", disable=not progress):
+        with failures.leave_out(sequence.name):
+            videos = {GENERATED: readers[sequence.name]}
+            comparisons.append(compare(sequence, videos, protocol, max_frames=config.num_frames))
+    return comparisons
+
+
+def _generate(
+    request: Request,
+    config: EvaluateConfig,
+    protocol: Protocol,
+    sequences: Sequence[TestSequence],
+    failures: Failures,
     progress: bool,
 ) -> tuple[list[Comparison], dict[str, Any]]:
-    """Generate what is missing, and the baselines; and say what it was made with."""
-    model = open_model(directory, request.dtype, request.num_devices, progress)
-    config.plan(1, model.window_size)  # refuses windows that cannot be
+    """Generate missing videos; return the comparisons and a description of the checkpoint."""
+    assert request.checkpoint is not None
+    model = open_model(request.checkpoint, request.dtype, request.num_devices, progress)
+    config.plan(1, model.window_size)  # raises an error for impossible windows
     make_task = TaskMaker(protocol, config, model.size_multiple, request.output / "poses", progress)
-    tasks = [make_task(sequence, sha) for sequence, sha in zip(sequences, true, strict=True)]
     _claim(request.output, protocol)
-    maker = VideoMaker(model, config, request.output, progress)
-    folders = {GENERATED: maker.generate(tasks)}
+    tasks = []
+    for sequence in sequences:
+        with failures.leave_out(sequence.name):
+            tasks.append(make_task(sequence))
+    maker = VideoMaker(model, config, request.output, failures, progress)
+    maker.generate(tasks := failures.remaining(tasks))
+    columns = [GENERATED, RECONSTRUCTION]
     if config.withhold_poses:
-        folders[WITHHELD] = maker.generate(tasks, withhold_poses=True)
-    folders[RECONSTRUCTION] = maker.reconstruct(tasks)
+        maker.generate(tasks := failures.remaining(tasks), WITHHELD)
+        columns.append(WITHHELD)
+    maker.reconstruct(tasks := failures.remaining(tasks))
     comparisons = []
-    for i, task in enumerate(tasks):
-        readers = {column: open_video(paths[i], task.keypoints.fps) for column, paths in folders.items()}
-        seams = tuple(maker.seams(task))
-        comparisons.append(
-            compare(task.sequence, task.video_sha256, readers, protocol, task.keypoints, seams, config.num_frames)
-        )
+    for task in failures.remaining(tasks):
+        with failures.leave_out(task.name):
+            readers = {column: open_video(maker.folder(column, task), task.keypoints.fps) for column in columns}
+            seams = tuple(maker.seams(task))
+            comparisons.append(compare(task.sequence, readers, protocol, task.keypoints, seams, config.num_frames))
     checkpoint = {
-        "path": str(directory),
+        "path": str(request.checkpoint),
         "manifest_sha256": model.manifest_sha256,
         "weights_sha256": model.weights_sha256,
         "dtype": request.dtype,

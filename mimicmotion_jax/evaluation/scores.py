@@ -1,9 +1,9 @@
-"""Scores of one sequence, per frame and column, and the features that Frechet distances are made from.
+"""Scores of one sequence per frame and column, and the features for Frechet distances.
 
     OUTPUT/scores/NAME.json                   see `Scorer.__call__`
-    OUTPUT/features/NETWORK/NAME.COLUMN.npz   `features` [windows, d], and the `key` of what they were made from
+    OUTPUT/features/NETWORK/NAME.COLUMN.npz   `features` [windows, d], and the hash of their inputs, `key`
 
-Both are kept, and computed again when anything that they depend on has changed.
+Both are reused until anything that they depend on changes.
 """
 
 import io
@@ -32,47 +32,50 @@ from mimicmotion_jax.metrics import (
 )
 from mimicmotion_jax.metrics.features import WINDOW
 from mimicmotion_jax.metrics.frames import PSNR_LIMIT
+from mimicmotion_jax.metrics.network import NetworkName
 from mimicmotion_jax.runtime.atomic_files import write_file
 
 logger = logging.getLogger(__name__)
 
-Networks = Mapping[str, MetricNetwork]
-"""Metric networks that are at hand: any of "i3d", "resnet3d", "lpips"."""
+Networks = Mapping[NetworkName, MetricNetwork]
+"""Loaded metric networks: any of "i3d", "resnet3d", "lpips"."""
 
-CLIP_NETWORKS = ("resnet3d", "i3d")
+CLIP_NETWORKS: tuple[NetworkName, ...] = ("resnet3d", "i3d")
+"""Networks whose features of clips are compared by a Frechet distance."""
 
 
 class Scorer:
-    """Computes what is missing of the scores and features of sequences.
+    """Computes missing scores and features of sequences.
 
     Args:
-        networks: that are at hand.
-        output: the folder of the run.
-        progress: show bars.
+        networks: loaded metric networks.
+        output: folder of the run.
+        progress: show progress bars.
     """
 
     def __init__(self, networks: Networks, output: Path, progress: bool = True):
-        self._networks, self._output, self._progress = networks, output, progress
+        self.networks, self._output, self._progress = networks, output, progress
 
     def __call__(self, comparison: Comparison) -> dict[str, Any]:
-        """The record of a sequence's scores:
+        """Return the scores of a sequence, reading them from its record if it is current.
 
-            columns      {column: {"psnr", "ssim", …: a value per frame, or null}}
-            differences  {"true" or column: mean absolute difference to the next frame, 0 to 1}
-            seams        frames before which windows change, seam_discontinuity {"true" or "generated": ratio or null}
+            columns              {column: {"psnr", "ssim", …: a value per frame, or null}}
+            differences          {"true" or column: mean absolute difference to the next frame, 0 to 1}
+            seams                frames at which the generated video's windows change
+            seam_discontinuity   {"true" or "generated": ratio or null}
 
         Raises:
-            InputError: a video that cannot be read.
+            InputError: a video cannot be read.
         """
         path = self._output / "scores" / f"{comparison.sequence.name}.json"
         key = self._key(comparison)
         record = read_record(path, key)
-        if record is not None and not _is_whole(record, comparison):
+        if record is not None and not _is_complete(record, comparison):
             record = None
-        features = [
+        features: list[tuple[NetworkName, str]] = [
             (network, column)
             for network in CLIP_NETWORKS
-            if network in self._networks and comparison.num_frames >= WINDOW
+            if network in self.networks and comparison.num_frames >= WINDOW
             for column in (TRUE, *comparison.columns)
             if self._read_features(network, comparison, column) is None
         ]
@@ -95,8 +98,8 @@ class Scorer:
         content = {"columns": columns, "differences": differences, "seams": list(comparison.seams)}
         return write_record(path, key, content | {"seam_discontinuity": seams})
 
-    def features(self, network: str, comparison: Comparison, column: str) -> Float[np.ndarray, "windows d"]:
-        """Features of a column (or the true frames) of a comparison that has been scored; of short videos none."""
+    def features(self, network: NetworkName, comparison: Comparison, column: str) -> Float[np.ndarray, "windows d"]:
+        """Read the features of a column (or of the true frames) of a scored comparison; empty for short videos."""
         found = self._read_features(network, comparison, column)
         return np.zeros((0, 0), np.float32) if found is None else found
 
@@ -109,8 +112,8 @@ class Scorer:
         threshold: int,
     ) -> dict[str, list[float | None]]:
         scores = {"ssim": ssim(frames, true), "psnr": psnr(frames, true)}
-        if "lpips" in self._networks:
-            scores["lpips"] = lpips(self._networks["lpips"], frames, true, progress=self._progress)
+        if "lpips" in self.networks:
+            scores["lpips"] = lpips(self.networks["lpips"], frames, true, progress=self._progress)
         if background is not None:
             masks = (foreground(video, background, threshold) for video in (frames, true))
             scores["foreground_iou"] = intersection_over_union(*masks)
@@ -119,17 +122,19 @@ class Scorer:
         return {name: numbers(np.minimum(v, PSNR_LIMIT) if "psnr" in name else v) for name, v in scores.items()}
 
     def _key(self, comparison: Comparison) -> str:
-        network = self._networks.get("lpips")
+        network = self.networks.get("lpips")
         made_from = [comparison.identity(column) for column in (TRUE, *comparison.columns)]
-        return sha256_json([RULES, made_from, comparison.known(), dict(network.sha256) if network else None])
+        return sha256_json([RULES, made_from, comparison.score_inputs(), dict(network.sha256) if network else None])
 
-    def _features_path(self, network: str, comparison: Comparison, column: str) -> Path:
+    def _features_path(self, network: NetworkName, comparison: Comparison, column: str) -> Path:
         return self._output / "features" / network / f"{comparison.sequence.name}.{column}.npz"
 
-    def _features_key(self, network: str, comparison: Comparison, column: str) -> str:
-        return sha256_json([RULES, dict(self._networks[network].sha256), comparison.identity(column)])
+    def _features_key(self, network: NetworkName, comparison: Comparison, column: str) -> str:
+        return sha256_json([RULES, dict(self.networks[network].sha256), comparison.identity(column)])
 
-    def _read_features(self, network: str, comparison: Comparison, column: str) -> Float[np.ndarray, "n d"] | None:
+    def _read_features(
+        self, network: NetworkName, comparison: Comparison, column: str
+    ) -> Float[np.ndarray, "n d"] | None:
         try:
             with np.load(self._features_path(network, comparison, column), allow_pickle=False) as file:
                 current = str(file["key"]) == self._features_key(network, comparison, column)
@@ -137,26 +142,26 @@ class Scorer:
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             return None
 
-    def _write_features(self, network: str, comparison: Comparison, column: str, frames: np.ndarray) -> None:
+    def _write_features(self, network: NetworkName, comparison: Comparison, column: str, frames: np.ndarray) -> None:
         path = self._features_path(network, comparison, column)
         path.parent.mkdir(parents=True, exist_ok=True)
-        features = clip_features(self._networks[network], frames, progress=self._progress)
+        features = clip_features(self.networks[network], frames, progress=self._progress)
         content = io.BytesIO()
         np.savez(content, features=features, key=self._features_key(network, comparison, column))
         write_file(path, content.getvalue())
 
 
-def _is_whole(record: dict[str, Any], comparison: Comparison) -> bool:
-    """Whether a record, which somebody may have edited, has all that `Scorer` puts into one."""
+def _is_complete(record: dict[str, Any], comparison: Comparison) -> bool:
+    """Return True if a record, which may have been edited, has everything that `Scorer` writes."""
     columns, differences = record.get("columns"), record.get("differences")
     if not isinstance(columns, dict) or not isinstance(differences, dict):
         return False
-    whole = {*comparison.columns} <= {*columns} and {TRUE, *comparison.columns} <= {*differences}
-    return whole and {"seams", "seam_discontinuity"} <= {*record}
+    complete = {*comparison.columns} <= {*columns} and {TRUE, *comparison.columns} <= {*differences}
+    return complete and {"seams", "seam_discontinuity"} <= {*record}
 
 
 def numbers(values: Iterable[float]) -> list[float | None]:
-    """For JSON, which knows no NaN and no infinity."""
+    """Convert values for JSON; NaN and infinity become None."""
     return [float(value) if np.isfinite(value) else None for value in values]
 
 

@@ -1,4 +1,4 @@
-"""The look of the results page: plain CSS, light and dark."""
+"""Style sheet of the results page, light and dark."""
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1b1d22; --soft: #5f6673; --ground: #fbfbfc; --card: #ffffff;

@@ -245,7 +245,8 @@ def _truncated(path: Path, readable: int, promised: int) -> InputError:
 
 
 def _is_frame(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in image.SUFFIXES and not path.name.startswith(".")
+    # A dangling link counts: leaving it out would shift the frames after it.
+    return path.suffix.lower() in image.SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 def _by_number(path: Path) -> list[int | str]:

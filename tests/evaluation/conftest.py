@@ -1,4 +1,4 @@
-"""A small test set of two sequences, made by hand: a bright square that moves over a known background."""
+"""A small test set of two sequences: a bright square that moves over a known background."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ HEIGHT, WIDTH, FRAMES = 64, 48, 11
 
 
 def draw_sequence(seed: int, num_frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> tuple:
-    """Frames and background; the square is as wide as a third of the picture and goes two pixels per frame."""
+    """Draw frames and background; the square is a third of the width and moves two pixels per frame."""
     random = np.random.default_rng(seed)
     background = random.integers(40, 90, (height, width, 3), np.uint8)
     frames = np.repeat(background[None], num_frames, axis=0)
@@ -56,10 +56,12 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def score():
-    """Score a folder of videos."""
+    """A function that scores a folder of videos."""
 
     def run(generated: Path, data: Path, output: Path, protocol: str = "synthetic", **options) -> dict:
-        request = Request(protocol=protocol, data=data, output=output, generated=generated, command="by hand")
+        request = Request(
+            protocol=protocol, data=data, output=output, generated=generated, command="mimicmotion evaluate"
+        )
         return evaluate(request, EvaluateConfig(**options), progress=False)
 
     return run

@@ -1,5 +1,6 @@
-"""Generation for an evaluation: the pipeline's own frames, baselines, what is kept between runs, seams."""
+"""Videos of an evaluation: the pipeline's own frames, baselines, reuse between runs, seams."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from mimicmotion_jax import InputError
 from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.diffusion.fusion import make_plan
 from mimicmotion_jax.evaluation.config import EvaluateConfig
+from mimicmotion_jax.evaluation.failures import Failures
 from mimicmotion_jax.evaluation.protocols import PROTOCOLS
 from mimicmotion_jax.evaluation.run import Request, evaluate
 from mimicmotion_jax.evaluation.sequences import find_sequences
@@ -47,13 +49,17 @@ def run(data, checkpoint):
 
 @pytest.fixture(scope="module")
 def first(run, tmp_path_factory):
-    """The results of a run with all baselines, and its folder."""
+    """Results of a run with all baselines, and its folder."""
     output = tmp_path_factory.mktemp("run") / "out"
     return run(output, withhold_poses=True), output
 
 
 def frames_of(path):
     return np.stack(list(open_video(path).frames()))
+
+
+def first_sequence(data, tmp_path):
+    return find_sequences(data, PROTOCOLS["synthetic"], Failures(tmp_path / "log"), progress=False)[0]
 
 
 def inputs(data, name):
@@ -63,25 +69,25 @@ def inputs(data, name):
 
 
 def test_the_frames_are_the_pipelines(first, data, tiny_pipeline):
-    frames, poses = inputs(data, "b")
+    true, poses = inputs(data, "b")
     for folder, pictures in (("videos", poses), ("withheld", 0 * poses)):
-        expected = tiny_pipeline(frames[0], pictures, **OPTIONS).frames
-        made = frames_of(first[1] / folder / "b")
-        assert np.abs(made - 255 * expected).max() < 0.6  # rounding
+        expected = tiny_pipeline(true[0], pictures, **OPTIONS).frames
+        frames = frames_of(first[1] / folder / "b")
+        assert np.abs(frames - 255 * expected).max() < 0.6  # rounding
     assert (frames_of(first[1] / "videos" / "b") != frames_of(first[1] / "withheld" / "b")).any()
 
 
 def test_the_ceiling_is_the_vae_alone(first, data, tiny_pipeline):
     frames, _ = inputs(data, "a")
-    silence = jnp.zeros((1, 64, 48, 3))
-    latents = [encode.encode_image(tiny_pipeline.vae, jnp.asarray(frame[None]), silence) for frame in frames[1:]]
+    no_noise = jnp.zeros((1, 64, 48, 3))
+    latents = [encode.encode_image(tiny_pipeline.vae, jnp.asarray(frame[None]), no_noise) for frame in frames[1:]]
     scaled = np.stack(latents, axis=1) * tiny_pipeline.vae.config.scaling_factor
     config = EvaluateConfig(**OPTIONS)
     expected = np.concatenate(list(tiny_pipeline.decode(scaled, config)), axis=1)[0]
     np.testing.assert_array_equal(frames_of(first[1] / "reconstruction" / "a"), np.round(255 * expected))
 
 
-def test_results_say_what_they_are_of(first, checkpoint):
+def test_results_name_their_inputs(first, checkpoint):
     results, output = first
     assert list(results["summary"]) == ["generated", "repeat", "withheld", "reconstruction"]
     for row in results["sequences"]:
@@ -107,7 +113,7 @@ def times(output: Path) -> dict:
     return {path.relative_to(output): path.stat().st_mtime_ns for path in made}
 
 
-def test_what_is_there_is_not_made_again(first, run, tmp_path):
+def test_current_videos_are_kept(first, run, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(first[1], output)
     before = times(output)
@@ -127,14 +133,12 @@ def test_what_is_there_is_not_made_again(first, run, tmp_path):
 
 
 def test_keys_tell_runs_apart(data, tmp_path):
-    """Other true frames, poses, options or weights are other videos; speed and the detector of given poses are not."""
+    """True frames, poses, options and weights enter the key; options of speed and detection do not."""
     make = TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(), 16, tmp_path, progress=False)
-    one, two = find_sequences(data, PROTOCOLS["synthetic"])
-    task = make(one, "x")
-    assert task.sha256() == make(one, "x").sha256()
-    assert len({task.sha256(), make(one, "y").sha256(), task.withheld().sha256(), make(two, "x").sha256()}) == 3 + (
-        task.keypoints.body.tobytes() != make(two, "x").keypoints.body.tobytes()
-    )
+    one = first_sequence(data, tmp_path)
+    task, other_frames = make(one), make(dataclasses.replace(one, sha256="other"))
+    assert task.sha256() == make(one).sha256()
+    assert len({task.sha256(), other_frames.sha256(), task.withheld().sha256()}) == 3
     base = EvaluateConfig().result_options
     assert EvaluateConfig(batch_size=4, detector="mediapipe").result_options == base
     for change in (
@@ -149,16 +153,49 @@ def test_keys_tell_runs_apart(data, tmp_path):
 
 def test_inputs_of_protocols(data, tmp_path):
     """The model sees pictures, or their central squares, and poses follow."""
-    (sequence, _) = find_sequences(data, PROTOCOLS["synthetic"])
-    task = TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(num_frames=3), 16, tmp_path)(sequence, "x")
+    sequence = first_sequence(data, tmp_path)
+    task = TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(num_frames=3), 16, tmp_path)(sequence)
     assert (task.size, task.num_frames) == ((64, 48), 4)
     np.testing.assert_array_equal(np.stack(list(task.frames())), frames_of(data / "a")[:4])
-    square = TaskMaker(PROTOCOLS["disco"], EvaluateConfig(width=48, height=48), 16, tmp_path)(sequence, "x")
+    square = TaskMaker(PROTOCOLS["disco"], EvaluateConfig(width=48, height=48), 16, tmp_path)(sequence)
     np.testing.assert_array_equal(np.stack(list(square.frames())), frames_of(data / "a")[:, 8:56])
     rows = (task.keypoints.body[..., 1] * 64 - 8) / 48
     np.testing.assert_allclose(square.keypoints.body[:4, ..., 1], rows, atol=1e-6)
-    with pytest.raises(InputError, match=r"sequence a: .* multiples of 16; say width=48 height=64"):
-        TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(width=50, height=60), 16, tmp_path)(sequence, "x")
+    with pytest.raises(InputError, match=r"multiples of 16; say width=48 height=64"):
+        TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(width=50, height=60), 16, tmp_path)
+    with pytest.raises(InputError, match=r"multiples of 32; say width=64 height=64"):
+        TaskMaker(PROTOCOLS["synthetic"], EvaluateConfig(), 32, tmp_path)(sequence)
+
+
+class StandingPerson:
+    """A detector that finds one person, always in the same place."""
+
+    def __init__(self, x: float):
+        self.x, self.calls = x, 0
+
+    def track(self, frames):
+        self.calls += 1
+        for _ in frames:
+            yield np.full((1, 133, 2), self.x), np.ones((1, 133))
+
+
+def test_poses_of_one_detector_are_not_reused_for_another(data, tmp_path, monkeypatch):
+    """The detector that "auto" stands for may change between runs, and so may the content of its model files."""
+    sequence = dataclasses.replace(first_sequence(data, tmp_path), poses=None)
+    models = {"person_model": str(tmp_path / "person.onnx"), "pose_model": str(tmp_path / "pose.onnx")}
+    config = EvaluateConfig(**models)
+    detectors = {b"one": StandingPerson(10), b"two": StandingPerson(30)}
+    monkeypatch.setattr(EvaluateConfig, "load_detector", lambda self: detectors[(tmp_path / "pose.onnx").read_bytes()])
+    (tmp_path / "person.onnx").write_bytes(b"person")
+
+    def detect(content: bytes) -> tuple[float, list[int]]:
+        (tmp_path / "pose.onnx").write_bytes(content)
+        task = TaskMaker(PROTOCOLS["synthetic"], config, 16, tmp_path / "poses", progress=False)(sequence)
+        return task.keypoints.body[0, 0, 0, 0] * 48, [detector.calls for detector in detectors.values()]
+
+    assert detect(b"one") == (pytest.approx(10), [1, 0])
+    assert detect(b"one") == (pytest.approx(10), [1, 0])
+    assert detect(b"two") == (pytest.approx(30), [1, 1])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Scoring of existing videos: against themselves, against worse ones, resumed; and the page that shows the numbers."""
+"""Scores of existing videos against themselves and worse ones, reuse of scores, and the results page."""
 
 import json
 import re
@@ -13,10 +13,11 @@ from PIL import Image
 from mimicmotion_jax import InputError
 from mimicmotion_jax.evaluation import report
 from mimicmotion_jax.evaluation.comparison import compare
+from mimicmotion_jax.evaluation.failures import Failures
 from mimicmotion_jax.evaluation.protocols import PROTOCOLS
 from mimicmotion_jax.evaluation.results import METRICS, collect
 from mimicmotion_jax.evaluation.scores import Scorer
-from mimicmotion_jax.evaluation.sequences import find_sequences, sha256_video
+from mimicmotion_jax.evaluation.sequences import find_sequences
 from mimicmotion_jax.metrics import MetricNetwork
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.hands import hand_boxes
@@ -109,9 +110,9 @@ def test_lengths_and_sizes_follow_the_rules(data, tmp_path, score, write, caplog
     assert two["size"] == [64, 48]
     assert two["scores"]["generated"]["ssim"] > 0.85
     assert sum("were compared" in note for note in results["notes"]) == 2
-    told = [record.getMessage() for record in caplog.records if "shorter than the true ones" in record.getMessage()]
-    assert len(told) == 1
-    assert told[0].endswith("compared after the reference: b 5 of 10.")
+    warnings = [m for m in caplog.messages if "shorter than the true ones" in m]
+    assert len(warnings) == 1
+    assert warnings[0].endswith("compared after the reference: b 5 of 10.")
     caplog.clear()
     score(generated, data, tmp_path / "first", num_frames=5)
     assert "shorter" not in caplog.text
@@ -128,7 +129,7 @@ def test_one_video_file_per_sequence(data, tmp_path, score):
     assert 25 < results["summary"]["generated"]["psnr"] < 100
 
 
-def test_scores_are_resumed(itself, data, tmp_path, score):
+def test_current_scores_are_kept(itself, data, tmp_path, score):
     results, before = itself
     output = tmp_path / "out"
     shutil.copytree(before, output)
@@ -168,7 +169,7 @@ def test_protocols_do_not_share_a_folder(itself, data, tmp_path, score, monkeypa
 
 
 class Moments(nnx.Module):
-    """In place of a network of Kinetics: means and deviations of a clip's channels."""
+    """Replaces a large network: means and deviations of a clip's channels."""
 
     input_size = 16
 
@@ -177,18 +178,21 @@ class Moments(nnx.Module):
 
 
 def test_frechet_distances(draw, write, tmp_path):
-    """Zero for a folder against itself; else the textbook's formula over all windows."""
+    """The distance is zero for a folder against itself, else the textbook's formula over all windows."""
     for seed, (name, length) in enumerate({"a": 21, "b": 19, "c": 5}.items()):
         write(tmp_path / "data" / name, draw(seed, length)[0])
-    sequences = find_sequences(tmp_path / "data", PROTOCOLS["synthetic"])
-    comparisons = [
-        compare(sequence, sha256_video(sequence.reader), {"generated": sequence.reader}, PROTOCOLS["synthetic"])
-        for sequence in sequences
-    ]
+    protocol, failures = PROTOCOLS["synthetic"], Failures(tmp_path / "log")
+    sequences = find_sequences(tmp_path / "data", protocol, failures, progress=False)
+    comparisons = [compare(sequence, {"generated": sequence.reader}, protocol) for sequence in sequences]
     networks = {"i3d": MetricNetwork("i3d", Moments(), {"file": "abc"})}
     output = tmp_path / "out"
-    origin = {"date": "", "command": "", "data": "", "generated": "", "checkpoint": None, "options": {}}
-    results = collect(PROTOCOLS["synthetic"], comparisons, Scorer(networks, output, False), networks, origin)
+
+    def run(networks: dict) -> dict:
+        scorer = Scorer(networks, output, progress=False)
+        scores = {comparison.name: scorer(comparison) for comparison in comparisons}
+        return collect(protocol, comparisons, scores, scorer, {"left_out": {}})
+
+    results = run(networks)
     assert results["summary"]["generated"]["fvd"] == pytest.approx(0, abs=1e-6)
     assert any("leaves out c, which" in note for note in results["notes"])
     pooled = {}
@@ -203,10 +207,9 @@ def test_frechet_distances(draw, write, tmp_path):
     assert results["summary"]["repeat"]["fvd"] == pytest.approx(expected, rel=1e-3)
 
     times = {path: path.stat().st_mtime_ns for path in output.rglob("*.npz")}
-    collect(PROTOCOLS["synthetic"], comparisons, Scorer(networks, output, False), networks, origin)
+    run(networks)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.npz")} == times
-    other = {"i3d": MetricNetwork("i3d", Moments(), {"file": "other"})}
-    collect(PROTOCOLS["synthetic"], comparisons, Scorer(other, output, False), other, origin)
+    run({"i3d": MetricNetwork("i3d", Moments(), {"file": "other"})})
     assert all(path.stat().st_mtime_ns != time for path, time in times.items())
 
 
@@ -234,7 +237,7 @@ def test_the_page_shows_all_numbers_and_needs_no_other_file(itself):
 
 
 def test_a_page_of_many_sequences_says_what_it_leaves_out(itself, data, tmp_path, score, monkeypatch):
-    monkeypatch.setattr(report, "MOST_SHOWN", 1)
+    monkeypatch.setattr(report, "MAX_SHOWN", 1)
     score(data, data, tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert page.count("<video") == 1

@@ -1,4 +1,4 @@
-"""Weight files in the layouts in which the networks are published, with random weights, and the modules they are of."""
+"""Weight files in the published layouts with random weights, and the PyTorch modules they belong to."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +13,7 @@ from mimicmotion_jax.metrics import MetricNetwork
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A PyTorch module, its files, and our network read from them."""
+    """A PyTorch module, its weight files, and our network read from them."""
 
     module: torch.nn.Module
     paths: tuple[Path, ...]
@@ -30,7 +30,7 @@ def i3d(tmp_path_factory) -> Published:
 
 @pytest.fixture(scope="session")
 def resnet3d(tmp_path_factory) -> Published:
-    """As saved in 2017: before zip files and before batch norms counted, from a wrapped module, in mid-training."""
+    """A training checkpoint as saved in 2017: no zip file, no batch counters, keys of a wrapped module."""
     module = fill(TorchResNet3D(), seed=2)
     path = tmp_path_factory.mktemp("resnet3d") / "resnet-50-kinetics.pth"
     state = {f"module.{k}": v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}

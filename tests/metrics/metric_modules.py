@@ -1,4 +1,4 @@
-"""The metric networks in plain PyTorch, with the key names of the published files, and random weights for them."""
+"""Metric networks in plain PyTorch with the key names of the published files, and random weights for them."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def pad_same(x: torch.Tensor, kernel: int | tuple[int, ...], stride: int | tuple[int, ...]) -> torch.Tensor:
-    """TensorFlow's padding by zeros: ceil(size / stride) outputs, the odd zero at the end."""
+    """Pad with zeros as TensorFlow does: ceil(size / stride) outputs, the odd zero at the end."""
     kernel = (kernel,) * 3 if isinstance(kernel, int) else kernel
     stride = (stride,) * 3 if isinstance(stride, int) else stride
     pads: list[int] = []
@@ -154,7 +154,7 @@ class TorchLPIPS(nn.Module):
 
 
 def fill(module: nn.Module, seed: int) -> nn.Module:
-    """Random weights that keep a signal's size, random statistics, batch norms that differ."""
+    """Fill a module with random weights that keep a signal's size, and random statistics."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():

@@ -97,7 +97,7 @@ def test_foreground_and_its_overlap():
     np.testing.assert_allclose(intersection_over_union(truth, moved), [16 / 32, 1])
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_videos_that_do_not_fit_are_refused():
     frames = noise(3, 12, 10, 3)
     with pytest.raises(InputError, match="3 frames of 10x12 but the reference is 2 frames of 10x12"):
         psnr(frames, frames[:2])

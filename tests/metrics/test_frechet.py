@@ -1,4 +1,4 @@
-"""The Frechet distance on Gaussians whose distance is known, with many samples and with few."""
+"""The Frechet distance of Gaussians whose distance is known, with many samples and with few."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mimicmotion_jax.runtime.errors import InputError
 
 
 def samples(mean: np.ndarray, covariance: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Whose sample mean and covariance are exactly these."""
+    """Draw samples whose mean and covariance are exactly these."""
     white = np.random.default_rng(seed).normal(size=(count, len(mean)))
     white -= white.mean(0)
     white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white, rowvar=False))).T
@@ -35,7 +35,7 @@ def test_independent_dimensions():
 
 
 def test_two_by_two():
-    """tr (A B)^(1/2) of 2 x 2 matrices is (tr A B + 2 (det A B)^(1/2))^(1/2)."""
+    """For 2 x 2 matrices, tr (A B)^(1/2) = (tr A B + 2 (det A B)^(1/2))^(1/2)."""
     cov_a, cov_b = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[5.0, -2.0], [-2.0, 1.0]])
     root = np.sqrt(np.trace(cov_a @ cov_b) + 2 * np.sqrt(np.linalg.det(cov_a) * np.linalg.det(cov_b)))
     a, b = samples(np.zeros(2), cov_a, 30, seed=2), samples(np.array([3.0, 4.0]), cov_b, 9, seed=3)
@@ -43,7 +43,7 @@ def test_two_by_two():
 
 
 def test_scaling_a_full_covariance():
-    """Of S and c^2 S it is (c - 1)^2 tr S, with mean 0."""
+    """The distance of covariances S and c^2 S is (c - 1)^2 tr S, with equal means."""
     cov = covariance(40, seed=4)
     a, b = samples(np.zeros(40), cov, 100, seed=5), samples(np.zeros(40), 9 * cov, 70, seed=6)
     assert frechet_distance(a, b) == pytest.approx(4 * np.trace(cov), rel=1e-11)
@@ -58,7 +58,7 @@ def test_a_root_of_the_product_gives_the_same(dtype):
 
 
 def test_fewer_samples_than_dimensions():
-    """Turned so that what the few samples span is three dimensions, it is the distance in these."""
+    """Samples in a three-dimensional subspace have the distance that they have in those three dimensions."""
     rng = np.random.default_rng(11)
     small_a, small_b = rng.normal(size=(6, 3)), 2 + rng.normal(size=(9, 3)) * [1, 3, 0.5]
     turn = np.linalg.qr(rng.normal(size=(500, 500)))[0][:3]
@@ -67,7 +67,7 @@ def test_fewer_samples_than_dimensions():
 
 
 def test_two_samples():
-    """Covariances u u^T / 2 and v v^T / 2 of rank one: tr of the root is |u . v| / 2."""
+    """For covariances u u^T / 2 and v v^T / 2 the trace of the root is |u . v| / 2."""
     rng = np.random.default_rng(12)
     a, b = rng.normal(size=(2, 400)), rng.normal(size=(2, 400))
     u, v = a[0] - a[1], b[0] - b[1]
@@ -82,7 +82,7 @@ def test_equal_sets_have_no_distance(count):
     assert 0 <= distance < 1e-10 * 128 * 400
 
 
-def test_features_that_have_no_distance():
+def test_features_without_a_distance_are_refused():
     fine = np.ones((3, 4))
     with pytest.raises(InputError, match="at least two clips in each set, not 1"):
         frechet_distance(fine, fine[:1])
