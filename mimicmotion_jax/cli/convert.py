@@ -13,11 +13,11 @@ from mimicmotion_jax.cli.common import add_traceback_option, log_to_stderr
 from mimicmotion_jax.convert import convert, export_torch
 
 EXAMPLES = """examples:
-  python convert_weights.py --svd stabilityai/stable-video-diffusion-img2vid-xt-1-1 \\
+  mimicmotion convert --svd stabilityai/stable-video-diffusion-img2vid-xt-1-1 \\
       --mimicmotion tencent/MimicMotion --output checkpoints/mimicmotion
-  python convert_weights.py --svd weights/svd --mimicmotion weights/MimicMotion_1-1.pth --output checkpoints/mimicmotion
-  python convert_weights.py --svd weights/svd --mimicmotion none --output checkpoints/svd     # where training starts
-  python convert_weights.py --to-torch checkpoints/mimicmotion --output weights/exported      # back to PyTorch
+  mimicmotion convert --svd weights/svd --mimicmotion weights/MimicMotion_1-1.pth --output checkpoints/mimicmotion
+  mimicmotion convert --svd weights/svd --mimicmotion none --output checkpoints/svd     # where training starts
+  mimicmotion convert --to-torch checkpoints/mimicmotion --output weights/exported      # back to PyTorch
 """
 
 

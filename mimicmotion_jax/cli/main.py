@@ -26,7 +26,10 @@ commands:
 {_COMMAND_LIST}
 
 `mimicmotion COMMAND --help` explains a command and shows examples. This one runs without any download:
-  mimicmotion sample --output demo.mp4"""
+  mimicmotion sample --output demo.mp4
+
+In a checkout the scripts at the root do the same: python sample.py, train.py, train_vae.py, prepare_data.py,
+convert_weights.py, evaluate.py."""
 
 
 def main() -> None:
