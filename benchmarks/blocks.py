@@ -1,11 +1,11 @@
-"""Where a chip's time goes in the networks' blocks at full size, without the chip; half a minute each, less for GPUs.
+"""Time estimates of the networks' blocks at full size, without a chip; half a minute per block, less for GPUs.
 
     python benchmarks/blocks.py [--chip v5e|h100] [--blocks "UNet transformer, 72x128"] [--output FILE.json]
 
-One chip, bfloat16, a window of 16 frames with both branches of guidance, 8 frames in the VAE. For each block of a TPU:
-the compiler's estimate in million cycles, attention kernel left out; of a GPU: the least microseconds, each kernel at
-the card's FLOP/s or at its memory's speed, whichever is slower. Beside it what the products alone would take at the
-chip's peak, and the dearest primitives or kinds of work. Good for choosing between two ways to write a layer.
+One chip, bfloat16, a window of 16 frames with both branches of guidance, 8 frames in the VAE. For each block on a TPU:
+the compiler's estimate in million cycles, without the attention kernel; on a GPU: a lower bound in microseconds, each
+kernel at the card's peak FLOP/s or memory bandwidth, whichever takes longer. Also the time of the FLOPs alone at the
+chip's peak, and the most expensive primitives or kinds of work. Use it to choose between two ways to write a layer.
 """
 
 import argparse
@@ -22,16 +22,16 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
 from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.layers import Init
 from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
 from mimicmotion_jax.runtime.atomic_files import write_file
-from mimicmotion_jax.xla_report import compile_report, peak_flops, topology_devices
+from mimicmotion_jax.runtime.hardware import peak_flops
+from mimicmotion_jax.xla_report import compile_report, topology_devices
 
 RESULTS = Path(__file__).resolve().parent / "results"
-CYCLE_FLOPS = 2 * 4 * 128 * 128  # of a v5e: four matrix units; at 1.5 GHz 197 TFLOP/s
+CYCLE_FLOPS = 2 * 4 * 128 * 128  # per cycle of a v5e with four matrix units; 197 TFLOP/s at 1.5 GHz
 TOPOLOGIES = {"v5e": "v5e:1x1", "h100": "h100:1"}
 UNITS = {"v5e": "Mcycles", "h100": "us"}
 EMBEDDING, CONTEXT = 1280, 1024
@@ -40,7 +40,7 @@ Block = tuple[Callable[[Init], nnx.Module], list[tuple[int, ...]]]
 
 
 class Transformer(nnx.Module):
-    """One of the UNet's, with its constants."""
+    """A transformer of the UNet that computes its constants as well."""
 
     def __init__(self, init: Init, channels: int):
         self.transformer = SpatioTemporalTransformer(init, channels, channels // 64, 1, CONTEXT)
@@ -50,7 +50,7 @@ class Transformer(nnx.Module):
 
 
 def unet_resnet(channels: int, height: int, width: int) -> Block:
-    """The UNet's residual block."""
+    """Residual block of the UNet."""
     return (
         lambda init: SpatioTemporalResBlock(init, channels, channels, EMBEDDING, 1e-6),
         [(2, 16, height, width, channels), (2, EMBEDDING)],
@@ -58,12 +58,12 @@ def unet_resnet(channels: int, height: int, width: int) -> Block:
 
 
 def unet_transformer(channels: int, height: int, width: int) -> Block:
-    """The UNet's transformer."""
+    """Transformer of the UNet."""
     return lambda init: Transformer(init, channels), [(2, 16, height, width, channels), (2, CONTEXT)]
 
 
 def vae_resnet(channels: int, height: int, width: int) -> Block:
-    """The VAE decoder's residual block."""
+    """Residual block of the VAE decoder."""
     return (
         lambda init: SpatioTemporalResBlock(init, channels, channels, None, 1e-6, 1e-5),
         [(1, 8, height, width, channels)],
@@ -82,7 +82,7 @@ BLOCKS: dict[str, Block] = {
 
 
 def measure(block: Block, chip: str) -> dict[str, Any]:
-    """Compile a block."""
+    """Compile a block; return its estimates."""
     build, shapes = block
     mesh = Mesh(np.array(topology_devices(TOPOLOGIES[chip])), ("chip",))
     execution = Execution(platform="tpu" if chip == "v5e" else "cuda", cudnn_attention=chip == "h100")
@@ -94,10 +94,9 @@ def measure(block: Block, chip: str) -> dict[str, Any]:
     def run(params: nnx.State, *inputs: jax.Array) -> jax.Array:
         return nnx.merge(graph, params)(*inputs, execution=execution)
 
-    # The TPU compiler knows no time for the attention kernel: there its products are left out as well.
-    report = compile_report(
-        jax.jit(run).lower(params, *inputs), mesh, kernel_flops=None if chip == "v5e" else KERNEL_FLOPS
-    )
+    # The TPU compiler has no estimate for the attention kernel, so its FLOPs are left out there as well.
+    known = {"kernel_flops": {}} if chip == "v5e" else {}
+    report = compile_report(jax.jit(run).lower(params, *inputs), mesh, **known)
     if chip == "v5e":
         unit, costs, peak = 1e6, report.estimated_cycles, CYCLE_FLOPS
     else:
@@ -110,12 +109,14 @@ def measure(block: Block, chip: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compile them all, print, write."""
+    """Compile all blocks, print and write the estimates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chip", choices=TOPOLOGIES, default="v5e", help="default: v5e")
-    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=list(BLOCKS), metavar="NAME", help="these alone")
     parser.add_argument(
-        "--output", type=Path, help="where the results go (default: benchmarks/results/blocks_CHIP.json)"
+        "--blocks", nargs="+", choices=BLOCKS, default=list(BLOCKS), metavar="NAME", help="default: all"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="file for the results (default: benchmarks/results/blocks_CHIP.json)"
     )
     args = parser.parse_args()
     rows = {}

@@ -1,15 +1,15 @@
-"""What the full model takes on TPUs and GPUs that need not be there: memory, FLOPs, traffic per chip, by the compilers.
+"""Table of memory, FLOPs and traffic per chip of the full model, from the compilers for TPUs and GPUs, without a chip.
 
-    python benchmarks/compile_table.py              every row that is missing; minutes to an hour each on two cores
+    python benchmarks/compile_table.py              all missing rows; minutes to an hour each on two cores
     python benchmarks/compile_table.py --rows sample-v5e-1 train-v5p-8
     python benchmarks/compile_table.py --list
 
-Each row is a run of `sample.py` or `train.py --compile-only`; its report goes into benchmarks/results/compiled/ROW.json
-as soon as it is there, and the table of all rows into benchmarks/results/compiled.md. FLOPs count loops as often as
-they turn, and custom kernels too, which the compilers' own count does not. How long it takes nobody knows without a
-chip. For TPUs there are the compiler's estimates of cycles, without custom kernels; for GPUs the least seconds, each
-kernel at the card's FLOP/s or at its memory's speed, whichever is slower. Both say where the time goes, and which of
-two ways is faster.
+Each row is a run of `sample.py` or `train.py --compile-only`. Its report is written to
+benchmarks/results/compiled/ROW.json and the table of all rows to benchmarks/results/compiled.md. FLOPs count a loop's
+body once per iteration, and custom kernels as well, unlike the compilers' own count. Time cannot be measured without a
+chip: for TPUs the table has the compiler's estimate of cycles, without custom kernels; for GPUs a lower bound in
+seconds, each kernel at the card's peak FLOP/s or memory bandwidth, whichever takes longer. Both show where the time
+goes and which of two ways is faster.
 """
 
 import argparse
@@ -29,8 +29,8 @@ PAPER = ["train.py", "--config", "configs/train_paper.yaml"]
 
 
 def sample(chips: str, windows: int = 1, window_size: int = 16) -> list[str]:
-    """A video of full windows, with guidance and the usual 25 steps; the reference's frame is in every window."""
-    stride = window_size - 1 - 6  # the usual overlap
+    """Arguments for a video of full windows with guidance and 25 steps; the reference slot is in every window."""
+    stride = window_size - 1 - 6  # the default overlap
     num_frames = window_size - 1 + (windows - 1) * stride
     model = [f"window_size={window_size}"] if window_size != 16 else []
     return ["sample.py", "--topology", chips, f"num_frames={num_frames}", *model]
@@ -48,7 +48,7 @@ ROWS = {
     # The released 72-frame model.
     "sample-v5e-8-72-frames": sample("v5e:2x4", window_size=72),
     "sample-v5p-1-72-frames": sample("v5p:1x1x1", window_size=72),
-    # The paper's training: clips of 16 frames, one per chip and more.
+    # Training as in the paper: clips of 16 frames, each on one or several chips.
     "train-v5e-64": [*PAPER, "--topology", "v5e:8x8", "mesh.fsdp=8", "mesh.frames=8"],
     "train-v5e-16": [*PAPER, "--topology", "v5e:4x4", "mesh.fsdp=8", "mesh.frames=2"],
     "train-v6e-8": [*PAPER, "--topology", "v6e:2x4", "mesh.fsdp=8"],
@@ -66,7 +66,7 @@ PROGRAMS = {"denoising": "denoising", "decoding": "decoding", "train_step": "tra
 
 
 def make(name: str) -> dict[str, Any]:
-    """Compile a row; its report with the command and the date."""
+    """Compile a row; return its report with the command and the date."""
     arguments = ROWS[name]
     command = [arguments[0], "--compile-only", *arguments[1:]]
     run = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -75,7 +75,7 @@ def make(name: str) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """One line per program."""
+    """Format all rows as Markdown, one line per program."""
     head = (
         "",
         "program",
@@ -116,9 +116,9 @@ def _cells(report: dict[str, Any]) -> tuple[str | int, ...]:
 
 
 def main() -> None:
-    """Make what is missing, and the table."""
+    """Compile missing rows and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", help="these alone, made anew")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", help="compile these again")
     parser.add_argument("--list", action="store_true", help="show the rows and their commands")
     args = parser.parse_args()
     if args.list:

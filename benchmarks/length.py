@@ -1,10 +1,10 @@
-"""Time per frame and peak memory against the length of the video, each length in a process of its own.
+"""Time per frame and peak memory by length of the video; each length runs in a process of its own.
 
     python benchmarks/length.py [--windows 1 2 8 32] [--output benchmarks/results/length.json]
 
-The small model on scenes of its world, reference and driver as in `python sample.py`, with all of the machine. A length
-is generated twice, and the second time counts: it compiles nothing. On CPU the device's memory is the host's, so the
-peak holds everything: parameters, compiled programs, PoseNet's features and latents of the whole video.
+Generates the demonstration of `python sample.py` with the small model on all cores. Each length is generated twice and
+the second run is timed, which compiles nothing. On CPU device memory is host memory, so the peak includes everything:
+parameters, compiled programs, PoseNet's features and the latents of the whole video.
 """
 
 import argparse
@@ -29,7 +29,7 @@ OUTPUT = Path(__file__).resolve().parent / "results" / "length.json"
 
 
 def frames_of(windows: int) -> int:
-    """Frames of the longest video of that many windows, without the reference's."""
+    """Frames of the longest video with that many windows, without the reference slot."""
     config, checkpoint_window = load_options(WEIGHTS), read_config(WEIGHTS).window_size
     counts = (n for n in range(1, 10_000) if config.plan(n + 1, checkpoint_window).num_windows > windows)
     return next(counts) - 1
@@ -42,14 +42,14 @@ def measure(num_frames: int) -> dict[str, float]:
             start = time.perf_counter()
             sample.main(["--output", f"{folder}/out.mp4", f"num_frames={num_frames}", "side_by_side=false"])
             seconds = time.perf_counter() - start
-    # Unlike getrusage, VmHWM does not begin at the parent's peak.
+    # VmHWM, because the peak of getrusage starts at the parent process's.
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
     return {"frames": num_frames, "seconds": round(seconds, 2), "peak_MiB": round(peak, 1)}
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure all lengths, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 2, 8, 32])
     parser.add_argument("--output", type=Path, default=OUTPUT)

@@ -1,9 +1,9 @@
-"""Where the time of a part goes, operation by operation, on the CPU or GPU at hand.
+"""Profile of one part of the model by kind of operation, on the local CPU or GPU.
 
     python benchmarks/profiling.py [unet|decode|generation|training] [--size full]
 
-One run of ours from benchmarks/versus_torch.py under jax's profiler, after one that compiles. What each operation does
-is read from the program that XLA writes down. For chips that are not there: benchmarks/blocks.py.
+Runs our side of benchmarks/versus_torch.py under jax's profiler, after a first run that compiles. The kind of each
+operation is read from XLA's dump of the program. For chips that are absent see benchmarks/blocks.py.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 _DUMP = tempfile.TemporaryDirectory()
 # Before jax is imported.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={_DUMP.name} --xla_dump_hlo_as_text"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what comes from the cache is not written down
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # cached programs are not dumped
 
 import jax
 from versus_torch import CASES, Sides
@@ -27,7 +27,7 @@ from mimicmotion_jax.xla_report.operations import CONTAINERS, kind_of_work
 
 
 def kinds_of_work(program: str) -> dict[str, str]:
-    """What each operation of an optimised program does, by its name; "" if its contents are operations of their own."""
+    """Kind of work of each operation by name, from optimised HLO; "" for loops and calls, whose contents are listed."""
     computations, _ = read_hlo(program.splitlines(), everything=True)
     return {
         instruction.name: "" if instruction.opcode in CONTAINERS else kind_of_work(instruction, computations)
@@ -37,7 +37,7 @@ def kinds_of_work(program: str) -> dict[str, str]:
 
 
 def events(folder: Path) -> Iterator[tuple[int, str, float]]:
-    """Program, operation and seconds of everything that ran."""
+    """Yield program id, operation and seconds of every event in a trace."""
     (path,) = folder.rglob("*.xplane.pb")
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
         for line in plane.lines:
@@ -48,7 +48,7 @@ def events(folder: Path) -> Iterator[tuple[int, str, float]]:
 
 
 def profile(part: str, size: str) -> collections.Counter[str]:
-    """Seconds by kind of work, over all devices."""
+    """Measure seconds by kind of work, summed over all devices."""
     sides = Sides(CASES[size], compiled=False)
     with tempfile.TemporaryDirectory() as folder, jax.default_matmul_precision(None if sides.gpu else "highest"):
         _, ours = getattr(sides, part)()
@@ -68,7 +68,7 @@ def profile(part: str, size: str) -> collections.Counter[str]:
 
 
 def main() -> None:
-    """Print a table, dearest first."""
+    """Print a table, most expensive first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=("unet", "decode", "generation", "training"), default="unet")
     parser.add_argument("--size", choices=CASES, default="middle")

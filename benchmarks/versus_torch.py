@@ -1,12 +1,12 @@
-"""Speed against PyTorch: the same weights and inputs, in turn, in one run.
+"""Speed compared with PyTorch: the same weights and inputs, alternating in one process.
 
-    python benchmarks/versus_torch.py                                  middle-sized model, on the CPU or GPU at hand
+    python benchmarks/versus_torch.py                                  middle-sized model, on the local CPU or GPU
     python benchmarks/versus_torch.py --size full --parts unet decode  the released model's size, for a GPU
 
-PyTorch runs diffusers' modules as the official release does: float16 with SDPA on a GPU, float32 on a CPU, guidance's
-two branches one after the other, gradient checkpointing at full size. Ours computes in bfloat16 on a GPU and float32 on
-a CPU (`--devices 2`: whose cores are devices). Each figure is the median of the rounds; a ratio above 1 means that ours
-is faster. `--compile` adds torch.compile.
+PyTorch runs diffusers' modules as the official release does: float16 with SDPA on a GPU, float32 on a CPU, the two
+branches of guidance one after the other, gradient checkpointing at full size. Ours computes in bfloat16 on a GPU and in
+float32 on a CPU (`--devices 2` uses its cores as two devices). Each figure is the median of the rounds; a ratio above 1
+means that ours is faster. `--compile` adds torch.compile.
 """
 
 import argparse
@@ -73,10 +73,10 @@ Run = Callable[[], np.ndarray]
 
 
 class Sides:
-    """The same model twice, and for each part of the work a function per side that does it and returns the result."""
+    """The same model in both frameworks; each method returns two functions that run one part, PyTorch's and ours."""
 
     def __init__(self, case: Case, compiled: bool):
-        """Networks of random weights in PyTorch, and ours with the same."""
+        """Build PyTorch networks with random weights, and ours with the same weights."""
         self.case, self.gpu, self.compiled = case, torch.cuda.is_available(), compiled
         self.official = OfficialLoop(case, *(("cuda", torch.float16) if self.gpu else ()))
         ours = self.official.in_jax(num_devices=None)
@@ -94,7 +94,7 @@ class Sides:
         self.context = random.standard_normal((2, case.context), np.float32)
 
     def unet(self) -> tuple[Run, Run]:
-        """One denoising step's predictions: both branches of guidance in one window."""
+        """Predict both branches of guidance for one window in one denoising step."""
         ids = np.float32([[6, 127, 0]] * 2)
         sample, context, times = (self._torch(x) for x in (np.moveaxis(self.sample, -1, -3), self.context, ids))
         network = self._compile(self.official.unet)
@@ -110,7 +110,7 @@ class Sides:
             ]
             return np.moveaxis(self._numpy(torch.cat(branches)), -3, -1)
 
-        # As the denoising loop lays out a single window.
+        # Sharded like a single window in the denoising loop.
         height, width = self.shape[1:3]
         positions = height * width // self.ours.config.unet.downscale**2
         mesh = sharding.window_mesh(self.ours.mesh, 1, 2, self.case.frames, positions)
@@ -121,7 +121,7 @@ class Sides:
         return theirs, lambda: np.asarray(step(unet, given, both), np.float32)
 
     def decode(self) -> tuple[Run, Run]:
-        """A chunk of latents for each device to frames; PyTorch takes them one after the other."""
+        """Decode one chunk of latents per device; PyTorch decodes them one after the other."""
         size = self.case.options["decode_chunk_size"]
         chunks = np.stack([self.latents[:size] * (1 + n / 10) for n in range(self.devices)])
         decode = self._compile(self.official.vae.decode)
@@ -136,7 +136,7 @@ class Sides:
         return theirs, lambda: np.asarray(ours(vae, given), np.float32)
 
     def generation(self) -> tuple[Run, Run]:
-        """The whole way from reference and poses to frames."""
+        """Generate frames from reference and poses."""
         noise_aug = np.zeros((self.case.height, self.case.width, 3), np.float32)
         arrays = (
             torch.from_numpy(np.moveaxis(x, -1, -3).copy()) for x in (self.image, self.poses, self.latents, noise_aug)
@@ -151,7 +151,7 @@ class Sides:
         return theirs, lambda: self.ours(self.image, self.poses, **config).frames
 
     def training(self) -> tuple[Run, Run]:
-        """Forward and backward through the UNet: all gradients of the mean square of its output, two windows."""
+        """Compute all gradients of the mean square of the UNet's output for two windows."""
         full = self.case.channels[0] >= 320
         network = self.official.unet
         if full:
@@ -203,7 +203,7 @@ class Sides:
 
 
 def measure(theirs: Run, ours: Run, rounds: int) -> dict[str, float]:
-    """Seconds of both, first of all once for compilation and to see that they agree."""
+    """Measure seconds of both sides, after a first run that compiles and compares their results."""
     expected, found = theirs().astype(np.float64), ours().astype(np.float64)
     error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
     seconds: dict[str, list[float]] = {"torch": [], "ours": []}
@@ -222,7 +222,7 @@ def measure(theirs: Run, ours: Run, rounds: int) -> dict[str, float]:
 
 
 def machine() -> dict[str, str | int]:
-    """What it ran on."""
+    """Describe the machine and the versions."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "device": gpu or f"{os.cpu_count()} CPU cores, {platform.machine()}",
@@ -234,15 +234,17 @@ def machine() -> dict[str, str | int]:
 
 
 def main() -> None:
-    """Measure the parts and print what came out."""
+    """Measure all parts and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ("unet", "decode", "generation", "training")
     parser.add_argument("--size", choices=CASES, default="middle")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each, in turn; default: 5")
-    parser.add_argument("--compile", action="store_true", help="PyTorch compiled with torch.compile")
-    parser.add_argument("--devices", type=int, default=1, metavar="N", help="that a CPU is taken for; default: 1")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the results there as well")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds per part; default: 5")
+    parser.add_argument("--compile", action="store_true", help="run PyTorch under torch.compile")
+    parser.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="devices to split the CPU's cores into; default: 1"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the results to this file")
     args = parser.parse_args()
     enable_compilation_cache()
     split_cpu(args.devices)

@@ -8,7 +8,6 @@ from jax.sharding import Mesh
 from mimicmotion_jax import sharding
 from mimicmotion_jax.inference.layout import lay_out
 from mimicmotion_jax.inference.options import GenerateConfig
-from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.pipeline import DTypeName, MimicMotionPipeline
@@ -58,5 +57,4 @@ def report_generation(
 
 
 def _report(lowered: jax.stages.Lowered, mesh: Mesh, resident_bytes: int, trip_count: int = 1) -> dict[str, Any]:
-    options = {"kernel_flops": KERNEL_FLOPS, "unknown_turns": trip_count}
-    return compile_report(lowered, mesh, resident_bytes=resident_bytes, **options).to_json()
+    return compile_report(lowered, mesh, resident_bytes=resident_bytes, unknown_trip_count=trip_count).to_json()

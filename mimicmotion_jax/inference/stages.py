@@ -38,9 +38,9 @@ def add_pose_features(
 ) -> Float[Array, "b f h w c"]:
     """Write PoseNet's features of the drawn poses start ... start + n - 1 into the buffer of the whole video.
 
-    `features` are those of `PoseNet.begin`; the rest is left to `run_denoising`, window by window.
+    `features` are those of `PoseNet.stem`; the rest is left to `run_denoising`, window by window.
     """
-    new = pose_net.begin(to_signed(pixels)).astype(features.dtype)
+    new = pose_net.stem(to_signed(pixels)).astype(features.dtype)
     return jax.lax.dynamic_update_slice(features, new, (0, start, 0, 0, 0))
 
 
@@ -89,7 +89,7 @@ def run_denoising(
 
     def predict(windows: jax.Array, frames: jax.Array, sigma: jax.Array) -> jax.Array:
         c = precondition(sigma)
-        poses = pose_net.finish(jnp.moveaxis(pose_features[:, frames], 1, 0))  # [G, B, T, h, w, C0]
+        poses = pose_net.head(jnp.moveaxis(pose_features[:, frames], 1, 0))  # [G, B, T, h, w, C0]
         sample = jnp.concatenate([c.c_in * windows, jnp.broadcast_to(reference, windows.shape)], axis=-1)
         if guided:
             without = sample.at[..., windows.shape[-1] :].set(0)

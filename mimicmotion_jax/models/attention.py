@@ -2,17 +2,16 @@
 
 long sequences on TPU       Pallas flash kernel: scores never leave the chip's fast memory
 half precision on NVIDIA    cuDNN's flash kernel
-CPU                         as many heads or queries at a time as have scores that fit the caches
-everything else             scores in memory, a block of queries at a time where they are many: float32 on GPU, the
-                            VAE's single wide head
+CPU                         some heads or queries at a time, so that their scores fit the caches
+everything else             scores in memory, in blocks of queries if they are large: float32 on GPU, the VAE's single
+                            wide head
 
-On both accelerators several short sequences make one, blind to each other: temporal attention, 16 frames at thousands
-of positions.
+On both accelerators several short sequences are packed into one, masked from each other: temporal attention has 16
+frames at thousands of positions.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
@@ -24,35 +23,12 @@ from jaxtyping import Array, Float, jaxtyped
 from mimicmotion_jax.models import cudnn
 from mimicmotion_jax.models.execution import DEFAULT, Attend, Execution
 
-# Scores of more elements than this are computed a block of queries at a time (2^26 float32 are 256 MiB).
-_MAX_SCORES = 2**26
-# A CPU writes and reads scores several times, faster in its caches than in memory: 8 MiB of them.
-_CACHED_SCORES = 2**21
-# Shorter sequences have few scores and are left to XLA; where the kernels begin to pay has not been measured.
-_LONG = 512
+_MAX_SCORES = 2**26  # scores computed at a time (2^26 float32 are 256 MiB)
+_CACHED_SCORES = 2**21  # on a CPU, which reads and writes scores several times: 8 MiB fit its caches
+_LONG = 512  # tokens of a sequence from which the TPU kernel is used; the break-even point has not been measured
 _TPU_BLOCKS = (1024, 768, 512, 384, 256)  # multiples of the 128 lanes of a vector register
-_TILE = 128  # rows of a TPU's matrix unit and of cuDNN's blocks: short sequences are joined to as many
+_TILE = 128  # rows of a TPU's matrix unit and of cuDNN's blocks: short sequences are packed to this length
 _TPU_TILE = 2**18  # elements of queries, keys or values in fast memory at a time
-
-
-def _products(count: int, tokens: int) -> Callable[[Sequence[tuple[int, ...]]], float]:
-    """FLOPs of `count` matrix products of queries with keys, whose axis `tokens` these are, or of their size."""
-    return lambda shapes: 2.0 * count * math.prod(shapes[0]) * shapes[1][tokens]
-
-
-KERNEL_FLOPS = {
-    "flash_attention": _products(2, tokens=2),
-    "flash_mha_bwd_dq": _products(3, tokens=2),
-    "flash_mha_bwd_dkv": _products(4, tokens=2),
-    "__cudnn$fmhaSoftmaxBackward": _products(5, tokens=1),
-    "__cudnn$fmhaScaleBiasSoftmaxBackward": _products(5, tokens=1),
-    "__cudnn$fmhaSoftmax": _products(2, tokens=1),
-    "__cudnn$fmhaScaleBiasSoftmax": _products(2, tokens=1),
-}
-"""What the kernels do, by the start of their names, for `compiled.compile_report`; backward, scores are computed anew.
-
-The first that fits holds.
-"""
 
 
 @jaxtyped(typechecker=beartype)
@@ -62,38 +38,43 @@ def dot_product_attention(
     value: Float[Array, "batch keys heads dim"],
     execution: Execution = DEFAULT,
 ) -> Float[Array, "batch queries heads dim"]:
-    """softmax(Q K^T / sqrt(dim)) V, softmax in float32, in memory that stays bounded for any number of queries.
+    """Compute softmax(Q K^T / sqrt(dim)) V, the softmax in float32, in bounded memory for any number of queries.
 
     The backward pass recomputes the scores, so that its memory is bounded as well.
 
     Args:
-        query: heads apart.
-        key: likewise.
-        value: likewise.
-        execution: for which devices, and how `batch` is spread over them.
+        query: queries, any float dtype.
+        key: keys of the same dtype.
+        value: values of the same dtype.
+        execution: devices to compute on, and how `batch` is sharded over them.
+
+    Returns:
+        Weighted values in the dtype of `value`.
     """
     if execution.platform == "cpu":
         return execution.per_device(_in_caches)(query, key, value)
-    count = _joinable(query.shape, key.shape, execution.num_devices)
+    num_packed = _num_packed(query.shape, key.shape, execution.num_devices)
     if execution.platform == "tpu":
         if blocks := _tpu_blocks(query.shape, key.shape):
             return execution.per_device(functools.partial(_tpu_flash, blocks=blocks))(query, key, value)
-        if count > 1:
-            return execution.per_device(functools.partial(_joined, count=count))(query, key, value)
-    sequences = query.shape[0] // (count * execution.num_devices)
-    if execution.cudnn_attention and cudnn.takes(query, sequences, count * query.shape[1], count * key.shape[1]):
-        return execution.per_device(functools.partial(_by_cudnn, count=count))(query, key, value)
+        if num_packed > 1:
+            return execution.per_device(functools.partial(_packed, num_packed=num_packed))(query, key, value)
+    batch, queries, keys = query.shape[0], num_packed * query.shape[1], num_packed * key.shape[1]
+    if execution.cudnn_attention and cudnn.supports(
+        query, batch // (num_packed * execution.num_devices), queries, keys
+    ):
+        return execution.per_device(functools.partial(_cudnn, num_packed=num_packed))(query, key, value)
     return _in_blocks(jax.nn.dot_product_attention, query, key, value, _MAX_SCORES * execution.num_devices)
 
 
-def _joinable(query: tuple[int, ...], key: tuple[int, ...], num_devices: int) -> int:
-    """How many sequences of a device fill a tile, where there are enough; 1 for long ones."""
+def _num_packed(query: tuple[int, ...], key: tuple[int, ...], num_devices: int) -> int:
+    """Number of sequences to pack into one so that they fill a tile; 1 for long sequences."""
     batch, tokens, *_ = query
     if tokens != key[1] or tokens > _TILE // 2:
         return 1
-    most = _TILE // tokens
-    # Odd numbers of tokens in pairs: cuDNN takes even ones.
-    return math.gcd(batch // num_devices, most - most % 2 if tokens % 2 else most)
+    limit = _TILE // tokens
+    # cuDNN needs even lengths, so sequences of odd length are packed in even numbers.
+    return math.gcd(batch // num_devices, limit - limit % 2 if tokens % 2 else limit)
 
 
 def _in_caches(
@@ -101,20 +82,21 @@ def _in_caches(
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],
 ) -> Float[Array, "batch queries heads dim"]:
-    """A few heads at a time, or of one head a block of queries, so that scores stay below `_CACHED_SCORES`."""
+    """Attend in chunks of heads, or in blocks of one head's queries, so that scores stay below `_CACHED_SCORES`."""
     heads = query.shape[2]
     qkv = tuple(rearrange(x, "b t h d -> (b h) t d") for x in (query, key, value))
-    count, most = len(qkv[0]), max(1, _CACHED_SCORES // (query.shape[1] * key.shape[1]))
-    together = next(number for number in range(min(count, most), 0, -1) if count % number == 0)
+    total, limit = len(qkv[0]), max(1, _CACHED_SCORES // (query.shape[1] * key.shape[1]))
+    chunk_size = next(size for size in range(min(total, limit), 0, -1) if total % size == 0)
 
-    def attend(qkv: tuple[Array, ...]) -> Float[Array, "together queries dim"]:
-        return _in_blocks(_normalised_last, *qkv, _CACHED_SCORES)
+    def attend(qkv: tuple[Array, ...]) -> Float[Array, "chunk queries dim"]:
+        q, k, v = qkv
+        return _in_blocks(_normalised_last, q, k, v, _CACHED_SCORES)
 
-    if together == count:
+    if chunk_size == total:
         attended = attend(qkv)
     else:
-        parts = tuple(rearrange(x, "(n together) t d -> n together t d", together=together) for x in qkv)
-        attended = rearrange(jax.lax.map(jax.checkpoint(attend), parts), "n together t d -> (n together) t d")
+        chunks = tuple(rearrange(x, "(n chunk) t d -> n chunk t d", chunk=chunk_size) for x in qkv)
+        attended = rearrange(jax.lax.map(jax.checkpoint(attend), chunks), "n chunk t d -> (n chunk) t d")
     return rearrange(attended, "(b h) t d -> b t h d", h=heads)
 
 
@@ -123,7 +105,7 @@ def _normalised_last(
     key: Float[Array, "heads keys dim"],
     value: Float[Array, "heads keys dim"],
 ) -> Float[Array, "heads queries dim"]:
-    """The sums of weights divide their product with the values, of which there are fewer than weights."""
+    """Attend and divide by the sums of weights at the end: there are fewer results than weights."""
     scores = jnp.einsum("nqd,nkd->nqk", query, key, preferred_element_type=jnp.float32)
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
     weights = jnp.exp((scores - largest) / math.sqrt(query.shape[-1]))
@@ -136,17 +118,17 @@ def _in_blocks(
     query: Float[Array, "batch queries *heads dim"],
     key: Float[Array, "batch keys *heads dim"],
     value: Float[Array, "batch keys *heads dim"],
-    most: int,
+    max_scores: int,
 ) -> Float[Array, "batch queries *heads dim"]:
-    """Plain XLA; blocks of queries so small that there are at most so many scores at a time."""
+    """Apply `attend` to blocks of queries so small that at most `max_scores` scores exist at a time."""
     queries, scores = query.shape[1], math.prod(query.shape[:-1]) * key.shape[1]
     blocks = 1
-    while scores // blocks > most and blocks < queries:
+    while scores // blocks > max_scores and blocks < queries:
         blocks *= 2
     if blocks == 1:
         return attend(query, key, value)
     padding = [(0, 0), (0, -queries % blocks), *[(0, 0)] * (query.ndim - 2)]
-    query = jnp.pad(query, padding)  # whose results are cut off again
+    query = jnp.pad(query, padding)  # the results of the padding are cut off below
 
     @jax.checkpoint
     def attend_block(block: Float[Array, "batch block *heads dim"]) -> Float[Array, "batch block *heads dim"]:
@@ -156,64 +138,64 @@ def _in_blocks(
     return rearrange(out, "n b q ... -> b (n q) ...")[:, :queries]
 
 
-def _joined(
+def _packed(
     query: Float[Array, "batch tokens heads dim"],
     key: Float[Array, "batch tokens heads dim"],
     value: Float[Array, "batch tokens heads dim"],
-    count: int,
+    num_packed: int,
     implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "batch tokens heads dim"]:
-    """`count` sequences in one, each seeing itself alone.
+    """Pack `num_packed` sequences into one, masked from each other.
 
-    A product of 16 x 64 with 64 x 16 takes a TPU as long as one of 128 x 64 with 64 x 128, and its scores take as much
-    memory.
+    On a TPU the product of 16 x 64 with 64 x 16 takes as long as that of 128 x 64 with 64 x 128, and its scores take as
+    much memory.
     """
-    if count == 1:
+    if num_packed == 1:
         return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
-    sequence = jnp.arange(count * query.shape[1]) // query.shape[1]
-    q, k, v = (rearrange(x, "(n count) t h d -> n (count t) h d", count=count) for x in (query, key, value))
+    sequence = jnp.arange(num_packed * query.shape[1]) // query.shape[1]
+    q, k, v = (rearrange(x, "(n s) t h d -> n (s t) h d", s=num_packed) for x in (query, key, value))
     mask = (sequence[:, None] == sequence)[None, None]
     attended = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
-    return rearrange(attended, "n (count t) h d -> (n count) t h d", count=count)
+    return rearrange(attended, "n (s t) h d -> (n s) t h d", s=num_packed)
 
 
-def _by_cudnn(
+def _cudnn(
     query: Float[Array, "batch tokens heads dim"],
     key: Float[Array, "batch tokens heads dim"],
     value: Float[Array, "batch tokens heads dim"],
-    count: int,
+    num_packed: int,
 ) -> Float[Array, "batch tokens heads dim"]:
-    """`_joined`, with the gradients of single sequences in plain XLA.
+    """Attend with cuDNN; the gradients of packed sequences are computed one sequence at a time in plain XLA.
 
-    The backward kernel would sum a gradient of the mask over all sequences, which nobody needs and cards before Hopper
-    may refuse.
+    The backward kernel would sum a gradient of the mask over all sequences, which nothing needs and cards before Hopper
+    may reject.
     """
-    if count == 1:
+    if num_packed == 1:
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
 
     @jax.custom_vjp
     def attend(*qkv: Float[Array, "batch tokens heads dim"]) -> Float[Array, "batch tokens heads dim"]:
-        return _joined(*qkv, count, "cudnn")
+        query, key, value = qkv
+        return _packed(query, key, value, num_packed, "cudnn")
 
-    def pull_back(qkv: tuple[Array, ...], gradient: Float[Array, "batch tokens heads dim"]) -> tuple[Array, ...]:
+    def backward(qkv: tuple[Array, ...], gradient: Float[Array, "batch tokens heads dim"]) -> tuple[Array, ...]:
         return jax.vjp(jax.nn.dot_product_attention, *qkv)[1](gradient)
 
-    attend.defvjp(lambda *qkv: (attend(*qkv), qkv), pull_back)
+    attend.defvjp(lambda *qkv: (attend(*qkv), qkv), backward)
     return attend(query, key, value)
 
 
 def _tpu_blocks(query: tuple[int, ...], key: tuple[int, ...]) -> dict[str, int] | None:
-    """The largest blocks that divide queries and keys and fit; None for short ones and where the kernel takes none."""
+    """Block sizes of the TPU kernel: the largest that divide queries and keys and fit; None if it cannot be used."""
     *_, dim = query
-    if min(query[1], key[1]) < _LONG:
+
+    def largest(tokens: int) -> int | None:
+        fitting = (size for size in _TPU_BLOCKS if tokens % size == 0 and size * max(dim, 128) <= _TPU_TILE)
+        return next(fitting, None)
+
+    q, k = largest(query[1]), largest(key[1])
+    if min(query[1], key[1]) < _LONG or q is None or k is None or (dim > 128 and dim % 128):
         return None
-    largest = [
-        next((size for size in _TPU_BLOCKS if tokens % size == 0 and size * max(dim, 128) <= _TPU_TILE), None)
-        for tokens in (query[1], key[1])
-    ]
-    if None in largest or (dim > 128 and dim % 128):
-        return None
-    q, k = largest
     forward = {"block_q": q, "block_k_major": k, "block_k": k, "block_b": 1}
     backward = {"block_q_major_dkv": q, "block_k_major_dkv": k, "block_k_dkv": k, "block_q_dkv": q}
     return forward | backward | {"block_k_major_dq": k, "block_k_dq": k, "block_q_dq": q}
@@ -225,7 +207,7 @@ def _tpu_flash(
     value: Float[Array, "batch keys heads dim"],
     blocks: dict[str, int],
 ) -> Float[Array, "batch queries heads dim"]:
-    # Experimental in jax: where it is not needed, nothing hangs on its being there.
+    # Imported here because it is experimental in jax: other devices do not depend on it.
     from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, flash_attention
 
     q, k, v = (rearrange(x, "b t h d -> b h t d") for x in (query, key, value))

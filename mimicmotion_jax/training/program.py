@@ -1,6 +1,5 @@
 """The programs of a training step without their data: how much they compute, and what a compiler makes of them."""
 
-import functools
 from typing import Any
 
 import jax
@@ -8,7 +7,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.flops import count_flops
@@ -18,8 +16,7 @@ from mimicmotion_jax.training.networks import FROZEN, check_shapes, model_config
 from mimicmotion_jax.training.objective import Encoded, draw, objective
 from mimicmotion_jax.training.state import Template, abstract_state, split_trainable
 from mimicmotion_jax.training.step import make_train_step
-from mimicmotion_jax.xla_report.report import compile_report
-from mimicmotion_jax.xla_report.topologies import topology_devices
+from mimicmotion_jax.xla_report import compile_report, topology_devices
 
 
 def abstract_batch(config: TrainConfig, model: ModelConfig, batch_size: int, mesh: Mesh | None = None) -> Encoded:
@@ -113,10 +110,9 @@ def compile_only(config: TrainConfig, topology: str | None = None) -> dict[str, 
     devices = None if topology is None else topology_devices(topology)
     mesh = sharding.training_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frames, devices)
     resident = encoder_bytes(config, mesh)
-    report = functools.partial(compile_report, kernel_flops=KERNEL_FLOPS)
-    programs = {"train_step": report(lower_train_step(config, mesh), mesh, resident_bytes=resident)}
+    programs = {"train_step": compile_report(lower_train_step(config, mesh), mesh, resident_bytes=resident)}
     if not config.data.encodings:
-        programs["encoding"] = report(lower_encoding(config, mesh), mesh)
+        programs["encoding"] = compile_report(lower_encoding(config, mesh), mesh)
     return {
         "topology": topology or mesh.devices.flat[0].device_kind,
         "mesh": dict(mesh.shape),

@@ -1,12 +1,11 @@
 """FLOPs, collectives and custom kernels of one run of a compiled program, on one device.
 
-XLA's own analysis counts the body of a loop once. Here the call graph is walked from the entry, and a loop's body
-counts as often as it runs.
+The call graph is walked from the entry, and the body of a loop counts once per iteration.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mimicmotion_jax.xla_report.hlo import (
@@ -19,6 +18,7 @@ from mimicmotion_jax.xla_report.hlo import (
     read_hlo,
     shape_of,
 )
+from mimicmotion_jax.xla_report.kernels import KERNEL_FLOPS, KernelFlops
 from mimicmotion_jax.xla_report.loops import body_name, trip_count
 from mimicmotion_jax.xla_report.operations import (
     CONTAINERS,
@@ -29,19 +29,17 @@ from mimicmotion_jax.xla_report.operations import (
     moved_bytes,
 )
 
-# Custom calls that may multiply: Pallas kernels and the libraries' own; others allocate or relabel buffers.
+# Targets of custom calls that may multiply: Pallas kernels and libraries; other custom calls handle buffers.
 _KERNELS = ("tpu_custom_call", "mosaic_gpu", "triton", "__cublas", "__cudnn", "__gpu", "__onednn")
 
-# A collective that the TPU compiler moves along beside other work is written out in each of the fusions that it runs
-# beside: a chain, which one of them starts.
+# The TPU compiler repeats a collective that overlaps other work in each of the fusions it overlaps: a chain, of which
+# only the fusion with the start counts.
 _CHAIN, _CHAIN_START = "chain_id=", "AsyncCollectiveStart"
-
-KernelFlops = Callable[[list[tuple[int, ...]]], float]  # FLOPs of one run, from the shapes of the operands
 
 
 @dataclass
 class Traffic:
-    """How often something happens, and with how many bytes in all."""
+    """Number of transfers and their total bytes."""
 
     count: int = 0
     bytes: int = 0
@@ -54,10 +52,10 @@ class ProgramCosts:
     flops: float = 0.0
     collectives: dict[str, Traffic] = field(default_factory=dict)  # by kind, such as "all-gather"
     custom_calls: Counter[str] = field(default_factory=Counter)  # runs by kernel name
-    uncounted_calls: Counter[str] = field(default_factory=Counter)  # those of unknown FLOPs, runs by kernel name
-    unknown_loops: int = 0  # loops of unknown length, counted as one turn
-    cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax's primitive
-    least_seconds: Counter[str] = field(default_factory=Counter)  # at a chip's peaks, by kind of work
+    uncounted_calls: Counter[str] = field(default_factory=Counter)  # custom calls of unknown FLOPs, runs by kernel name
+    unknown_loops: int = 0  # loops whose trip count the program does not tell
+    cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax primitive
+    least_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by kind of work
 
     def add(self, other: "ProgramCosts", times: int = 1) -> None:
         """Add `times` runs of `other`."""
@@ -71,7 +69,7 @@ class ProgramCosts:
                 mine[key] += times * amount
 
     def add_collective(self, kind: str, count: int, size: int) -> None:
-        """Add `count` collectives of `size` bytes together."""
+        """Add `count` collectives of `size` bytes in total."""
         traffic = self.collectives.setdefault(kind, Traffic())
         traffic.count += count
         traffic.bytes += size
@@ -79,40 +77,40 @@ class ProgramCosts:
 
 def program_costs(
     text: str,
-    kernel_flops: Mapping[str, KernelFlops] | None = None,
-    unknown_turns: int = 1,
+    kernel_flops: Mapping[str, KernelFlops] = KERNEL_FLOPS,
+    unknown_trip_count: int = 1,
     peaks: tuple[float, float] | None = None,
 ) -> ProgramCosts:
-    """The costs of one run of the program whose optimised HLO is `text` (`compiled.as_text()`).
+    """Sum up the costs of one run of a program from its optimised HLO (`compiled.as_text()`).
 
     FLOPs are 2 per multiply-add of every dot and convolution, inside fusions too; products with padding or with the
-    holes of a dilation are left out (XLA writes batched matrix products as convolutions that are mostly padding). Of a
-    conditional the dearest branch counts. Bytes of a collective are what the device ends up with for an all-gather,
-    and what it puts in for the others.
+    holes of a dilation are left out (XLA writes batched matrix products as convolutions that are mostly padding). A
+    conditional counts its most expensive branch. The bytes of an all-gather are its output's, those of the other
+    collectives their input's.
 
     Args:
-        text: of a partitioned program: shapes are one device's.
-        kernel_flops: for custom kernels, by the start of the kernel's name: FLOPs from the shapes of its operands.
-        unknown_turns: how often loops turn whose length the program does not tell.
-        peaks: the chip's FLOP/s and bytes/s, for `least_seconds`: each operation takes as long as its products at the
-            one or its operands and results at the other, whichever is longer.
+        text: HLO of the partitioned program, in which shapes are per device.
+        kernel_flops: FLOPs of custom kernels, by the start of the kernel's name.
+        unknown_trip_count: iterations assumed of loops whose trip count the program does not tell.
+        peaks: FLOP/s and bytes/s of the chip, for `least_seconds`: each operation takes the longer of its FLOPs at the
+            first rate and its operands and results at the second.
     """
     computations, entry = read_hlo(text.splitlines(), everything=peaks is not None)
-    return _Walk(computations, kernel_flops or {}, unknown_turns, peaks).costs(entry)
+    return _Walk(computations, kernel_flops, unknown_trip_count, peaks).costs(entry)
 
 
 class _Walk:
-    """The costs of computations, each worked out once however often it is called."""
+    """Costs of all computations of a program, each computed once."""
 
     def __init__(
         self,
         computations: dict[str, Computation],
         kernel_flops: Mapping[str, KernelFlops],
-        unknown_turns: int,
+        unknown_trip_count: int,
         peaks: tuple[float, float] | None,
     ):
         self._computations, self._peaks = computations, peaks
-        self._kernel_flops, self._unknown_turns = kernel_flops, unknown_turns
+        self._kernel_flops, self._unknown_trip_count = kernel_flops, unknown_trip_count
         self._done: dict[str, ProgramCosts] = {}
 
     def costs(self, name: str) -> ProgramCosts:
@@ -123,7 +121,9 @@ class _Walk:
                 flops = total.flops
                 self._add(total, instruction, computation)
                 if self._peaks and instruction.opcode not in CONTAINERS:
-                    self._add_seconds(total, instruction, computation, total.flops - flops)
+                    seconds = self._least_seconds(instruction, computation, total.flops - flops, *self._peaks)
+                    if seconds:
+                        total.least_seconds[kind_of_work(instruction, self._computations)] += seconds
             self._done[name] = total
         return self._done[name]
 
@@ -138,9 +138,9 @@ class _Walk:
             if _CHAIN not in instruction.attributes or _starts_chain(caller):
                 total.add_collective(opcode, 1, collective_bytes(instruction, types))
         elif opcode == "while":
-            turns = trip_count(instruction, caller, self._computations)
-            total.unknown_loops += turns is None
-            total.add(self.costs(body_name(instruction)), self._unknown_turns if turns is None else turns)
+            trips = trip_count(instruction, caller, self._computations)
+            total.unknown_loops += trips is None
+            total.add(self.costs(body_name(instruction)), self._unknown_trip_count if trips is None else trips)
         elif opcode == "conditional":
             total.add(max(map(self.costs, branches(instruction)), key=lambda costs: costs.flops))
         elif opcode == "custom-call":
@@ -148,14 +148,15 @@ class _Walk:
         if opcode in ("fusion", "call", "async"):
             for called in called_computations(instruction):
                 costs = self.costs(called)
-                # The estimate for a fusion is its caller's.
-                total.add(replace(costs, cycles=Counter(), least_seconds=Counter()) if opcode == "fusion" else costs)
+                if opcode == "fusion":  # whose time is estimated as a whole, in the caller
+                    costs = replace(costs, cycles=Counter(), least_seconds=defaultdict(float))
+                total.add(costs)
 
-    def _add_seconds(self, total: ProgramCosts, instruction: Instruction, caller: Computation, flops: float) -> None:
-        compute, bandwidth = self._peaks
+    def _least_seconds(
+        self, instruction: Instruction, caller: Computation, flops: float, peak_flops: float, bandwidth: float
+    ) -> float:
         moved = moved_bytes(instruction, caller.types, self._computations)
-        if seconds := max(flops / compute, moved / bandwidth):
-            total.least_seconds[kind_of_work(instruction, self._computations)] += seconds
+        return max(flops / peak_flops, moved / bandwidth)
 
     def _add_kernel(self, total: ProgramCosts, instruction: Instruction, types: Mapping[str, str]) -> None:
         target = custom_call_target(instruction)

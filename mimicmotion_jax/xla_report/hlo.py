@@ -1,7 +1,7 @@
-"""Reading optimised HLO text: the instructions that cost something.
+"""Parser of optimised HLO text: the instructions that cost something.
 
 The text of a large program is hundreds of megabytes, so it is read once, line by line, and only the few instructions
-that matter are looked at closely.
+that matter are parsed in full.
 """
 
 import math
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Instruction:
-    """One line: `name = type opcode(operands), attributes`."""
+    """One line of HLO: `name = type opcode(operands), attributes`."""
 
     name: str
     type: str
@@ -25,14 +25,14 @@ class Instruction:
 
 @dataclass
 class Computation:
-    """Types and opcodes by name, the instructions that cost something, and what tells how often loops turn."""
+    """A computation: types and opcodes by name, the instructions that cost something, the constants of loops."""
 
     types: dict[str, str] = field(default_factory=dict)
     opcodes: dict[str, str] = field(default_factory=dict)
-    parameters: dict[int, str] = field(default_factory=dict)  # names by number
+    parameters: dict[int, str] = field(default_factory=dict)  # name by parameter number
     instructions: list[Instruction] = field(default_factory=list)
-    definitions: dict[str, Instruction] = field(default_factory=dict)  # of tuples and integer scalars
-    cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax's primitive
+    definitions: dict[str, Instruction] = field(default_factory=dict)  # tuples and integer scalars
+    cycles: Counter[str] = field(default_factory=Counter)  # the TPU compiler's estimates, by jax primitive
     root: str = ""
 
 
@@ -66,9 +66,11 @@ _PRIMITIVE = re.compile(r'op_name="[^"]*?([\w\-]*)"')
 
 
 def read_hlo(lines: Iterable[str], everything: bool = False) -> tuple[dict[str, Computation], str]:
-    """All computations by name, and the name of the one that the program starts with.
+    """Parse a program; return its computations by name and the name of the entry.
 
-    With `everything`, their instructions are all there are, not only those that multiply, send or call.
+    Args:
+        lines: HLO text.
+        everything: keep all instructions, not only those that multiply, communicate or call.
     """
     computations: dict[str, Computation] = {}
     current, entry = Computation(), ""
@@ -102,22 +104,30 @@ def read_hlo(lines: Iterable[str], everything: bool = False) -> tuple[dict[str, 
 
 def _instruction(match: re.Match[str], line: str) -> Instruction:
     operands, _, attributes = line[match.end() :].partition(")")
-    return Instruction(*match.groups(), _NAME.findall(operands), attributes)
+    name, type_, opcode = match.groups()
+    return Instruction(name, type_, opcode, _NAME.findall(operands), attributes)
 
 
 def called_computations(instruction: Instruction) -> list[str]:
-    """What a fusion, a call or a reduction runs."""
+    """Names of the computations that a fusion, a call or a reduction runs."""
     return _names(_CALLED, instruction.attributes)
 
 
 def branches(instruction: Instruction) -> list[str]:
-    """What a conditional chooses from."""
+    """Names of the computations that a conditional chooses from."""
     return _names(_BRANCHES, instruction.attributes)
 
 
 def custom_call_target(instruction: Instruction) -> str:
-    """The name of the library's function behind a custom call."""
-    return _TARGET.search(instruction.attributes)[1]
+    """Name of the library function behind a custom call."""
+    return attribute(_TARGET, instruction)
+
+
+def attribute(pattern: re.Pattern[str], instruction: Instruction) -> str:
+    """First group of `pattern` in the attributes of an instruction, which always has it."""
+    found = pattern.search(instruction.attributes)
+    assert found is not None, (pattern.pattern, instruction)
+    return found[1]
 
 
 def _names(pattern: re.Pattern[str], attributes: str) -> list[str]:
@@ -125,7 +135,7 @@ def _names(pattern: re.Pattern[str], attributes: str) -> list[str]:
 
 
 def arrays(type_: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Element type and shape of an array, or of a tuple's arrays."""
+    """Element types and shapes in a type: one of an array, several of a tuple."""
     return [
         (kind, tuple(int(size.lstrip("<=")) for size in sizes.split(",") if size))
         for kind, sizes in _ARRAY.findall(type_)
@@ -133,11 +143,11 @@ def arrays(type_: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def shape_of(type_: str) -> tuple[int, ...]:
-    """The shape in a type such as "bf16[256,512]{1,0}"; of a tuple, that of its first array."""
+    """Shape in a type such as "bf16[256,512]{1,0}"; for a tuple the shape of its first array."""
     return arrays(type_)[0][1]
 
 
 def nbytes(kind: str, shape: tuple[int, ...]) -> int:
-    """Bytes of an array."""
+    """Size of an array in bytes, from its HLO element type and shape."""
     bits = re.match(r"[a-z]+(\d+)", kind)  # bf16, f8e4m3fn, s4; pred takes a byte, a token nothing
     return math.ceil(math.prod(shape) * (int(bits[1]) if bits else 8 * (kind == "pred")) / 8)

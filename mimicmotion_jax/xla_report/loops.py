@@ -1,8 +1,8 @@
-"""How often a while loop of optimised HLO turns, as far as its text tells."""
+"""Trip counts of while loops in optimised HLO, as far as its text tells."""
 
 import re
 
-from mimicmotion_jax.xla_report.hlo import Computation, Instruction
+from mimicmotion_jax.xla_report.hlo import Computation, Instruction, attribute
 
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _BODY = re.compile(r"body=%([\w.\-]+)")
@@ -12,24 +12,24 @@ _DIRECTION = re.compile(r"direction=(\w+)")
 
 
 def body_name(loop: Instruction) -> str:
-    """The name of the computation that the loop repeats."""
-    return _BODY.search(loop.attributes)[1]
+    """Name of the computation that the loop repeats."""
+    return attribute(_BODY, loop)
 
 
 def trip_count(loop: Instruction, caller: Computation, computations: dict[str, Computation]) -> int | None:
-    """Turns of `loop`, an instruction of `caller`; None where they depend on data.
+    """Number of iterations of `loop`, an instruction of `caller`; None if it depends on data.
 
-    XLA notes the count of most loops. Others, such as the pipelined matrix products of the partitioner, which it
-    unrolls, are read from their text: a counter, where it starts, its step and its limit.
+    XLA annotates most loops with it. For others, such as the partitioner's unrolled loops around matrix products, it is
+    derived from the loop counter: its start, its step and its limit.
     """
     if known := _KNOWN.search(loop.attributes):
         return int(known[1])
-    condition, body = computations[_CONDITION.search(loop.attributes)[1]], computations[body_name(loop)]
+    condition, body = computations[attribute(_CONDITION, loop)], computations[body_name(loop)]
     initial, compare = _definition(caller, loop.operands[0]), _definition(condition, condition.root)
     following = _definition(body, body.root)
     if not (initial and compare and following) or (initial.opcode, compare.opcode) != ("tuple", "compare"):
         return None
-    if following.opcode != "tuple" or _DIRECTION.search(compare.attributes)[1] != "LT":
+    if following.opcode != "tuple" or attribute(_DIRECTION, compare) != "LT":
         return None
     counter, limit = (_definition(condition, name) for name in compare.operands)
     index = _carried(counter)
@@ -37,7 +37,7 @@ def trip_count(loop: Instruction, caller: Computation, computations: dict[str, C
         return None
     start = _constant(_definition(caller, initial.operands[index]))
     last = _constant(limit)
-    carried = _carried(limit)  # a limit that the loop hands on unchanged
+    carried = _carried(limit)  # a limit that the loop passes through unchanged
     if carried is not None and _carried(_definition(body, following.operands[carried])) == carried:
         last = _constant(_definition(caller, initial.operands[carried]))
     step = _step(_definition(body, following.operands[index]), body, index)

@@ -1,4 +1,4 @@
-"""What one instruction of optimised HLO costs, and what kind of work it is."""
+"""Cost and kind of work of single instructions of optimised HLO."""
 
 import math
 import re
@@ -10,6 +10,7 @@ from mimicmotion_jax.xla_report.hlo import (
     Computation,
     Instruction,
     arrays,
+    attribute,
     called_computations,
     custom_call_target,
     nbytes,
@@ -18,9 +19,9 @@ from mimicmotion_jax.xla_report.hlo import (
 
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
-_DIM_LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
-# Whose contents are operations of their own.
+_DIM_LABELS = re.compile(r"dim_labels=(\w+_\w+->\w+)")
 CONTAINERS = frozenset(("while", "conditional", "call"))
+"""Opcodes whose called computations hold operations of their own."""
 _MOVES = frozenset(
     (
         "bitcast",
@@ -44,7 +45,7 @@ _LIBRARIES = (("conv", "convolution"), ("gemm", "matrix product"), ("matmul", "m
 
 
 def kind_of_work(instruction: Instruction, computations: Mapping[str, Computation]) -> str:
-    """Such as "convolution", "matrix product", "reduction", "copy", "elementwise"; else the opcode."""
+    """Return "convolution", "matrix product", "reduction", "copy" or "elementwise"; the opcode for anything else."""
     opcode = instruction.opcode
     if opcode == "custom-call":
         target = custom_call_target(instruction)
@@ -61,12 +62,12 @@ def kind_of_work(instruction: Instruction, computations: Mapping[str, Computatio
 
 
 def moved_bytes(instruction: Instruction, types: Mapping[str, str], computations: Mapping[str, Computation]) -> int:
-    """What an operation reads and writes, each operand once; of what a fusion only takes slices of, the slices.
+    """Bytes that an operation reads and writes: each operand once, but only the slices where a fusion slices one.
 
     The program must have been read with `everything`.
     """
     opcode = instruction.opcode.removesuffix("-start")
-    if opcode in _FREE or opcode in COLLECTIVES or opcode.endswith("-done"):  # what goes between chips is counted apart
+    if opcode in _FREE or opcode in COLLECTIVES or opcode.endswith("-done"):  # collectives are counted separately
         return 0
     if opcode in _SLICES:
         return 2 * _size(instruction.type)
@@ -98,7 +99,7 @@ def _size(type_: str) -> int:
 
 
 def collective_bytes(instruction: Instruction, types: Mapping[str, str]) -> int:
-    """What the device ends up with for an all-gather, what it puts in for the others."""
+    """Bytes of an all-gather's output, or of another collective's input, on one device."""
     operands = [array for operand in instruction.operands for array in arrays(types[operand])]
     found = operands
     if instruction.opcode == "all-gather":
@@ -109,16 +110,16 @@ def collective_bytes(instruction: Instruction, types: Mapping[str, str]) -> int:
 
 
 def dot_flops(instruction: Instruction, types: Mapping[str, str]) -> float:
-    """2 per multiply-add."""
+    """FLOPs of a dot, 2 per multiply-add."""
     lhs = shape_of(types[instruction.operands[0]])
-    contracted = _CONTRACTED.search(instruction.attributes)[1]
+    contracted = attribute(_CONTRACTED, instruction)
     return 2.0 * math.prod(shape_of(instruction.type)) * math.prod(lhs[int(i)] for i in contracted.split(",") if i)
 
 
 def convolution_flops(instruction: Instruction, types: Mapping[str, str]) -> float:
-    """2 per multiply-add, of products with elements of the input: neither padding nor holes of its dilation.
+    """FLOPs of a convolution, 2 per multiply-add, without products with padding or the holes of a dilation.
 
-    cuDNN's gradients describe the convolution that they belong to, and take as much.
+    cuDNN's gradient kernels are described by the forward convolution, and cost the same.
     """
     shapes = [shape_of(types[operand]) for operand in instruction.operands[:2]] + [shape_of(instruction.type)]
     lhs, rhs, out = shapes
@@ -126,7 +127,7 @@ def convolution_flops(instruction: Instruction, types: Mapping[str, str]) -> flo
         out, rhs, lhs = shapes
     elif "convBackwardFilter" in instruction.attributes:
         lhs, out, rhs = shapes
-    lhs_labels, rhs_labels, out_labels = _DIM_LABELS.search(instruction.attributes).groups()
+    lhs_labels, rhs_labels, out_labels = re.split("_|->", attribute(_DIM_LABELS, instruction))
     found = _WINDOW.search(instruction.attributes)
     window = dict(item.split("=") for item in found[1].split()) if found else {}
 
@@ -134,7 +135,7 @@ def convolution_flops(instruction: Instruction, types: Mapping[str, str]) -> flo
         return [int(size) for size in window[name].split("x")] if name in window else [1] * (len(out) - 2)
 
     pads = [int(pad.split("_")[0]) for pad in window["pad"].split("x")] if "pad" in window else [0] * (len(out) - 2)
-    # The kernel's "i" is one feature group's already; with batch groups an output sees one group, hence one "i" too.
+    # The kernel's "i" dimension counts the inputs of one feature group; with batch groups likewise.
     flops = 2.0 * out[out_labels.index("b")] * out[out_labels.index("f")] * rhs[rhs_labels.index("i")]
     for dimension, (stride, pad, dilation, kernel_dilation) in enumerate(
         zip(sizes("stride"), pads, sizes("lhs_dilate"), sizes("rhs_dilate"), strict=True)

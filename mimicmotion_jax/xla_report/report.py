@@ -1,4 +1,4 @@
-"""What a compiled program takes on each chip: memory, FLOPs, traffic, and whether it fits."""
+"""Report on one compiled program: memory, FLOPs and traffic on each chip, and whether it fits."""
 
 import dataclasses
 import re
@@ -10,48 +10,49 @@ import jax
 from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
-from mimicmotion_jax.runtime import hardware
+from mimicmotion_jax.runtime.hardware import memory_bandwidth, memory_bytes, peak_flops
 from mimicmotion_jax.runtime.out_of_memory import is_out_of_memory
-from mimicmotion_jax.xla_report.costs import KernelFlops, ProgramCosts, Traffic, program_costs
+from mimicmotion_jax.xla_report.costs import ProgramCosts, Traffic, program_costs
+from mimicmotion_jax.xla_report.kernels import KERNEL_FLOPS, KernelFlops
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one chip while the program runs."""
+    """Memory of one chip while the program runs, in bytes (jax's `memory_analysis()`)."""
 
     arguments: int
     outputs: int
-    donated: int  # outputs that take an argument's place
+    donated: int  # outputs in the memory of donated arguments
     temporaries: int
     code: int
-    resident: int  # beside the program, such as frozen networks
+    resident: int  # arrays that stay in memory beside the program, such as frozen networks
     total: int  # arguments + outputs - donated + temporaries + code + resident
 
 
 @dataclasses.dataclass(frozen=True)
 class CompileReport:
-    """One program on one kind of chip; None stands for what is not known."""
+    """Costs of one program on one kind of chip; None where a value is unknown."""
 
     device_kind: str
     chips: int
     compile_seconds: float
     fits: bool | None
-    problem: str | None  # the compiler's words where the program does not fit or cannot be read back
+    problem: str | None  # the compiler's message if the program does not fit or cannot be read back
     memory_limit: int | None  # bytes per chip
-    memory_needed: int | None  # bytes per chip; memory.total, or the compiler's word where it gave up
+    memory_needed: int | None  # bytes per chip; memory.total, or what the compiler says if it gave up
     memory: Memory | None
-    flops_per_chip: float | None  # of one run, loops counted as often as they turn
-    xla_flops_per_chip: float | None  # XLA's own count: a loop's body once, elementwise operations too
+    flops_per_chip: float | None  # of one run, a loop's body counted once per iteration
+    xla_flops_per_chip: float | None  # jax's cost_analysis(): a loop's body once, elementwise operations too
     collectives: dict[str, Traffic]  # per chip, by kind
     collective_bytes: int | None
     custom_calls: dict[str, int]  # runs of custom kernels, by name
-    uncounted_calls: dict[str, int]  # those whose FLOPs are not in flops_per_chip
-    unknown_loops: int  # loops whose length the program does not tell
-    estimated_cycles: dict[str, int]  # by the TPU compiler, without custom kernels, by jax's primitive, dearest first
-    least_seconds: dict[str, float]  # on a GPU at its peaks (`program_costs`), by kind of work, dearest first
+    uncounted_calls: dict[str, int]  # custom kernels whose FLOPs are not in flops_per_chip
+    unknown_loops: int  # loops whose trip count the program does not tell
+    estimated_cycles: dict[str, int]  # the TPU compiler's, without custom kernels, by jax primitive, largest first
+    least_seconds: dict[str, float]  # on a GPU at its peaks (`program_costs`), by kind of work, largest first
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and numbers, ready for `json.dumps`."""
+        """Convert to plain dictionaries and numbers, ready for `json.dumps`."""
         return dataclasses.asdict(self)
 
 
@@ -60,18 +61,18 @@ def compile_report(
     mesh: Mesh,
     *,
     resident_bytes: int = 0,
-    kernel_flops: Mapping[str, KernelFlops] | None = None,
-    unknown_turns: int = 1,
+    kernel_flops: Mapping[str, KernelFlops] = KERNEL_FLOPS,
+    unknown_trip_count: int = 1,
     compiler_options: Mapping[str, Any] | None = None,
 ) -> CompileReport:
-    """Compile a program and say what it takes; a program too large for its chips gives a report, not an error.
+    """Compile a program and report its costs; a program too large for its chips gives a report, not an error.
 
     Args:
-        lowered: `jax.jit(f).lower(...)` for the devices of `mesh`, which may be those of a topology that is not there.
+        lowered: `jax.jit(f).lower(...)` for the devices of `mesh`, which may come from `topology_devices`.
         mesh: all devices that the program runs on, of one kind.
-        resident_bytes: per chip, of arrays that live beside the program.
-        kernel_flops: for custom kernels, by the start of the kernel's name: FLOPs from the shapes of its operands.
-        unknown_turns: how often loops turn whose length the program does not tell.
+        resident_bytes: bytes per chip of arrays that stay in memory beside the program.
+        kernel_flops: FLOPs of custom kernels from the shapes of their operands, by the start of the kernel's name.
+        unknown_trip_count: iterations assumed of loops whose trip count the program does not tell.
         compiler_options: XLA options for this program alone, such as {"optimization_level": 1}.
 
     Raises:
@@ -85,8 +86,14 @@ def compile_report(
             raise
         return _too_large(mesh, time.perf_counter() - start, str(error).splitlines()[0], resident_bytes)
     seconds = time.perf_counter() - start
-    options = {"resident_bytes": resident_bytes, "kernel_flops": kernel_flops, "unknown_turns": unknown_turns}
-    return describe(compiled, mesh, seconds, **options)
+    return describe(
+        compiled,
+        mesh,
+        seconds,
+        resident_bytes=resident_bytes,
+        kernel_flops=kernel_flops,
+        unknown_trip_count=unknown_trip_count,
+    )
 
 
 def describe(
@@ -95,17 +102,17 @@ def describe(
     compile_seconds: float,
     *,
     resident_bytes: int = 0,
-    kernel_flops: Mapping[str, KernelFlops] | None = None,
-    unknown_turns: int = 1,
+    kernel_flops: Mapping[str, KernelFlops] = KERNEL_FLOPS,
+    unknown_trip_count: int = 1,
 ) -> CompileReport:
-    """The report of a program already compiled; arguments as for `compile_report`."""
-    kind, limit = _device_kind(mesh), hardware.memory_bytes(_device_kind(mesh))
+    """Report on a program that is compiled already; arguments as for `compile_report`."""
+    kind = _device_kind(mesh)
+    limit, peak, bandwidth = memory_bytes(kind), peak_flops(kind), memory_bandwidth(kind)
     memory = _memory(compiled, resident_bytes)
     costs, xla, problem = None, {}, None
     try:
-        bandwidth = hardware.memory_bandwidth(kind)
-        peaks = None if bandwidth is None else (hardware.peak_flops(kind), bandwidth)
-        costs = program_costs(compiled.as_text(), kernel_flops, unknown_turns, peaks)
+        peaks = None if peak is None or bandwidth is None else (peak, bandwidth)
+        costs = program_costs(compiled.as_text() or "", kernel_flops, unknown_trip_count, peaks)
         xla = compiled.cost_analysis() or {}
     except jax.errors.JaxRuntimeError as error:  # jax may not understand a newer TPU compiler's instructions
         problem = f"the compiled program cannot be read back: {str(error).splitlines()[0]}"
@@ -124,7 +131,7 @@ def describe(
 
 
 def _counted(costs: ProgramCosts | None) -> dict[str, Any]:
-    """The fields that are read from the compiled program."""
+    """Fields of `CompileReport` that are read from the program's HLO."""
     known, costs = costs is not None, costs or ProgramCosts()
     return {
         "flops_per_chip": costs.flops if known else None,
@@ -134,7 +141,7 @@ def _counted(costs: ProgramCosts | None) -> dict[str, Any]:
         "uncounted_calls": dict(costs.uncounted_calls),
         "unknown_loops": costs.unknown_loops,
         "estimated_cycles": dict(costs.cycles.most_common()),
-        "least_seconds": dict(costs.least_seconds.most_common()),
+        "least_seconds": dict(sorted(costs.least_seconds.items(), key=lambda item: -item[1])),
     }
 
 
@@ -154,7 +161,7 @@ def _memory(compiled: Compiled, resident_bytes: int) -> Memory | None:
 
 
 def _too_large(mesh: Mesh, seconds: float, problem: str, resident_bytes: int) -> CompileReport:
-    # "... required for HLO temporaries (20.80G) exceeds ...": arguments and outputs are in it as well.
+    # "... required for HLO temporaries (20.80G) exceeds ...": the number includes arguments and outputs.
     needed = re.search(r"\(([\d.]+)([KMG])\) exceeds", problem)
     return CompileReport(
         device_kind=_device_kind(mesh),
@@ -162,7 +169,7 @@ def _too_large(mesh: Mesh, seconds: float, problem: str, resident_bytes: int) ->
         compile_seconds=round(seconds, 3),
         fits=False,
         problem=problem,
-        memory_limit=hardware.memory_bytes(_device_kind(mesh)),
+        memory_limit=memory_bytes(_device_kind(mesh)),
         memory_needed=needed and int(float(needed[1]) * 1024 ** (" KMG".index(needed[2]))) + resident_bytes,
         memory=None,
         xla_flops_per_chip=None,

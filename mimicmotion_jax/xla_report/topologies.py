@@ -1,4 +1,6 @@
 """TPU slices and GPUs to compile for without having them."""
+# pyright: reportInvalidTypeForm=false
+# (jaxlib has no stubs, so jax.Device is a variable to a type checker)
 
 import importlib.util
 import os
@@ -14,8 +16,8 @@ from mimicmotion_jax.runtime.hardware import memory_bandwidth, memory_bytes
 _RANKS = {"v5e": 2, "v5p": 3, "v6e": 2}  # dimensions of a slice of each generation of TPUs
 _FORM = "write it as v5e:2x4, v5p:2x2x2 or v6e:4x4 for TPUs, as a100:8, h100:1 or h200:1 for GPUs of one machine"
 
-# libtpu reads these when it is loaded. It is to describe a slice, not to look for one on this machine: no search for
-# neighbours, no lock that keeps a second process from compiling.
+# Environment of libtpu, read when it is loaded: it shall describe a slice, not search this machine and its neighbours
+# for one, nor take the lock that keeps a second process from compiling.
 _LIBTPU_ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -25,7 +27,7 @@ _LIBTPU_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class _GPU:
-    """What XLA's compiler asks about a card (`GpuTargetConfigProto`), from the maker's data sheets."""
+    """A card as XLA's compiler needs to know it (`GpuTargetConfigProto`), from the maker's data sheets."""
 
     name: str
     compute_capability: int
@@ -36,7 +38,7 @@ class _GPU:
     clock: float  # GHz
 
     def target_config(self) -> str:
-        """The message as text. Limits of threads and grids are CUDA's, the same on all these cards."""
+        """Write the text proto. The limits of threads and grids are CUDA's, the same on all these cards."""
         fields = {
             "threads_per_block_limit": 1024,
             "threads_per_warp": 32,
@@ -52,7 +54,7 @@ class _GPU:
             "core_count": self.multiprocessors,
             "fpus_per_core": self.fpus,
             "l2_cache_size": self.l2_cache,
-            "memory_bandwidth": int(memory_bandwidth(self.name)),
+            "memory_bandwidth": int(memory_bandwidth(self.name) or 0),
             "clock_rate_ghz": self.clock,
             "device_memory_size": memory_bytes(self.name),
         }
@@ -74,23 +76,23 @@ _GPUS = {
 
 
 def topology_devices(name: str) -> list[jax.Device]:
-    """Devices to make a mesh of and compile for; they need not exist.
+    """Describe devices to make a mesh of and compile for; they need not exist.
 
-    They hold no arrays: lower with `jax.ShapeDtypeStruct`s and shardings over a mesh (`AxisType.Auto`) of them. A TPU
-    slice has an order of its own; `sharding` lays neighbours of a mesh on neighbours of it.
+    They hold no arrays: lower with `jax.ShapeDtypeStruct`s and shardings over a mesh (`AxisType.Auto`) of them. Their
+    order is the slice's; `sharding` puts neighbours in a mesh on neighbouring chips.
 
     Args:
         name: a TPU slice such as "v5p:2x2x2", or GPUs of one machine such as "h100:8". For GPUs jax must not have been
             used yet in this process, or have found some.
 
     Raises:
-        InputError: no such devices, or no compiler for them.
+        InputError: unknown devices, or the compiler for them is not installed.
     """
     kind, _, size = name.partition(":")
     counts = [int(count) for count in size.split("x")] if re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", size) else []
     try:
         if len(counts) == _RANKS.get(kind):
-            return _tpus(name)
+            return _tpus(name, counts)
         if kind in _GPUS and len(counts) == 1:
             return _gpus(_GPUS[kind], *counts)
     except jax.errors.JaxRuntimeError as error:
@@ -98,19 +100,22 @@ def topology_devices(name: str) -> list[jax.Device]:
     raise InputError(f"'{name}' is not a topology to compile for; {_FORM}.")
 
 
-def _tpus(name: str) -> list[jax.Device]:
+def _tpus(name: str, counts: list[int]) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
             f'compiling for {name} needs the TPU compiler; install it with pip install "mimicmotion_jax[tpu]".'
         )
-    if "TPU_SKIP_MDS_QUERY" in os.environ:  # jax sets it where there are no TPUs; where there are, libtpu knows more
+    if "TPU_SKIP_MDS_QUERY" in os.environ:  # set by jax on machines without TPUs; with TPUs libtpu needs no help
         for variable, value in _LIBTPU_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
-    return list(topologies.get_topology_desc(name, platform="tpu").devices)
+    # A host has 2 x 2 chips, and fewer in a slice that is narrower.
+    per_host = [min(count, most) for count, most in zip((*counts, 1), (2, 2, 1), strict=False)]
+    described = topologies.get_topology_desc(name, platform="tpu", chips_per_host_bounds=tuple(per_host))
+    return list(described.devices)
 
 
 def _gpus(gpu: _GPU, count: int) -> list[jax.Device]:
-    # Else jax's plugin gives up where it finds no driver.
+    # Without this jax's plugin fails on machines without an NVIDIA driver.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     try:
         described = topologies.get_topology_desc(

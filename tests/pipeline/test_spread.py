@@ -85,7 +85,7 @@ def report(program: str, num_frames: int, devices: int) -> CompileReport:
     mesh = sharding.sampling_mesh(devices)
     lowered = MimicMotionPipeline.abstract(TINY, "float32", mesh).lower(num_frames - 1, 64, 64, options)[program]()
     layout = lay_out(mesh, TINY, options, 1, num_frames, 64, 64)
-    return compile_report(lowered, mesh, unknown_turns=-(-layout.plan.num_windows // layout.group))
+    return compile_report(lowered, mesh, unknown_trip_count=-(-layout.plan.num_windows // layout.group))
 
 
 def test_decoding_work_per_device():

@@ -10,7 +10,9 @@ from jax.sharding import AxisType, NamedSharding
 from programs import PROGRAMS, ROWS, WHOLE, chain, mesh, report, shape
 
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.xla_report import compile_report, count_flops, memory_bytes, peak_flops, topology_devices
+from mimicmotion_jax.runtime.flops import count_flops
+from mimicmotion_jax.runtime.hardware import memory_bytes, peak_flops
+from mimicmotion_jax.xla_report import compile_report, topology_devices
 from mimicmotion_jax.xla_report.costs import program_costs
 from mimicmotion_jax.xla_report.report import describe
 
@@ -148,7 +150,7 @@ def test_sharded_weights_on_a_slice():
     devices = topology_devices("v5p:2x2x2")
     eight = jax.make_mesh((8,), ("x",), devices=devices, axis_types=(AxisType.Auto,))
     rows = NamedSharding(eight, ROWS)
-    arguments = shape(2048, 8192), shape(16384, 2048)
+    arguments = shape(1024, 4096), shape(8192, 1024)
     lowered = jax.jit(jax.grad(loss), in_shardings=rows, out_shardings=rows).lower(*arguments)
     found = compile_report(lowered, eight)
     # The compiler turns the gather and the reduction into loops around the matrix products, which it unrolls.
@@ -223,7 +225,7 @@ ENTRY %main (a: f32[2,4], w: f32[4,4]) -> f32[8,4] {
 
 
 def test_a_program_that_cannot_be_read_back_still_has_its_memory():
-    """As jax 0.10 answers to some programs for v6e."""
+    """Some programs for v6e cannot be read back in jax 0.10."""
 
     class Unreadable:
         def __init__(self, compiled):
