@@ -1,23 +1,18 @@
-"""Shared fixtures: recorded official outputs, weights loaded as the converter does, a small pipeline."""
+"""Fixtures shared by all tests: recorded official outputs, weights loaded from torch modules, XLA's optimisation."""
 
 import json
 import os
 from pathlib import Path
 
-# Before jax starts: eight devices, so that the ordinary suite covers meshes; and less optimisation, because most of the
-# suite's time is compilation of programs that run once.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-    ]
-)
+# Before jax starts: eight devices, so that the ordinary suite covers meshes; and no optimisation by XLA, because most
+# programs run once and their compilation is most of the suite's time. `default_optimisation` turns it on again.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
-# An installed TPU compiler must not make jax look for TPUs.
+# An installed TPU compiler must not make jax search for TPUs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -30,11 +25,21 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def relative_error(ours: np.ndarray, expected: np.ndarray | torch.Tensor) -> float:
-    """||a - b|| / ||b|| in float64."""
+    """Compute ||a - b|| / ||b|| in float64."""
     a = np.asarray(ours, np.float64)
     b = np.asarray(expected.detach() if isinstance(expected, torch.Tensor) else expected, np.float64)
     assert a.shape == b.shape, (a.shape, b.shape)
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@pytest.fixture(scope="module")
+def default_optimisation():
+    """Compile the programs of a module at XLA's default optimisation, as users run them; for parity tests."""
+    jax.clear_caches()  # compiled programs do not remember the setting
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +64,7 @@ def tiny_pipeline() -> MimicMotionPipeline:
 
 
 class Golden:
-    """Folder of recorded outputs of the official pipeline."""
+    """Recorded outputs of the official pipeline."""
 
     def __init__(self, folder: Path):
         self.folder = folder

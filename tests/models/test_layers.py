@@ -9,6 +9,8 @@ from flax import nnx
 
 from mimicmotion_jax.models.layers import GroupNorm, Init, LayerNorm, TemporalConv, gelu
 
+pytestmark = pytest.mark.usefixtures("default_optimisation")
+
 
 def normed(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:
     x = x.astype(np.float64)
@@ -58,9 +60,9 @@ def test_norms_in_half_precision_are_as_good_as_their_result_can_say(mean):
     np.testing.assert_allclose(np.asarray(found, np.float64), normed(np.asarray(x), (-1,), 1e-5), rtol=2**-8, atol=1e-3)
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["convolution", "products"])
-def test_temporal_convolution_is_pytorchs(whole):
-    ours = TemporalConv(Init(nnx.Rngs(0)), 6, 4, whole=whole)
+@pytest.mark.parametrize("as_conv", [True, False], ids=["convolution", "products"])
+def test_temporal_convolution_is_pytorchs(as_conv):
+    ours = TemporalConv(Init(nnx.Rngs(0)), 6, 4, as_conv=as_conv)
     ours.bias[...] = jnp.arange(4.0)
     theirs = torch.nn.Conv3d(6, 4, (3, 1, 1), padding=(1, 0, 0))
     with torch.no_grad():

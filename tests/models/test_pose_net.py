@@ -7,8 +7,11 @@ import pytest
 import torch
 from flax import nnx
 
+from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, UNetConfig
 from mimicmotion_jax.models.pose_net import PoseNet
+
+pytestmark = pytest.mark.usefixtures("default_optimisation")
 
 TABLE = [  # channels, kernel, stride, padding: rows 2 to 16
     (3, 3, 1, 1),
@@ -64,14 +67,14 @@ def test_matches_the_table(out_channels, load_torch, random_weights, error):
 def test_the_narrowest_result_of_full_depth_is_kept(channels, strides, kept, width):
     config = PoseNetConfig(channels=channels, strides=strides, out_channels=40)
     assert (config.stem_layers, config.stem_channels) == (kept, width)
-    net = PoseNet(config, rngs=nnx.Rngs(0))
-    x = net.begin(jnp.zeros((1, 16, 32, 3)))
+    net = nnx.eval_shape(lambda: PoseNet(config, rngs=nnx.Rngs(0)))
+    x = jax.eval_shape(lambda net, x: net.stem(x), net, jax.ShapeDtypeStruct((1, 16, 32, 3), jnp.float32))
     assert x.shape == (1, 16 // config.downscale, 32 // config.downscale, width)
-    assert net.finish(x).shape == (*x.shape[:-1], 40)
+    assert jax.eval_shape(lambda net, x: net.head(x), net, x).shape == (*x.shape[:-1], 40)
 
 
 def test_a_fresh_one_adds_nothing():
-    net = PoseNet(PoseNetConfig(), rngs=nnx.Rngs(0))
+    net = init_network("pose_net", ModelConfig(), seed=0)
     assert float(net.scale[0]) == 2.0
     np.testing.assert_array_equal(net(jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))), 0)
     fan_in = 4 * 4 * 16  # of the fourth convolution, whose kernel is He normal
