@@ -1,19 +1,20 @@
-"""Meshes and how arrays lie on them: the only file that knows `PartitionSpec`.
+"""Meshes and sharding of arrays: the only file that knows `PartitionSpec`.
 
-Sampling has one axis, over which the windows of a video are laid; where there are fewer windows than devices, the
-denoising loop sees the same devices as three (`window_mesh`):
+Sampling has one axis, the windows of a video. With fewer windows than devices the denoising loop arranges the same
+devices along three axes (`window_mesh`):
 
-    windows   windows of a group apart
-    branches  the two branches of guidance apart
-    frames    one window over several devices, as in training
+    windows   splits the windows of a group
+    branches  splits the two branches of guidance
+    frames    splits one window, as in training
 
-Training has three as well, and parameters that are not on every device whole:
+Training has three axes as well, and shards parameters:
 
-    data     samples apart, parameters repeated
-    fsdp     samples apart, parameters cut up
-    frames   one sample over several devices: frames apart in spatial layers, positions in temporal ones;
-             parameters cut up as well
+    data     splits samples, replicates parameters
+    fsdp     splits samples and parameters
+    frames   splits one sample, by frames in spatial layers and by positions in temporal ones; splits parameters
 """
+# pyright: reportInvalidTypeForm=false
+# (jaxlib has no stubs, so jax.Device is a variable to a type checker)
 
 import collections
 import math
@@ -32,47 +33,47 @@ from mimicmotion_jax.runtime.errors import InputError
 WINDOWS, BRANCHES = "windows", "branches"
 DATA, FSDP, FRAMES = "data", "fsdp", "frames"
 _SAMPLES = (DATA, FSDP)
-_SMALL = 2**14  # parameters of fewer elements are repeated: cutting them up costs more than it saves
+_SMALL = 2**14  # parameters with fewer elements are replicated: sharding them costs more than it saves
 
 
 class Rows(NamedTuple):
-    """A process's part of a batch."""
+    """Rows of a batch that one process reads."""
 
-    rows: tuple[int, ...]  # of the batch, ascending
-    share: int  # which of the shares this is; processes whose devices hold frames of the same samples have the same
+    rows: tuple[int, ...]  # indices into the batch, ascending
+    share: int  # index of this share; processes whose devices hold frames of the same samples have the same share
     num_shares: int
 
 
 def sampling_mesh(num_devices: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A one-dimensional mesh for sampling: parameters on every device, windows spread.
+    """Make a one-dimensional mesh for sampling: parameters replicated, windows sharded.
 
     Args:
-        num_devices: how many of `devices`; None takes all.
-        devices: None takes this process's own devices: jobs, not videos, are divided among hosts.
+        num_devices: number of `devices` to use; None takes all.
+        devices: None takes this process's own devices: hosts share jobs, not videos.
 
     Raises:
-        InputError: more devices asked for than there are.
+        InputError: more devices are requested than there are.
     """
     devices = list(jax.local_devices() if devices is None else devices)
     count = len(devices) if num_devices is None else num_devices
     if not 1 <= count <= len(devices):
-        raise InputError(f"{count} devices were asked for, but there are {len(devices)}.")
-    # Some of the chips of a TPU slice need not form one, so their order is taken as it is.
-    laid = mesh_utils.create_device_mesh((count,), devices) if count == len(devices) else np.array(devices[:count])
-    return Mesh(laid, (WINDOWS,), axis_types=(AxisType.Auto,))
+        raise InputError(f"{count} devices were requested, but there are {len(devices)}.")
+    # Some of the chips of a TPU slice need not form a slice themselves, so their order is kept.
+    arranged = mesh_utils.create_device_mesh((count,), devices) if count == len(devices) else np.array(devices[:count])
+    return Mesh(arranged, (WINDOWS,), axis_types=(AxisType.Auto,))
 
 
 def window_mesh(mesh: Mesh, num_windows: int, num_branches: int, num_frames: int, positions: int) -> Mesh:
-    """The devices of a sampling mesh as (windows, branches, frames), so that few windows leave few of them idle.
+    """Arrange the devices of a sampling mesh as (windows, branches, frames), so that few windows leave few idle.
 
-    Devices that the windows leave over take guidance's branches apart, then the frames of each window.
+    Devices beyond the number of windows split the branches of guidance, then the frames of each window.
 
     Args:
-        mesh: from `sampling_mesh`.
-        num_windows: of the video.
+        mesh: mesh made by `sampling_mesh`.
+        num_windows: windows of the video.
         num_branches: 2 with guidance, else 1.
-        num_frames: of a window; 1 keeps windows whole.
-        positions: at the UNet's coarsest resolution; they are split where layers work along the frames.
+        num_frames: frames of a window; 1 does not split windows.
+        positions: positions at the UNet's coarsest resolution, which are split in layers along the frames.
     """
     windows = max(n for n in range(1, mesh.size + 1) if mesh.size % n == 0 and n <= num_windows)
     branches = math.gcd(mesh.size // windows, num_branches)
@@ -87,16 +88,16 @@ def training_mesh(
     frames: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """A mesh (data, fsdp, frames) of all devices.
+    """Make a mesh (data, fsdp, frames) of all devices.
 
     Args:
-        data: None takes what the others leave, or 1 where `fsdp` is None as well.
-        fsdp: None takes what the others leave.
+        data: size of the axis; None takes the remaining devices, or 1 if `fsdp` is None as well.
+        fsdp: size of the axis; None takes the remaining devices.
         frames: devices per sample.
         devices: None takes the devices of all processes.
 
     Raises:
-        InputError: the sizes do not multiply to the number of devices.
+        InputError: the product of the sizes is not the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     if fsdp is None:
@@ -109,38 +110,38 @@ def training_mesh(
             f"a mesh of data={data} x fsdp={fsdp} x frames={frames} needs {data * fsdp * frames} devices, but there "
             f"are {len(devices)}; change mesh.data, mesh.fsdp or mesh.frames."
         )
-    # Neighbours of the mesh on neighbours of a TPU slice, whose sides an axis of the mesh may have to share.
-    laid = mesh_utils.create_device_mesh((data, fsdp, frames), devices, allow_split_physical_axes=True)
-    return Mesh(laid, (DATA, FSDP, FRAMES), axis_types=(AxisType.Auto,) * 3)
+    # Puts neighbours of the mesh on neighbouring chips; an axis of the mesh may have to share a side of a TPU slice.
+    arranged = mesh_utils.create_device_mesh((data, fsdp, frames), devices, allow_split_physical_axes=True)
+    return Mesh(arranged, (DATA, FSDP, FRAMES), axis_types=(AxisType.Auto,) * 3)
 
 
 def describe_mesh(mesh: Mesh) -> str:
-    """Devices and axes in words: "8 x NVIDIA H100 (mesh data=1 fsdp=8 frames=1)"."""
+    """Describe devices and axes, such as "8 x NVIDIA H100 (mesh data=1 fsdp=8 frames=1)"."""
     kinds = collections.Counter(device.device_kind for device in mesh.devices.flat)
     devices = " and ".join(f"{count} x {kind}" for kind, count in kinds.items())
     return f"{devices} (mesh {' '.join(f'{name}={size}' for name, size in mesh.shape.items())})"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A full copy on every device."""
+    """Sharding with a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_window(mesh: Mesh) -> NamedSharding:
-    """The leading axis (windows of a group, or chunks that are decoded together) over a mesh for sampling."""
+    """Sharding of the leading axis (windows of a group, chunks to decode) over a sampling mesh."""
     return NamedSharding(mesh, PartitionSpec(WINDOWS))
 
 
 def shard_windows(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    """A function that lays an array out `by_window`, inside jit."""
+    """Return a function that constrains an array to `by_window`, inside jit."""
     return lambda windows: jax.lax.with_sharding_constraint(windows, by_window(mesh))
 
 
 def shard_parameter(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
-    """Where a parameter, its moments and its gradient lie on a training mesh.
+    """Sharding of a parameter, its moments and its gradient on a training mesh.
 
-    The longest axis that divides evenly is cut over fsdp and frames together, or over one of them where both do not
-    fit; small parameters are repeated.
+    The longest axis that divides evenly is split over fsdp and frames, or over one of them if both do not fit; small
+    parameters are replicated.
     """
     if np.prod(shape, dtype=int) >= _SMALL:
         for axes in ((FSDP, FRAMES), (FSDP,), (FRAMES,)):
@@ -153,14 +154,14 @@ def shard_parameter(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
 
 
 def shard_parameters(mesh: Mesh, tree: Any) -> Any:
-    """`shard_parameter` for every leaf of a tree of arrays or of their shapes."""
+    """Apply `shard_parameter` to every leaf of a tree of arrays or shapes."""
     return jax.tree.map(lambda leaf: shard_parameter(mesh, leaf.shape), tree)
 
 
 def gather_parameters(mesh: Mesh, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Whole copies for use in a layer, inside jit; their gradients are summed over the samples and cut up again.
+    """All-gather parameters for use in a layer, inside jit; their gradients are reduce-scattered.
 
-    Said explicitly, because a partitioner that is free to choose moves activations to the parameters instead.
+    Explicit, because a partitioner that is free to choose moves activations to the parameters instead.
     """
 
     @jax.custom_vjp
@@ -175,46 +176,46 @@ def gather_parameters(mesh: Mesh, params: dict[str, jax.Array]) -> dict[str, jax
 
 
 def shard_samples(mesh: Mesh) -> NamedSharding:
-    """The leading axis (samples) over data and fsdp."""
+    """Sharding of the leading axis (samples) over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(_SAMPLES))
 
 
 def shard_frames(mesh: Mesh) -> NamedSharding:
-    """Arrays [B, F, ...]: samples over data and fsdp, frames over frames."""
+    """Sharding of arrays [B, F, ...]: samples over data and fsdp, frames over frames."""
     return NamedSharding(mesh, PartitionSpec(_SAMPLES, FRAMES))
 
 
 def num_sample_shards(mesh: Mesh) -> int:
-    """Into how many parts a batch is cut."""
+    """Number of shards of a batch."""
     return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
 def training_execution(mesh: Mesh, remat: bool) -> Execution:
-    """How the UNet runs on a training mesh."""
+    """Execution settings of the UNet on a training mesh."""
     return _execution(mesh, _SAMPLES, remat)
 
 
 def sampling_execution(mesh: Mesh) -> Execution:
-    """How the UNet runs on a `window_mesh`, for a batch of windows with the branches of each side by side."""
+    """Execution settings of the UNet on a `window_mesh`, for batches [windows * branches, ...]."""
     return _execution(mesh, (WINDOWS, BRANCHES), remat=False)
 
 
 def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
-    """Samples over two axes of the mesh, their frames or positions over `FRAMES`."""
+    """Execution settings with samples over two axes of the mesh and frames or positions over `FRAMES`."""
 
-    def lay(*axes: str | tuple[str, ...] | None) -> Callable[[jax.Array], jax.Array]:
+    def constrain(*axes: str | tuple[str, ...] | None) -> Callable[[jax.Array], jax.Array]:
         sharding = NamedSharding(mesh, PartitionSpec(*axes))
         return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
     sequences = (*samples, FRAMES)
-    here = jax.local_devices()
-    # The devices need not be there (a topology to compile for), nor in this process.
-    device = next((device for device in mesh.devices.flat if device in here), mesh.devices.flat[0])
+    local = jax.local_devices()
+    # Devices may be in other processes, or absent (a topology to compile for).
+    device = next((device for device in mesh.devices.flat if device in local), mesh.devices.flat[0])
     capability = cudnn.compute_capability(device)
     return Execution(
-        by_frame=lay(samples, FRAMES),
-        by_position=lay(samples, None, FRAMES),
-        by_sequence=lay(sequences),
+        by_frame=constrain(samples, FRAMES),
+        by_position=constrain(samples, None, FRAMES),
+        by_sequence=constrain(sequences),
         per_device=_per_device(mesh, PartitionSpec(sequences)),
         platform=device.platform if capability is None else "cuda",
         cudnn_attention=capability is not None and cudnn.runs_on(device),
@@ -225,25 +226,25 @@ def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
 
 def _per_device(mesh: Mesh, spec: PartitionSpec) -> Callable[[Attend], Attend]:
     def wrap(function: Attend) -> Attend:
-        # Kernels do not say how their outputs vary over the mesh, hence no check of it.
+        # Custom kernels do not declare how their outputs vary over the mesh, so this is not checked.
         return jax.shard_map(function, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
 
     return wrap
 
 
 def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> Rows:
-    """The rows of a batch that a process's devices need.
+    """Rows of a batch that the devices of a process need.
 
-    They need not lie side by side: a mesh follows the wires of a TPU slice, not the processes. What a process reads
-    goes to its rows in their order; the order of a batch means nothing, samples are known by their index.
+    They need not be adjacent: a mesh follows the wiring of a TPU slice, not the processes. The samples that a process
+    reads fill its rows in order; the order within a batch has no meaning, samples are identified by their index.
 
     Args:
-        mesh: for training.
-        batch_size: of the whole batch.
-        process: None takes this one.
+        mesh: training mesh.
+        batch_size: size of the global batch.
+        process: process index; None takes this process.
 
     Raises:
-        InputError: processes that need unequal shares of the batch, or share some of their rows only.
+        InputError: processes need unequal shares of the batch, or share only some of their rows.
     """
     needed: dict[int, set[int]] = {}
     for device, (part,) in shard_samples(mesh).devices_indices_map((batch_size,)).items():
@@ -258,20 +259,21 @@ def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> Rows:
 def global_batch(
     mesh: Mesh, batch_size: int, local: dict[str, np.ndarray], by_frame: Collection[str]
 ) -> dict[str, jax.Array]:
-    """Arrays of the whole batch from the rows that each process has read (`local_rows`).
+    """Assemble global arrays from the rows that each process has read (`local_rows`).
 
     Args:
-        mesh: for training.
-        batch_size: of the whole batch.
+        mesh: training mesh.
+        batch_size: size of the global batch.
         local: this process's rows, by name.
-        by_frame: names of arrays [B, F, ...], which are cut along the frames as well.
+        by_frame: names of arrays [B, F, ...], which are sharded along the frames as well.
     """
     place = {row: i for i, row in enumerate(local_rows(mesh, batch_size).rows)}
 
     def assemble(name: str, rows: np.ndarray) -> jax.Array:
         sharding = shard_frames(mesh) if name in by_frame else shard_samples(mesh)
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             places = [place[row] for row in range(batch_size)[index[0]]]
             return rows[places[0] : places[-1] + 1][(slice(None), *index[1:])]
 

@@ -1,6 +1,6 @@
-"""Official release in PyTorch, around diffusers and transformers: its networks and its loop; ours with its weights.
+"""The official release's networks and loop in PyTorch with diffusers and transformers, and ours with its weights.
 
-Written independently from its description; tests and benchmarks compare with it.
+Written from a description of the release; tests and benchmarks compare with it.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ CROSS_UP, UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Sizes of the networks and of the video, and the pipeline's options under the pipeline's names."""
+    """Sizes of the networks and of the video, and options of the pipeline by name."""
 
     channels: tuple[int, ...]
     heads: tuple[int, ...]
@@ -39,11 +39,11 @@ class Case:
     options: dict[str, float]
     vae_layers: int = 1
     context: int = 48
-    time_dim: int = 32  # of the embedding of each of the three numbers that go in beside the noise level
+    time_dim: int = 32  # width of the embedding of each of the three added time ids
 
 
 def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Draw every parameter at random, those that are initialised to constants too, so that each affects the output."""
+    """Give every parameter a random value, including those initialised to constants."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -56,7 +56,7 @@ def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 def from_torch(name: str, config: ModelConfig, state_dict: dict[str, torch.Tensor]) -> nnx.Module:
-    """Our network `name` with the weights of a torch module, through the converter's tables and checks."""
+    """Build our network `name` with the weights of a torch module, through the converter's tables and checks."""
     entries = [Entry(k, tuple(v.shape), str(v.dtype).removeprefix("torch."), None) for k, v in state_dict.items()]
     found = match(name, entries, [Expected(name, "", network_leaves(name, config))])[name]
     arrays = {p: jnp.asarray(to_ours(state_dict[entry.key], leaf, "float32")) for p, (leaf, entry) in found.items()}
@@ -64,7 +64,7 @@ def from_torch(name: str, config: ModelConfig, state_dict: dict[str, torch.Tenso
 
 
 class PoseNet(torch.nn.Module):
-    """Appendix B, table 3: eight convolutions with SiLU, a projection, a learned scale."""
+    """PoseNet of the paper's appendix B, table 3: eight convolutions with SiLU, a projection, a learned scale."""
 
     def __init__(self, out_channels: int):
         super().__init__()
@@ -80,7 +80,7 @@ class PoseNet(torch.nn.Module):
 
 
 class OfficialLoop:
-    """The four networks in PyTorch with random weights, and the sampling loop of the official release.
+    """Four networks in PyTorch with random weights, and the sampling loop of the official release.
 
     Args:
         case: sizes.
@@ -123,7 +123,7 @@ class OfficialLoop:
 
     @torch.no_grad()
     def __call__(self, image, pose_images, noise, noise_aug, options) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents [F, 4, h, w] and frames [F, 3, H, W] in [0, 1], from channels-first inputs."""
+        """Generate latents [F, 4, h, w] and frames [F, 3, H, W] in [0, 1] from channels-first inputs."""
         image, pose_images, noise, noise_aug = (
             x.to(self.device, self.dtype) for x in (image, pose_images, noise, noise_aug)
         )
@@ -161,13 +161,13 @@ class OfficialLoop:
         return latents, (frames / 2 + 0.5).clamp(0, 1)
 
     def embed(self, image):
-        """CLIP's embedding [1, 1, context] of the image as SVD prepares it."""
+        """Preprocess an image as SVD does and embed it with CLIP [1, 1, context]."""
         mean, std = (image.new_tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
         seen = (_resize_with_antialiasing(image, (224, 224)) + 1) / 2
         return self.clip((seen - mean) / std).image_embeds[:, None]
 
     def predict(self, scaled, timestep, context, reference, ids, poses):
-        """Predict v of one branch in one window; `poses` are added once, after the first convolution."""
+        """Predict v of one branch in one window; `poses` are added after the first convolution."""
         sample = torch.cat([scaled, reference.expand(len(scaled), -1, -1, -1)], dim=1)[None]
         hook = self.unet.conv_in.register_forward_hook(lambda _, __, out: out if poses is None else out + poses)
         v = self.unet(sample, timestep, context, added_time_ids=ids).sample[0]

@@ -1,1 +1,1 @@
-"""The mathematics: preconditioning and schedule, window plans, noise, the denoising scan. Pure functions."""
+"""Mathematics of sampling: preconditioning, noise schedule, window plans, noise, the denoising loop. Pure functions."""

@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.runtime.errors import InputError
 
-SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0  # of SVD's scheduler
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0  # as in SVD's scheduler
 
 
 class Preconditioning(NamedTuple):
-    """The four coefficients for one or many noise levels, float32."""
+    """Four coefficients for one or many noise levels, float32."""
 
     c_skip: Float[Array, "..."]
     c_out: Float[Array, "..."]
@@ -28,7 +28,7 @@ class Preconditioning(NamedTuple):
 
 
 def precondition(sigma: Float[Array, "..."]) -> Preconditioning:
-    """Coefficients for `sigma` > 0 (head of this file). Kept in float32: half precision loses the small sigmas."""
+    """Compute the coefficients for `sigma` > 0 (see above), in float32 so that small sigmas survive."""
     sigma = jnp.asarray(sigma, jnp.float32)
     norm = jnp.sqrt(sigma**2 + 1)
     return Preconditioning(c_skip=1 / norm**2, c_out=-sigma / norm, c_in=1 / norm, c_noise=0.25 * jnp.log(sigma))
@@ -38,7 +38,7 @@ def precondition(sigma: Float[Array, "..."]) -> Preconditioning:
 def karras_sigmas(
     steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO
 ) -> Float[np.ndarray, " {steps}+1"]:
-    """Noise levels from `sigma_max` down to `sigma_min`, then 0 (Karras et al. 2022, equation 5).
+    """Compute noise levels from `sigma_max` down to `sigma_min`, then 0 (Karras et al. 2022, equation 5).
 
     Raises:
         InputError: fewer than one step.
@@ -57,9 +57,9 @@ def euler_step(
     sigma: Float[Array, ""],
     sigma_next: Float[Array, ""],
 ) -> Float[Array, "*shape"]:
-    """x + (sigma_next - sigma) (x - D) / sigma, with D from the network's v-`prediction`.
+    """Take one Euler step x + (sigma_next - sigma) (x - D) / sigma, with D from the network's v-`prediction`.
 
-    Collected by x and v, which avoids differences of large numbers:
+    Rearranged by x and v, which avoids differences of large numbers:
     (1 + sigma sigma_next) / (sigma^2 + 1) x + (sigma_next - sigma) / sqrt(sigma^2 + 1) v.
     """
     c = precondition(sigma)
@@ -70,7 +70,7 @@ def euler_step(
 def log_normal_sigmas(
     normal: Float[Array, "*shape"], mean: float | Float[Array, ""], std: float | Float[Array, ""]
 ) -> Float[Array, "*shape"]:
-    """Training noise levels, ln sigma ~ N(mean, std^2) (Karras et al. 2022, table 1), from standard normal draws."""
+    """Map standard normal draws to training noise levels, ln sigma ~ N(mean, std^2) (Karras et al. 2022, table 1)."""
     return jnp.exp(mean + std * normal)
 
 
@@ -78,9 +78,9 @@ def log_normal_sigmas(
 def velocity(
     latents: Float[Array, "*shape"], noise: Float[Array, "*shape"], sigma: Float[Array, "..."]
 ) -> Float[Array, "*shape"]:
-    """What the network should predict for latents + sigma noise: (noise - sigma latents) / sqrt(sigma^2 + 1).
+    """Training target of the network for latents + sigma noise: (noise - sigma latents) / sqrt(sigma^2 + 1).
 
-    It is the F for which D = latents. With the loss weight lambda = (1 + sigma^2) / sigma^2 on the denoised latents,
+    This is the F for which D = latents. With the loss weight lambda = (1 + sigma^2) / sigma^2 on the denoised latents,
     lambda |D - latents|^2 = |F - velocity|^2, because lambda c_out^2 = 1; this form subtracts no large numbers.
     """
     return (noise - sigma * latents) * precondition(sigma).c_in

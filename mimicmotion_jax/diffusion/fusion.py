@@ -1,14 +1,14 @@
-"""Window plans: how a video of any length is denoised through overlapping windows of a fixed number of frames.
+"""Window plans, with which a video of any length is denoised in overlapping windows of a fixed number of frames.
 
 A plan is two tables, the frames of each window and the weight of each of its predictions. In every denoising step each
-window is predicted by itself and a frame's prediction is the weighted mean over the windows that show it. An Euler step
-is linear, so the mean of predictions over one shared latent per frame is what the paper's Algorithm 1 does to copies of
-latents. The modes differ in their tables alone:
+window is predicted separately and a frame's prediction is the weighted mean over the windows that contain it. An Euler
+step is linear, so averaging predictions over one shared latent per frame equals averaging copies of latents, as the
+paper's Algorithm 1 does. The modes differ only in their tables:
 
 - `official`: triangular weights over the window (the released code).
 - `progressive`: weights ramp linearly over each overlap with the previous window (paper, section 3.5, Algorithm 1).
-- `uniform`: every window counts the same (MultiDiffusion).
-- `none`: windows do not share frames; each frame belongs to the first window that shows it.
+- `uniform`: all windows have the same weight (MultiDiffusion).
+- `none`: windows do not share frames; each frame belongs to the first window that contains it.
 
 With a reference slot, frame 0 stands for the reference image and is part of every window, as the official checkpoints
 were trained; the windows' other frames run over the rest of the video.
@@ -26,14 +26,14 @@ FusionMode = Literal["official", "progressive", "uniform", "none"]
 
 
 class WindowPlan(NamedTuple):
-    """Which frames each window shows and how much its prediction counts; weights sum to one per frame."""
+    """Frames of each window and weights of their predictions; the weights of a frame sum to one."""
 
     indices: Int[np.ndarray, "windows size"]
     weights: Float[np.ndarray, "windows size"]
 
     @property
     def num_windows(self) -> int:
-        """How many windows there are."""
+        """Number of windows."""
         return len(self.indices)
 
 
@@ -41,19 +41,19 @@ class WindowPlan(NamedTuple):
 def make_plan(
     num_frames: int, window_size: int, overlap: int, mode: FusionMode = "progressive", reference_slot: bool = True
 ) -> WindowPlan:
-    """The plan for a video of `num_frames` frames, the reference slot included where there is one.
+    """Make the plan of a video with `num_frames` frames, including the reference slot if there is one.
 
     Args:
-        num_frames: at least `window_size`; shorter videos are extended by the caller.
-        window_size: frames per window (N in the paper, the slot included).
-        overlap: frames that neighbouring windows share (C in the paper). The official code counts the slot too, so
-            that its neighbours share `overlap - 1` frames of the video. The last window ends with the video and may
-            share more.
+        num_frames: at least `window_size`; the caller extends shorter videos.
+        window_size: frames per window (N in the paper), including the slot.
+        overlap: frames that neighbouring windows share (C in the paper). The official code counts the slot as well, so
+            its windows share `overlap - 1` frames of the video. The last window ends with the video and may share
+            more.
         mode: how predictions of one frame are weighted.
-        reference_slot: whether frame 0 is in every window. The official mode always has it.
+        reference_slot: put frame 0 into every window, as the official mode always does.
 
     Raises:
-        InputError: an overlap that leaves a window nothing new, a window or video too short.
+        InputError: the overlap leaves no new frames per window, or the window or the video is too short.
     """
     slot = int(reference_slot or mode == "official")
     if window_size < slot + 1:
@@ -74,7 +74,7 @@ def make_plan(
         raw = np.tile(_triangle(window_size), (len(starts), 1))
     else:
         raw = _SEGMENT_WEIGHTS[mode](starts, segment)
-        # The slot is one frame that all windows share alike.
+        # All windows share the slot with equal weights.
         raw = np.concatenate([np.ones((len(starts), slot)), raw], axis=1)
     totals = np.zeros(num_frames)
     np.add.at(totals, indices, raw)
@@ -101,10 +101,10 @@ def _first_owner(starts: Int[np.ndarray, " windows"], segment: int) -> Float[np.
 
 
 def _progressive(starts: Int[np.ndarray, " windows"], segment: int) -> Float[np.ndarray, "windows segment"]:
-    """Fold the windows in one after the other: over an overlap of c frames, window i enters with weight j / (c + 1).
+    """Weights from blending windows one after the other: over an overlap of c frames, window i enters by j / (c + 1).
 
-    For c <= segment / 2 these are the weights of Algorithm 1; where the last window overlaps by more, the ramp runs
-    over the actual overlap and what came before keeps its own proportions.
+    For c <= segment / 2 these are the weights of Algorithm 1; if the last window overlaps by more, the ramp runs over
+    the actual overlap and earlier windows keep their proportions.
     """
     frames = starts[:, None] + np.arange(segment)
     weights = np.ones((len(starts), segment))

@@ -1,4 +1,4 @@
-"""Initial noise that depends on nothing but the seed and the frame: the same video on any number of devices."""
+"""Initial noise that depends only on the seed and the frame, so that a video is the same on any number of devices."""
 
 import functools
 
@@ -13,15 +13,15 @@ from jaxtyping import Array, Float, Int, jaxtyped
 def frame_noise(
     seeds: Int[Array, " b"], num_frames: int, height: int, width: int, channels: int, period: int | None = None
 ) -> Float[Array, "b {num_frames} {height} {width} {channels}"]:
-    """Standard normal noise, frame f of sample b drawn from the key (seeds[b], f).
+    """Draw standard normal noise, frame f of sample b from the key (seeds[b], f).
 
     Args:
         seeds: one seed per sample.
-        num_frames: how many frames; the noise of a frame does not depend on it.
-        height: of the latents.
-        width: of the latents.
-        channels: of the latents.
-        period: repeat the noise along time after so many frames, as the official code does with its window.
+        num_frames: number of frames; the noise of a frame does not depend on it.
+        height: height of the latents.
+        width: width of the latents.
+        channels: channels of the latents.
+        period: number of frames after which the noise repeats; in the official code the window size.
     """
     frames = jnp.arange(num_frames) % (period or num_frames)
     return jax.vmap(lambda seed: jax.vmap(lambda frame: _draw(seed, frame, (height, width, channels)))(frames))(seeds)
@@ -32,7 +32,7 @@ def frame_noise(
 def pixel_noise(
     seeds: Int[Array, " b"], height: int, width: int, channels: int
 ) -> Float[Array, "b {height} {width} {channels}"]:
-    """Standard normal noise for the augmentation of the reference image, from a key that no frame uses."""
+    """Draw standard normal noise to augment the reference image, from a key that no frame uses."""
     return jax.vmap(lambda seed: _draw(seed, jnp.uint32(2**32 - 1), (height, width, channels)))(seeds)
 
 

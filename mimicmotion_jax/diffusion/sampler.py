@@ -1,7 +1,8 @@
-"""The denoising loop: one `lax.scan` over noise levels, in each step a loop over groups of windows (see `fusion`).
+"""Denoising loop: one `lax.scan` over noise levels, in each step a loop over groups of windows (see `fusion`).
 
-Per step and group: gather the group's windows from the latents of the whole video, predict them together, add the
-weighted predictions up; then one Euler step on the whole video. All windows thus see one latent per frame.
+Each step gathers the windows of one group after the other from the latents of the whole video, predicts a group in one
+batch and adds up the weighted predictions; then it takes one Euler step on the whole video. All windows thus share one
+latent per frame.
 """
 
 from collections.abc import Callable
@@ -19,31 +20,31 @@ from mimicmotion_jax.diffusion.fusion import WindowPlan
 
 @runtime_checkable
 class Predictor(Protocol):
-    """The network with its conditions: v for a group of windows at one noise level."""
+    """Network with its conditions: a function that predicts v for a group of windows at one noise level."""
 
     def __call__(
         self, windows: Float[Array, "g b t h w c"], frames: Int[Array, "g t"], sigma: Float[Array, ""]
     ) -> Float[Array, "g b t h w c"]:
-        """Predict v; `frames` tells which frames of the video each window shows."""
+        """Predict v; `frames` are the frames of the video in each window."""
         ...
 
 
 class GroupedPlan(NamedTuple):
-    """A window plan cut into groups and padded to a bucket; groups from `num_groups` on are never computed."""
+    """Window plan split into groups and padded to a bucket; groups from `num_groups` on are not computed."""
 
-    indices: Int[Array, "groups g t"]
-    weights: Float[Array, "groups g t"]
-    num_groups: Int[Array, ""]
+    indices: Int[Array | np.ndarray, "groups g t"]
+    weights: Float[Array | np.ndarray, "groups g t"]
+    num_groups: Int[Array | np.generic, ""]
 
 
 def group_plan(plan: WindowPlan, group_size: int, capacity: int) -> GroupedPlan:
-    """Cut `plan` into groups of `group_size` windows.
+    """Split `plan` into groups of `group_size` windows.
 
     Args:
         plan: the windows.
-        group_size: windows that are predicted together; a group that is not full gets windows of weight zero.
-        capacity: at least this many windows fit, so that videos of similar length share one compiled program; groups
-            that are all padding are skipped, not computed.
+        group_size: windows that are predicted in one batch; the last group is padded with windows of weight zero.
+        capacity: minimum number of windows with padding, so that videos of similar length share one compiled program;
+            groups that are all padding are skipped.
     """
     num_windows, size = plan.indices.shape
     missing = -(-max(num_windows, capacity) // group_size) * group_size - num_windows
@@ -54,7 +55,7 @@ def group_plan(plan: WindowPlan, group_size: int, capacity: int) -> GroupedPlan:
 
 
 def bucket(count: int) -> int:
-    """`count` rounded up to 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, …: at most a quarter is padding."""
+    """Round `count` up to 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, …: at most a quarter is padding."""
     step = 1 << max(0, (count - 1).bit_length() - 3)
     return -(-count // step) * step
 
@@ -67,14 +68,17 @@ def denoise(
     plan: GroupedPlan,
     shard_windows: Callable[[jax.Array], jax.Array] = lambda windows: windows,
 ) -> Float[Array, "b f h w c"]:
-    """Integrate from sigmas[0] to sigmas[-1] by Euler steps. Pure; meant to be jitted.
+    """Integrate from sigmas[0] to sigmas[-1] by Euler steps. A pure function, to be called inside jit.
 
     Args:
-        predict: the network for a group of windows.
-        latents: at noise level sigmas[0], float32; frames that no window shows only follow the schedule.
+        predict: network that predicts v for a group of windows.
+        latents: float32 latents at noise level sigmas[0]; frames outside all windows are only scaled by the schedule.
         sigmas: descending noise levels.
-        plan: the windows.
-        shard_windows: lays the leading axis of a group over the devices.
+        plan: windows and their weights.
+        shard_windows: shards the leading axis of a group over the devices.
+
+    Returns:
+        Latents at noise level sigmas[-1].
     """
 
     def step(latents: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -86,7 +90,7 @@ def denoise(
             prediction = shard_windows(predict(windows, frames, sigma)).astype(jnp.float32)
             weighted = prediction * weights[:, None, :, None, None, None]
 
-            # One window after the other: the order of the sum depends neither on the group size nor on the devices.
+            # Added one after the other, so that the order of the sum does not depend on group size or devices.
             def add(fused: jax.Array, window: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
                 return fused.at[:, window[0]].add(window[1]), None
 

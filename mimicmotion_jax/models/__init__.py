@@ -1,1 +1,1 @@
-"""The networks in Flax NNX, channels last: SVD's UNet and VAE, CLIP's image encoder, PoseNet. No sharding, no files."""
+"""Networks in Flax NNX, channels last: SVD's UNet and VAE, CLIP's image encoder, PoseNet. No sharding, no files."""

@@ -1,4 +1,4 @@
-"""What the UNet and the VAE are built of: residual blocks in space and time, their mixture, changes of resolution."""
+"""Building blocks of the UNet and the VAE: residual blocks in space and time, their mixture, up- and downsampling."""
 
 import einops
 import jax
@@ -11,7 +11,7 @@ from mimicmotion_jax.models.layers import Conv, GroupNorm, Init, Linear, Tempora
 
 
 class ResnetBlock(nnx.Module):
-    """Norm, SiLU, convolution, twice, around a shortcut; each frame by itself (diffusers `ResnetBlock2D`)."""
+    """Residual block on single frames: norm, SiLU and convolution, twice (diffusers `ResnetBlock2D`)."""
 
     def __init__(self, init: Init, in_channels: int, out_channels: int, embedding_dim: int | None, epsilon: float):
         self.norm1 = GroupNorm(init, in_channels, epsilon)
@@ -33,16 +33,16 @@ class ResnetBlock(nnx.Module):
 
 
 class TemporalResnetBlock(nnx.Module):
-    """The residual block along frames; its norms span all frames (diffusers `TemporalResnetBlock`)."""
+    """Residual block along frames; its norms span all frames (diffusers `TemporalResnetBlock`)."""
 
     def __init__(self, init: Init, channels: int, embedding_dim: int | None, epsilon: float):
-        whole = embedding_dim is None  # in the VAE
+        as_conv = embedding_dim is None  # in the VAE
         self.norm1 = GroupNorm(init, channels, epsilon)
-        self.conv1 = TemporalConv(init, channels, channels, whole=whole)
+        self.conv1 = TemporalConv(init, channels, channels, as_conv=as_conv)
         if embedding_dim is not None:
             self.time_emb_proj = Linear(init, embedding_dim, channels)
         self.norm2 = GroupNorm(init, channels, epsilon)
-        self.conv2 = TemporalConv(init, channels, channels, whole=whole)
+        self.conv2 = TemporalConv(init, channels, channels, as_conv=as_conv)
 
     def __call__(
         self, x: Float[Array, "b f p c"], embedding: Float[Array, "b e"] | None, execution: Execution
@@ -72,8 +72,8 @@ class AlphaBlender(nnx.Module):
 class SpatioTemporalResBlock(nnx.Module):
     """Spatial residual block, temporal residual block, learned mixture (diffusers `SpatioTemporalResBlock`).
 
-    In the UNet the step embedding enters and the mixture starts at 0.5; in the VAE's decoder (`embedding_dim=None`)
-    there is none, the mixture starts at 0 and is switched.
+    In the UNet the step embedding is added and the mixture starts at 0.5; in the VAE's decoder (`embedding_dim=None`)
+    there is no embedding, and the mixture is switched and starts at 0.
     """
 
     def __init__(
@@ -109,14 +109,14 @@ class Downsample(nnx.Module):
     """Convolution of stride 2 (diffusers `Downsample2D`): the UNet's pads (1, 1), the VAE encoder's (0, 1)."""
 
     def __init__(self, init: Init, channels: int, padding: tuple[int, int]):
-        self.conv = Conv(init, channels, channels, 3, stride=2, padding=(padding,) * 2)
+        self.conv = Conv(init, channels, channels, 3, stride=2, padding=(padding, padding))
 
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 c"]:
         return self.conv(x)
 
 
 class Upsample(nnx.Module):
-    """Each position repeated 2 x 2, then a convolution (diffusers `Upsample2D`)."""
+    """Nearest-neighbour upsampling by 2 and a convolution (diffusers `Upsample2D`)."""
 
     def __init__(self, init: Init, channels: int):
         self.conv = Conv(init, channels, channels, 3, padding=1)

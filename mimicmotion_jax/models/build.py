@@ -1,4 +1,4 @@
-"""The four networks by name: abstract (shapes without memory) and freshly initialised, sharded as the caller says."""
+"""Construction of the four networks by name: abstract (shapes only) or freshly initialised with given shardings."""
 
 import itertools
 from collections.abc import Callable
@@ -20,10 +20,9 @@ NETWORKS = {"unet": UNet, "vae": VAE, "image_encoder": CLIPImageEncoder, "pose_n
 
 
 class _Keys(nnx.Rngs):
-    """A key per parameter, counted in Python.
+    """Random keys, one per parameter, counted in Python.
 
-    `nnx.Rngs` counts in jax, and tracing that costs half a minute on the full UNet, because jax describes the origin of
-    every count anew.
+    `nnx.Rngs` counts in jax, which takes half a minute of tracing for the full UNet.
     """
 
     def __init__(self, seed: int):
@@ -36,7 +35,7 @@ class _Keys(nnx.Rngs):
 
 
 def abstract_network(name: str, config: ModelConfig, param_dtype: jnp.dtype = jnp.float32) -> nnx.Module:
-    """The network `name` (a key of `NETWORKS`) with shapes in place of parameters; takes no memory."""
+    """Build the network `name` (a key of `NETWORKS`) with shapes in place of parameters, without memory."""
     return nnx.eval_shape(lambda: NETWORKS[name](getattr(config, name), rngs=_Keys(0), param_dtype=param_dtype))
 
 
@@ -47,14 +46,14 @@ def init_network(
     param_dtype: jnp.dtype = jnp.float32,
     place: Callable[[str], Sharding] | None = None,
 ) -> nnx.Module:
-    """A freshly initialised network; no device ever holds more than its own part of it.
+    """Build a freshly initialised network; no device ever holds more than its own shards.
 
     Args:
         name: a key of `NETWORKS`.
-        config: sizes.
-        seed: of the initialisation.
-        param_dtype: of the parameters.
-        place: sharding of a parameter by its dotted path; None is the default device.
+        config: sizes of all networks.
+        seed: seed of the initial values.
+        param_dtype: dtype of the parameters.
+        place: function from a parameter's dotted path to its sharding; None puts all on the default device.
     """
 
     def init() -> nnx.State:
@@ -65,7 +64,7 @@ def init_network(
     if place is not None:
         leaves = [(path, v.replace(place(".".join(map(str, path))))) for path, v in nnx.to_flat_state(abstract)]
         shardings = nnx.from_flat_state(leaves)
-    # It runs once: on CPU, where compilers take longest over random numbers, it is compiled without optimisation.
+    # Compiled without optimisation on CPU: the program runs once, and optimising random numbers takes long there.
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     on_cpu = jax.default_backend() == "cpu"
     return nnx.merge(graph, jax.jit(init, out_shardings=shardings, compiler_options=options if on_cpu else None)())

@@ -1,4 +1,4 @@
-"""CLIP image encoder with projection (transformers `CLIPVisionModelWithProjection`) and its anti-aliased input."""
+"""CLIP image encoder with projection (transformers `CLIPVisionModelWithProjection`) and its preprocessing."""
 
 import functools
 
@@ -20,11 +20,14 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 @jaxtyped(typechecker=beartype)
 def preprocess(image: Float[Array, "b height width 3"], size: int) -> Float[Array, "b {size} {size} 3"]:
-    """The picture as SVD shows it to CLIP: Gaussian anti-aliasing, bicubic resize without crop, CLIP's mean and std.
+    """Resize and normalise an image as SVD does for CLIP: Gaussian blur, bicubic resize without crop, mean and std.
 
     Args:
         image: pixels in [-1, 1].
         size: height and width of the result, 224 for ViT-H.
+
+    Returns:
+        Normalised pixels, float32.
     """
     rows = _resize_matrix(image.shape[1], size)
     columns = _resize_matrix(image.shape[2], size)
@@ -34,12 +37,12 @@ def preprocess(image: Float[Array, "b height width 3"], size: int) -> Float[Arra
 
 @functools.cache
 def _resize_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
-    """Blur and bicubic interpolation are linear and separable: one matrix per axis does both."""
+    """Blur and bicubic interpolation along one axis as a single matrix: both are linear and separable."""
     return (_bicubic_matrix(source, target) @ _blur_matrix(source, source / target)).astype(np.float32)
 
 
 def _blur_matrix(source: int, factor: float) -> Float[np.ndarray, "source source"]:
-    """Gaussian of deviation (factor - 1) / 2 and about four deviations wide, mirrored at the borders."""
+    """Gaussian blur with standard deviation (factor - 1) / 2, about four deviations wide, mirrored at the borders."""
     sigma = max((factor - 1) / 2, 0.001)
     size = int(max(4 * sigma, 3))
     size += 1 - size % 2
@@ -55,7 +58,7 @@ def _blur_matrix(source: int, factor: float) -> Float[np.ndarray, "source source
 
 
 def _bicubic_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
-    """Keys' cubic convolution with a = -0.75 and aligned corners; samples beyond the border repeat it."""
+    """Keys' cubic convolution with a = -0.75 and aligned corners; the border is repeated."""
     position = np.arange(target) * (source - 1) / max(target - 1, 1)
     base = np.floor(position).astype(int)
     matrix = np.zeros((target, source))
@@ -113,7 +116,7 @@ class EncoderLayer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """The stack of layers (transformers `CLIPEncoder`)."""
+    """Stack of transformer layers (transformers `CLIPEncoder`)."""
 
     def __init__(self, init: Init, config: CLIPConfig):
         self.layers = nnx.List([EncoderLayer(init, config) for _ in range(config.num_hidden_layers)])
@@ -125,7 +128,7 @@ class Encoder(nnx.Module):
 
 
 class Embeddings(nnx.Module):
-    """Class token, patches and their positions (transformers `CLIPVisionEmbeddings`)."""
+    """Embeddings of class token, patches and positions (transformers `CLIPVisionEmbeddings`)."""
 
     def __init__(self, init: Init, config: CLIPConfig):
         width = config.hidden_size
@@ -144,7 +147,7 @@ class Embeddings(nnx.Module):
 
 
 class VisionTransformer(nnx.Module):
-    """The encoder up to the normed class token (transformers `CLIPVisionTransformer`)."""
+    """Encoder up to the normalised class token (transformers `CLIPVisionTransformer`)."""
 
     def __init__(self, init: Init, config: CLIPConfig):
         self.embeddings = Embeddings(init, config)
@@ -158,7 +161,7 @@ class VisionTransformer(nnx.Module):
 
 
 class CLIPImageEncoder(nnx.Module):
-    """Image embedding of CLIP: the projected class token."""
+    """CLIP image encoder; the embedding is the projected class token."""
 
     def __init__(self, config: CLIPConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
         init = Init(rngs, param_dtype)
@@ -168,5 +171,5 @@ class CLIPImageEncoder(nnx.Module):
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b d"]:
-        """Embed normalised pixels, as `preprocess` makes them."""
+        """Embed pixels normalised by `preprocess`."""
         return self.visual_projection(self.vision_model(pixels.astype(self.visual_projection.kernel.dtype)))

@@ -1,9 +1,9 @@
-"""Sizes of the networks: frozen dataclasses that any official `config.json` fills, and the full-size preset."""
+"""Sizes of the networks: frozen dataclasses that can be read from any official `config.json`."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -12,26 +12,26 @@ from mimicmotion_jax.runtime.errors import InputError
 
 _CROSS_DOWN, _DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 _CROSS_UP, _UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
-NUM_GROUPS = 32  # of every group norm in SVD; at 32 channels that leaves one each, which loses its brightness
+NUM_GROUPS = 32  # groups of every group norm in SVD; 32 channels then have one each, whose mean is lost
 
 _Count = Annotated[int, Field(ge=1)]
 _Counts = Annotated[tuple[_Count, ...], Field(min_length=1)]
 
 
+@dataclasses.dataclass(frozen=True)
 class _Official:
-    """Reading and writing the `config.json` of a PyTorch class."""
+    """Base of configs that correspond to the `config.json` of a PyTorch class."""
 
-    official_class: str
-    # Keys of the official file that do not change the network, and those of which one value alone is supported.
-    _ignored: frozenset[str] = frozenset()
-    _fixed: Mapping[str, Any] = {}
+    official_class: ClassVar[str]
+    _ignored: ClassVar[frozenset[str]] = frozenset()  # official keys that do not change the network
+    _fixed: ClassVar[Mapping[str, Any]] = {}  # official keys of which a single value is supported
 
     @classmethod
     def from_official(cls, values: Mapping[str, Any]) -> Self:
-        """Fill from the parsed official `config.json`.
+        """Convert from a parsed official `config.json`.
 
         Raises:
-            InputError: another network class, an unknown key, or a value this implementation does not cover.
+            InputError: another network class, an unknown key, or an unsupported value.
         """
         name = values.get("_class_name") or next(iter(values.get("architectures") or []), cls.official_class)
         if name != cls.official_class:
@@ -49,16 +49,16 @@ class _Official:
         )
 
     def to_official(self) -> dict[str, Any]:
-        """The official `config.json` as a dictionary.
+        """Convert to an official `config.json`, as a dictionary.
 
         Raises:
-            InputError: group norms that the PyTorch class does not have.
+            InputError: `norm_num_groups` differs from the fixed one of the PyTorch class.
         """
         values = dataclasses.asdict(self)
-        if values.pop("norm_num_groups", NUM_GROUPS) != NUM_GROUPS:
+        if (groups := values.pop("norm_num_groups", NUM_GROUPS)) != NUM_GROUPS:
             raise InputError(
                 f"the official {self.official_class} has group norms of {NUM_GROUPS} groups, so a model with "
-                f"norm_num_groups={self.norm_num_groups} cannot be written in its layout."
+                f"norm_num_groups={groups} cannot be written in its layout."
             )
         return {"_class_name": self.official_class, **values, **self._fixed}
 
@@ -110,17 +110,17 @@ class UNetConfig(_Official):
             raise ValueError("cross_attention_dim must be the same in all blocks: they all see one CLIP embedding")
 
     def blocks(self, name: str) -> tuple[int, ...]:
-        """The value of the field `name` for each block, from the finest to the coarsest."""
+        """Values of the field `name` per block, from the finest resolution to the coarsest."""
         return _per_block(getattr(self, name), len(self.block_out_channels))
 
     @property
     def context_dim(self) -> int:
-        """Width of the CLIP embedding that the cross-attention layers take."""
+        """Width of the CLIP embedding in the cross-attention layers."""
         return self.blocks("cross_attention_dim")[0]
 
     @property
     def downscale(self) -> int:
-        """Latent heights and widths must be multiples of this."""
+        """Required divisor of latent heights and widths."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
@@ -129,7 +129,7 @@ _PER_BLOCK = ("layers_per_block", "cross_attention_dim", "transformer_layers_per
 
 @config_dataclass
 class VAEConfig(_Official):
-    """SVD's VAE (diffusers `AutoencoderKLTemporalDecoder`): image encoder, temporal decoder."""
+    """SVD's VAE (diffusers `AutoencoderKLTemporalDecoder`): image encoder and temporal decoder."""
 
     in_channels: Literal[3] = 3
     out_channels: Literal[3] = 3
@@ -147,13 +147,13 @@ class VAEConfig(_Official):
             raise ValueError(f"block_out_channels must be multiples of norm_num_groups ({self.norm_num_groups})")
 
     def to_official(self) -> dict[str, Any]:
-        """The official `config.json` as a dictionary."""
+        """Convert to an official `config.json`, as a dictionary."""
         blocks = ["DownEncoderBlock2D"] * len(self.block_out_channels)
         return {**super().to_official(), "down_block_types": blocks, "force_upcast": True, "sample_size": 768}
 
     @property
     def downscale(self) -> int:
-        """Pixels per latent position along each axis."""
+        """Pixels per latent position along each axis (8 for SVD)."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
@@ -185,7 +185,7 @@ class CLIPConfig(_Official):
             raise ValueError("image_size must be a multiple of patch_size and hidden_size of num_attention_heads")
 
     def to_official(self) -> dict[str, Any]:
-        """The official `config.json` as a dictionary."""
+        """Convert to an official `config.json`, as a dictionary."""
         values = dataclasses.asdict(self)
         return {"architectures": [self.official_class], "model_type": "clip_vision_model", **values}
 
@@ -209,19 +209,19 @@ class PoseNetConfig:
 
     @property
     def stem_layers(self) -> int:
-        """Convolutions up to the narrowest result at the features' resolution, which is kept for a whole video."""
+        """Number of convolutions in the stem, whose output is kept for a whole video: the narrowest at full depth."""
         last_stride = max((i for i, stride in enumerate(self.strides) if stride > 1), default=0)
         return 1 + min(range(last_stride, len(self.channels)), key=lambda i: (self.channels[i], -i))
 
     @property
     def stem_channels(self) -> int:
-        """Width of that result."""
+        """Channels of the stem's output."""
         return self.channels[self.stem_layers - 1]
 
 
 @config_dataclass
 class ModelConfig:
-    """All four networks, and the number of frames that the checkpoint denoises together."""
+    """Sizes of all four networks, and the number of frames per window that the checkpoint was trained with."""
 
     unet: UNetConfig = UNetConfig()
     vae: VAEConfig = VAEConfig()
@@ -247,7 +247,7 @@ class ModelConfig:
 
     @classmethod
     def tiny(cls) -> Self:
-        """A model of half a million parameters with every kind of part, for tests and for trying things out."""
+        """Sizes of a model with half a million parameters and every kind of layer, for tests and experiments."""
         unet = UNetConfig(
             down_block_types=(_CROSS_DOWN, _DOWN),
             up_block_types=(_UP, _CROSS_UP),
@@ -272,5 +272,5 @@ class ModelConfig:
 
     @property
     def size_multiple(self) -> int:
-        """Picture heights and widths must be multiples of this many pixels (64 for the full model)."""
+        """Required divisor of image heights and widths in pixels (64 for the full model)."""
         return self.vae.downscale * self.unet.downscale

@@ -1,7 +1,10 @@
-"""cuDNN's attention: which shapes it takes, and whether a card runs it."""
+"""Support of cuDNN's attention: by shape, and by card."""
+# pyright: reportInvalidTypeForm=false
+# (jaxlib has no stubs, so jax.Device is a variable to a type checker)
 
 import functools
 import logging
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,61 +14,58 @@ logger = logging.getLogger(__name__)
 
 _MAX_DIM = 128
 _MAX_BATCH = 65535  # blocks in the last dimension of a CUDA grid
-_AMPERE = 8.0  # the first compute capability with the kernels
+_AMPERE = 8.0  # the lowest compute capability with these kernels
 
 
-def takes(query: Float[Array, "batch queries heads dim"], batch: int, queries: int, keys: int) -> bool:
-    """Whether there is a kernel for `batch` sequences on a device, of so many queries and keys.
+def supports(query: Float[Array, "batch queries heads dim"], batch: int, queries: int, keys: int) -> bool:
+    """Return True if cuDNN has a kernel for these shapes.
 
     Args:
-        query: for its dtype (half precision) and the width of a head (multiples of 8 up to 128).
-        batch: sequences.
-        queries: of each; even, as the gradients of odd numbers are refused (jax 0.10).
-        keys: likewise.
+        query: array with the dtype (half precision) and the head width (a multiple of 8 up to 128).
+        batch: number of sequences on one device.
+        queries: queries per sequence; even, because the gradients of odd numbers are not supported (jax 0.10).
+        keys: keys per sequence; even as well.
     """
     even, dim = queries % 2 == keys % 2 == 0, query.shape[-1]
     return even and query.dtype.itemsize == 2 and dim <= _MAX_DIM and dim % 8 == 0 and batch <= _MAX_BATCH
 
 
 def compute_capability(device: jax.Device) -> float | None:
-    """Of an NVIDIA GPU, such as 8.0 for an A100; None for other devices."""
+    """Compute capability of an NVIDIA GPU, such as 8.0 for an A100; None for other devices."""
     try:
         return float(device.compute_capability)
-    except (AttributeError, ValueError):  # no GPU; AMD's are called gfx90a
+    except (AttributeError, ValueError):  # not a GPU, or AMD's, which have names such as gfx90a
         return None
 
 
 @functools.cache
 def runs_on(device: jax.Device) -> bool:
-    """Whether an NVIDIA GPU runs these kernels; if not, why is logged.
+    """Return True if an NVIDIA GPU runs these kernels; otherwise log the reason.
 
-    A card of this process tries them, which takes a second or two, once. One that is only compiled for is believed.
+    A card of this process is probed once, in a second or two; one that is only compiled for is assumed to run them.
     """
     if (compute_capability(device) or 0) < _AMPERE:
-        objection = "it is older than Ampere"
+        error = "it is older than Ampere"
     else:
-        objection = probe_error(device) if device in jax.local_devices() else None
-    if objection:
+        error = probe_error(device) if device in jax.local_devices() else None
+    if error:
         logger.warning(
-            "%s cannot run cuDNN's attention (%s); attention takes more time and memory without.",
+            "%s cannot run cuDNN's attention (%s); attention takes more time and memory without it.",
             device.device_kind,
-            objection,
+            error,
         )
-    return objection is None
+    return error is None
 
 
-def probe_error(device: jax.Device, implementation: str = "cudnn") -> str | None:
-    """What a device, or the software for it, says against an implementation of attention; None if it runs.
+def probe_error(device: jax.Device, implementation: Literal["xla", "cudnn"] = "cudnn") -> str | None:
+    """Try an attention implementation on a device; return the first line of the error, or None if it runs.
 
-    It runs as in the networks: a long sequence with its gradients, and forwards several with a mask between them.
-    A program that is being traced takes no part in it.
+    It is run as the networks use it: with gradients, and with a mask forwards only. Works while a program is being
+    traced, without leaving anything in it.
 
     Args:
-        device: of this process.
-        implementation: of `jax.nn.dot_product_attention`.
-
-    Returns:
-        One line.
+        device: a device of this process.
+        implementation: passed to `jax.nn.dot_product_attention`.
     """
     attend = functools.partial(jax.nn.dot_product_attention, implementation=implementation)
 
@@ -77,6 +77,6 @@ def probe_error(device: jax.Device, implementation: str = "cudnn") -> str | None
         with jax.ensure_compile_time_eval():
             x, mask = jax.device_put((jnp.ones((2, 128, 2, 64), jnp.bfloat16), jnp.eye(128, dtype=bool)), device)
             jax.block_until_ready(both(x, mask))
-    except RuntimeError as error:  # of jax, XLA or cuDNN
+    except RuntimeError as error:  # raised by jax, XLA or cuDNN
         return str(error).partition("\n")[0]
     return None

@@ -1,4 +1,4 @@
-"""Pixels to what the networks see: the reference image's CLIP embedding and its latents."""
+"""Encoders of the reference image: CLIP embedding and VAE latents."""
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,14 @@ from mimicmotion_jax.models.vae import VAE
 
 @jaxtyped(typechecker=beartype)
 def to_signed(pixels: UInt8[Array, "*n height width 3"]) -> Float[Array, "*n height width 3"]:
-    """uint8 to [-1, 1], float32."""
+    """Scale uint8 pixels to float32 in [-1, 1]."""
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 
 @jax.jit
 @jaxtyped(typechecker=beartype)
 def embed_image(clip: CLIPImageEncoder, image: UInt8[Array, "b height width 3"]) -> Float[Array, "b d"]:
-    """CLIP embedding of the reference image."""
+    """Compute the CLIP embedding of the reference image."""
     return clip(preprocess(to_signed(image), clip.config.image_size))
 
 
@@ -27,5 +27,5 @@ def embed_image(clip: CLIPImageEncoder, image: UInt8[Array, "b height width 3"])
 def encode_image(
     vae: VAE, image: UInt8[Array, "b height width 3"], noise: Float[Array, "b height width 3"]
 ) -> Float[Array, "b h w c"]:
-    """Latents of the reference image plus `noise` on its pixels: the mode, not multiplied by the scaling factor."""
+    """Encode the reference image plus `noise` on its pixels; the mode of the latents, without the scaling factor."""
     return vae.encode(to_signed(image) + noise)[0]

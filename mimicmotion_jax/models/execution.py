@@ -1,4 +1,4 @@
-"""How the layers of a network run, without changing results: where arrays lie, what the backward pass recomputes."""
+"""Execution settings of a network that do not change its results: sharding of activations and rematerialisation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,46 +9,46 @@ import jax
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def _leave(x: Any) -> Any:
+def _identity(x: Any) -> Any:
     return x
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """Handed down through a network by whoever knows the devices; the default is one device and no recomputation.
+    """Activation sharding, kernels and rematerialisation; the default is one device without rematerialisation.
 
-    A video that is split over devices lies by frames [B, F / D, ...] where layers work within a frame, and by positions
-    [B, F, P / D, C] where they work along the frames, with an all-to-all between. What works along the frames has its
-    input and its output laid out by position: left to choose the output's layout, XLA's partitioner (jax 0.10) summed
+    A video that is split over devices is sharded by frame [B, F / D, ...] in layers that work within a frame, and by
+    position [B, F, P / D, C] in layers along the frames, with an all-to-all between. Both the input and the output of
+    layers along the frames are constrained by position: where the output was not, XLA's partitioner (jax 0.10) summed
     the gradient of a temporal convolution over only some of the devices.
 
     Attributes:
-        by_frame: lays an array [B, F, ...] out by its frames.
-        by_position: lays an array [B, F, P, C] out by its positions.
-        by_sequence: lays an array [N, tokens, ...] out by its sequences: frames or positions of all samples. Without
-            it the partitioner splits tokens and gathers keys and values.
-        per_device: makes of a function of arrays [N, ...], laid out by sequence, one that each device runs on its own
-            part, as the partitioner cannot cut a custom kernel up.
-        platform: "tpu", "cuda" or "cpu" choose how layers are computed; with any other word every device runs them.
-        cudnn_attention: the devices run cuDNN's attention (`models.cudnn`).
-        num_devices: over how many devices a batch of frames is spread; attention divides its memory bound by it.
+        by_frame: shards an array [B, F, ...] by frames.
+        by_position: shards an array [B, F, P, C] by positions.
+        by_sequence: shards an array [N, tokens, ...] by sequences, the frames or positions of all samples. Without this
+            constraint the partitioner splits tokens and gathers keys and values.
+        per_device: wraps a function of arrays [N, ...], sharded by sequence, so that each device runs it on its own
+            shard; the partitioner cannot split custom kernels.
+        platform: "tpu", "cuda" or "cpu" select kernels; "any" selects code that every device runs.
+        cudnn_attention: True if the devices run cuDNN's attention (`models.cudnn`).
+        num_devices: number of devices that a batch of frames is sharded over; attention divides its memory bound by it.
         remat: recompute the inside of each residual block and each transformer in the backward pass.
     """
 
-    by_frame: Callable[[jax.Array], jax.Array] = _leave
-    by_position: Callable[[jax.Array], jax.Array] = _leave
-    by_sequence: Callable[[jax.Array], jax.Array] = _leave
-    per_device: Callable[[Attend], Attend] = _leave
+    by_frame: Callable[[jax.Array], jax.Array] = _identity
+    by_position: Callable[[jax.Array], jax.Array] = _identity
+    by_sequence: Callable[[jax.Array], jax.Array] = _identity
+    per_device: Callable[[Attend], Attend] = _identity
     platform: str = "any"
     cudnn_attention: bool = False
     num_devices: int = 1
     remat: bool = False
 
     def checkpoint(self, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """`function`, of which only the arguments are kept for the backward pass if `remat`.
+        """Rematerialise `function` if `remat`: only its arguments are kept for the backward pass.
 
-        It hands all its gradients on at once. Left free, XLA puts those of parameters off where they are summed over
-        devices, and keeps what it computes them from, of every block: three times the memory (docs/training.md).
+        All its gradients become available at once. Otherwise XLA postpones the gradients of parameters that are summed
+        over devices and keeps their inputs for every block, which takes three times the memory (docs/training.md).
         """
         if not self.remat:
             return function
@@ -56,13 +56,14 @@ class Execution:
         held = jax.custom_vjp(recomputed)
         held.defvjp(
             lambda *args: jax.vjp(recomputed, *args),
-            lambda pull_back, gradient: jax.lax.optimization_barrier(pull_back(gradient)),
+            lambda backward, gradient: jax.lax.optimization_barrier(backward(gradient)),
         )
         return held
 
     def run(self, block: Callable[..., jax.Array], *args: Any) -> jax.Array:
-        """`block(*args, self)` under `checkpoint`; the block, a module, is an argument like the others."""
+        """Call `block(*args, self)` under `checkpoint`; the parameters of the block count as arguments."""
         return self.checkpoint(lambda block, *args: block(*args, self))(block, *args)
 
 
 DEFAULT = Execution()
+"""Execution on one device."""

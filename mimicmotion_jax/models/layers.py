@@ -1,7 +1,7 @@
-"""The smallest parts of the networks: products, convolutions, norms, embeddings, self-attention.
+"""Basic layers of the networks: linear layers, convolutions, norms, embeddings, self-attention.
 
-Arrays are channels last, videos [B, F, H, W, C]. A network computes in the dtype of its parameters: cast the parameters
-and the inputs follow. Attribute names are those of the PyTorch checkpoints.
+Arrays are channels last, videos [B, F, H, W, C]. A network computes in the dtype of its parameters; inputs are cast to
+it. Attribute names are those of the PyTorch checkpoints.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from mimicmotion_jax.models.execution import DEFAULT, Execution
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """How parameters come to be; the first argument of every layer.
+    """Settings for creating parameters, the first argument of every layer.
 
     Attributes:
         rngs: keys of the initial values.
-        param_dtype: of the parameters, and so of the computation.
-        groups: of every group norm.
+        param_dtype: dtype of the parameters, and so of the computation.
+        groups: number of groups of every group norm.
     """
 
     rngs: nnx.Rngs
@@ -35,12 +35,18 @@ class Init:
 
 
 def init_kernel(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
-    """Normal with variance 1 / fan-in."""
+    """Draw from a normal distribution with variance 1 / fan-in."""
     return jax.random.normal(key, shape, dtype) * math.prod(shape[:-1]) ** -0.5
 
 
+def value(param: nnx.Param[Array] | None) -> Array:
+    """Array of a parameter that is optional in flax, for layers that always have it."""
+    assert param is not None
+    return param[...]
+
+
 class Linear(nnx.Linear):
-    """Matrix product and bias."""
+    """Linear layer."""
 
     def __init__(self, init: Init, in_dim: int, out_dim: int, *, use_bias: bool = True):
         super().__init__(
@@ -51,36 +57,38 @@ class Linear(nnx.Linear):
 def _moments(
     x: Float[Array, "..."], average: Callable[[Float[Array, "..."]], Float[Array, "..."]]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Mean and variance in float32, by means that `average` takes (and lets broadcast with x).
+    """Mean and variance in float32; `average` must return an array that broadcasts with x.
 
-    In half precision in one pass, E[x^2] - E[x]^2, which compilers join to whatever makes x: what cancels there is
-    below the rounding of x itself. In float32 in two, as PyTorch.
+    Half precision takes one pass, E[x^2] - E[x]^2, which compilers fuse with the producer of x; the cancellation stays
+    below the rounding of x itself. Float32 takes two passes, as in PyTorch.
     """
-    x = (given := x).astype(jnp.float32)
-    mean = average(x)
-    if given.dtype.itemsize == 2:
-        return mean, jnp.maximum(average(jnp.square(x)) - jnp.square(mean), 0.0)
-    return mean, average(jnp.square(x - mean))
+    x32 = x.astype(jnp.float32)
+    mean = average(x32)
+    if x.dtype.itemsize == 2:
+        return mean, jnp.maximum(average(jnp.square(x32)) - jnp.square(mean), 0.0)
+    return mean, average(jnp.square(x32 - mean))
 
 
 class GroupNorm(nnx.GroupNorm):
     """Group norm over all axes between the first and the last.
 
-    Sums run over positions first and over a group's channels afterwards, so that the large array is never reshaped, and
-    the result is x a + b with a and b per channel: one pass, with what follows.
+    Means are taken over positions first and over a group's channels afterwards, so that the large array is never
+    reshaped. The result is x a + b with a and b per channel, which compilers fuse with the next layer.
     """
 
     def __init__(self, init: Init, channels: int, epsilon: float):
         super().__init__(channels, init.groups, epsilon=epsilon, param_dtype=init.param_dtype, rngs=init.rngs)
 
-    def __call__(self, x: Float[Array, "n *p c"]) -> Float[Array, "n *p c"]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  (flax has a mask)
+        self, x: Float[Array, "n *p c"]
+    ) -> Float[Array, "n *p c"]:
         mean, variance = _moments(x, self._average)
-        factor = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(jnp.float32)
-        offset = self.bias[...].astype(jnp.float32) - mean * factor
+        factor = jax.lax.rsqrt(variance + self.epsilon) * value(self.scale).astype(jnp.float32)
+        offset = value(self.bias).astype(jnp.float32) - mean * factor
         return (x.astype(jnp.float32) * factor + offset).astype(x.dtype)
 
     def _average(self, x: Float[Array, "n *p c"]) -> Float[Array, "n *one c"]:
-        """Over the positions and each group, repeated for all channels of the group."""
+        """Mean over positions and the channels of each group, repeated for all channels of the group."""
         channels = jnp.mean(x, tuple(range(1, x.ndim - 1)), keepdims=True)
         groups = jnp.mean(einops.rearrange(channels, "... (g c) -> ... g c", g=self.num_groups), axis=-1)
         return jnp.repeat(groups, x.shape[-1] // self.num_groups, axis=-1)
@@ -92,14 +100,16 @@ class LayerNorm(nnx.LayerNorm):
     def __init__(self, init: Init, channels: int, epsilon: float = 1e-5):
         super().__init__(channels, epsilon=epsilon, param_dtype=init.param_dtype, rngs=init.rngs)
 
-    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  (flax has a mask)
+        self, x: Float[Array, "*n c"]
+    ) -> Float[Array, "*n c"]:
         mean, variance = _moments(x, lambda x: jnp.mean(x, axis=-1, keepdims=True))
-        factor = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(jnp.float32)
-        return ((x.astype(jnp.float32) - mean) * factor + self.bias[...].astype(jnp.float32)).astype(x.dtype)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * value(self.scale).astype(jnp.float32)
+        return ((x.astype(jnp.float32) - mean) * factor + value(self.bias).astype(jnp.float32)).astype(x.dtype)
 
 
 class Conv(nnx.Conv):
-    """Square 2-D convolution with explicit padding, as PyTorch pads (`"SAME"` pads otherwise at stride 2)."""
+    """Square 2-D convolution with PyTorch's explicit padding (`"SAME"` pads differently at stride 2)."""
 
     def __init__(
         self,
@@ -130,24 +140,25 @@ class TemporalConv(nnx.Module):
 
     PyTorch: `nn.Conv3d(kernel_size=(3, 1, 1), padding=(1, 0, 0))`; kernel [3, in, out].
 
-    Either three matrix products on shifted copies, which XLA's partitioner cuts up well and which is the faster way on
-    TPUs with a UNet's many channels and two branches; or (`whole`, and always on NVIDIA) one convolution per position,
-    with which a VAE's blocks take a third to a half of the time on a TPU (docs/performance.md).
+    Computed as three matrix products on shifted copies, which XLA's partitioner splits well and which is faster on TPUs
+    with the UNet's many channels and two branches; or (`as_conv`, and always on NVIDIA) as a convolution per position,
+    with which the VAE's blocks take a third to a half of the time on a TPU (docs/performance.md).
     """
 
-    def __init__(self, init: Init, in_channels: int, out_channels: int, *, whole: bool = False):
+    def __init__(self, init: Init, in_channels: int, out_channels: int, *, as_conv: bool = False):
         self.kernel = nnx.Param(init_kernel(init.rngs.params(), (3, in_channels, out_channels), init.param_dtype))
         self.bias = nnx.Param(jnp.zeros((out_channels,), init.param_dtype))
-        self.whole = whole
+        self.as_conv = as_conv
 
     def __call__(self, x: Float[Array, "b f *p cin"], execution: Execution = DEFAULT) -> Float[Array, "b f *p cout"]:
-        whole = self.whole or execution.platform == "cuda"
-        return (self._convolution(x) if whole else self._products(x)) + self.bias[...]
+        as_conv = self.as_conv or execution.platform == "cuda"
+        return (self._convolution(x) if as_conv else self._products(x)) + self.bias[...]
 
     def _products(self, x: Float[Array, "b f *p cin"]) -> Float[Array, "b f *p cout"]:
         frames = x.shape[1]
         padded = jnp.pad(x, [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2))
-        return sum(padded[:, tap : tap + frames] @ self.kernel[tap] for tap in range(3))
+        first, second, third = (padded[:, tap : tap + frames] @ self.kernel[tap] for tap in range(3))
+        return first + second + third
 
     def _convolution(self, x: Float[Array, "b f *p cin"]) -> Float[Array, "b f *p cout"]:
         batch = x.shape[0]
@@ -159,7 +170,7 @@ class TemporalConv(nnx.Module):
 
 
 class TimestepEmbedding(nnx.Module):
-    """Linear, SiLU, linear (diffusers `TimestepEmbedding`)."""
+    """Two linear layers with SiLU between (diffusers `TimestepEmbedding`)."""
 
     def __init__(self, init: Init, in_dim: int, hidden_dim: int, out_dim: int | None = None):
         self.linear_1 = Linear(init, in_dim, hidden_dim)
@@ -170,7 +181,7 @@ class TimestepEmbedding(nnx.Module):
 
 
 def sinusoidal_embedding(x: Float[Array, "..."], dim: int) -> Float[Array, "... dim"]:
-    """[cos(x w_k), sin(x w_k)] with w_k = 10000^(-k / (dim/2)), k = 0 ... dim/2 - 1, in float32."""
+    """Compute [cos(x w_k), sin(x w_k)] with w_k = 10000^(-k / (dim/2)), k = 0 ... dim/2 - 1, in float32."""
     half = dim // 2
     frequencies = jnp.exp(-jnp.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
     angles = x.astype(jnp.float32)[..., None] * frequencies
@@ -178,19 +189,19 @@ def sinusoidal_embedding(x: Float[Array, "..."], dim: int) -> Float[Array, "... 
 
 
 def gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """The exact GELU, x times the normal distribution's function of it (PyTorch `nn.GELU`), computed in float32.
+    """Exact GELU, x times the standard normal CDF of x (PyTorch `nn.GELU`), computed in float32.
 
-    jax has it by erfc, which chooses between two series; GPUs' compilers then write the result of one half to memory
-    before they multiply (docs/performance.md).
+    `jax.nn.gelu` uses erfc, which selects between two series and so keeps GPU compilers from fusing it with the product
+    that follows (docs/performance.md).
     """
-    wide = x.astype(jnp.float32)
-    return (wide * (0.5 + 0.5 * jax.lax.erf(wide * 2**-0.5))).astype(x.dtype)
+    x32 = x.astype(jnp.float32)
+    return (x32 * (0.5 + 0.5 * jax.lax.erf(x32 * 2**-0.5))).astype(x.dtype)
 
 
 def project_heads(linear: Linear, x: Float[Array, "n tokens c"], heads: int) -> Float[Array, "n tokens heads dim"]:
-    """A linear layer whose result has the heads apart.
+    """Apply a linear layer and split the result into heads.
 
-    Split afterwards it would be copied: 320 channels and 5 x 64 lie differently in a TPU's memory.
+    Splitting the result afterwards would copy it: 320 channels and 5 x 64 have different layouts in a TPU's memory.
     """
     kernel = einops.rearrange(linear.kernel[...], "c (heads dim) -> c heads dim", heads=heads)
     projected = jnp.einsum("ntc,chd->nthd", x, kernel)
@@ -198,13 +209,13 @@ def project_heads(linear: Linear, x: Float[Array, "n tokens c"], heads: int) -> 
 
 
 def join_heads(linear: Linear, x: Float[Array, "n tokens heads dim"]) -> Float[Array, "n tokens c"]:
-    """A linear layer of what has the heads apart."""
+    """Merge heads and apply a linear layer."""
     kernel = einops.rearrange(linear.kernel[...], "(heads dim) c -> heads dim c", heads=x.shape[-2])
-    return jnp.einsum("nthd,hdc->ntc", x, kernel) + linear.bias[...]
+    return jnp.einsum("nthd,hdc->ntc", x, kernel) + value(linear.bias)
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head self-attention over the last but one axis (diffusers `Attention`)."""
+    """Multi-head self-attention over tokens (diffusers `Attention`)."""
 
     def __init__(self, init: Init, channels: int, heads: int, *, qkv_bias: bool = False):
         self.heads = heads

@@ -1,4 +1,4 @@
-"""PoseNet: from a drawn skeleton to features that are added after the UNet's first convolution (paper, appendix B)."""
+"""PoseNet: features of drawn skeletons, added after the UNet's first convolution (paper, appendix B)."""
 
 import jax.numpy as jnp
 from beartype import beartype
@@ -12,8 +12,9 @@ from mimicmotion_jax.models.layers import Conv, Init
 class PoseNet(nnx.Module):
     """Convolutions with SiLU between, a zero-initialised projection, and a learned scale that starts at 2.
 
-    Stride 1 goes with kernels of 3, stride 2 with kernels of 4; padding 1 (table 3). The scale is in the official
-    release only.
+    Convolutions of stride 1 have kernels of 3, those of stride 2 kernels of 4; padding 1 (table 3). The scale is not in
+    the paper but in the official release. `stem` and `head` are the two parts of a call: the stem runs once per video,
+    the head once per window and step.
     """
 
     def __init__(self, config: PoseNetConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
@@ -37,17 +38,17 @@ class PoseNet(nnx.Module):
         Args:
             pixels: the drawn skeleton in [-1, 1].
         """
-        return self.finish(self.begin(pixels))
+        return self.head(self.stem(pixels))
 
-    def begin(self, pixels: Float[Array, "*n height width 3"]) -> Float[Array, "*n h w kept"]:
-        """Nearly all of the work, and a fifth of the features' memory (64 channels, not 320)."""
+    def stem(self, pixels: Float[Array, "*n height width 3"]) -> Float[Array, "*n h w stem"]:
+        """Run all but the last layers: most of the work, for a fifth of the features' memory (64 of 320 channels)."""
         x = pixels.astype(self.scale.dtype)
         for conv in self.conv_layers[: self.stem_layers]:
             x = nnx.silu(conv(x))
         return x
 
-    def finish(self, x: Float[Array, "*n h w kept"]) -> Float[Array, "*n h w c"]:
-        """From the result of `begin` to the features."""
+    def head(self, x: Float[Array, "*n h w stem"]) -> Float[Array, "*n h w c"]:
+        """Run the last layers on the output of `stem`."""
         for conv in self.conv_layers[self.stem_layers :]:
             x = nnx.silu(conv(x))
         return self.final_proj(x) * self.scale[...]

@@ -1,8 +1,8 @@
-"""The UNet's transformers (diffusers `TransformerSpatioTemporalModel`).
+"""Transformers of the UNet (diffusers `TransformerSpatioTemporalModel`).
 
-The context is one CLIP token, so the softmax of the cross-attention runs over one key and is 1 whatever the query: each
-layer adds the constant vector to_out(to_v(context)), and its queries, keys and norm need no computation. It is computed
-once for all denoising steps, by `SpatioTemporalTransformer.conditions`.
+The context is one CLIP token, so the softmax of the cross-attention runs over one key and is 1 for any query: each
+layer adds the constant vector to_out(to_v(context)), and its queries, keys and norm need no computation. The constant
+is computed once for all denoising steps, by `SpatioTemporalTransformer.conditions`.
 """
 
 from typing import NamedTuple
@@ -23,11 +23,12 @@ from mimicmotion_jax.models.layers import (
     TimestepEmbedding,
     gelu,
     sinusoidal_embedding,
+    value,
 )
 
 
 class TransformerConditions(NamedTuple):
-    """Constants of one transformer: cross-attention outputs per layer, and the embedding of the frame's position."""
+    """Constants of one transformer: cross-attention outputs per layer, and embeddings of the frames' positions."""
 
     spatial: tuple[Float[Array, "b c"], ...]
     temporal: tuple[Float[Array, "b c"], ...]
@@ -35,23 +36,23 @@ class TransformerConditions(NamedTuple):
 
 
 class FeedForward(nnx.Module):
-    """GEGLU and a linear layer (diffusers `FeedForward`)."""
+    """GEGLU followed by a linear layer (diffusers `FeedForward`)."""
 
     def __init__(self, init: Init, channels: int):
         self.proj_in = Linear(init, channels, 8 * channels)
         self.proj_out = Linear(init, 4 * channels, channels)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        # Two products, each with what follows it, instead of one whose result is written whole and read twice.
-        kernel, bias = (jnp.split(param[...], 2, axis=-1) for param in (self.proj_in.kernel, self.proj_in.bias))
+        # Two products that compilers fuse with what follows, instead of a large result that is written and read again.
+        kernel, bias = (jnp.split(x, 2, axis=-1) for x in (value(self.proj_in.kernel), value(self.proj_in.bias)))
         gate = gelu(x @ kernel[1] + bias[1])
         return self.proj_out((x @ kernel[0] + bias[0]) * gate)
 
 
 class CrossAttention(nnx.Module):
-    """Attention to a context of a single token: independent of the query (see the head of this file).
+    """Cross-attention to a single token, independent of the query (see the module's docstring).
 
-    `to_q` and `to_k` are parameters of the checkpoint that no computation needs; they are kept for the way back.
+    No computation uses `to_q` and `to_k`; they are kept so that checkpoints can be converted back to PyTorch.
     """
 
     def __init__(self, init: Init, channels: int, context_dim: int):
@@ -84,7 +85,7 @@ class TransformerBlock(nnx.Module):
 
 
 class TemporalTransformerBlock(TransformerBlock):
-    """The same along frames, after a feed-forward of its own (diffusers `TemporalBasicTransformerBlock`)."""
+    """Transformer block along frames, with a feed-forward in front (diffusers `TemporalBasicTransformerBlock`)."""
 
     def __init__(self, init: Init, channels: int, heads: int, context_dim: int):
         super().__init__(init, channels, heads, context_dim)
@@ -98,7 +99,7 @@ class TemporalTransformerBlock(TransformerBlock):
 
 
 class SpatioTemporalTransformer(nnx.Module):
-    """Spatial and temporal transformer blocks in turn, mixed (diffusers `TransformerSpatioTemporalModel`)."""
+    """Spatial and temporal transformer blocks, mixed after each pair (diffusers `TransformerSpatioTemporalModel`)."""
 
     def __init__(self, init: Init, channels: int, heads: int, layers: int, context_dim: int):
         self.norm = GroupNorm(init, channels, 1e-6)

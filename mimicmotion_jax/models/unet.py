@@ -1,6 +1,6 @@
 """SVD's spatio-temporal UNet with MimicMotion's pose features (diffusers `UNetSpatioTemporalConditionModel`).
 
-What does not change from one denoising step to the next is computed once, by `UNet.conditions`.
+Everything that is the same in all denoising steps is computed once, by `UNet.conditions`.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from mimicmotion_jax.models.transformer import SpatioTemporalTransformer, Transf
 
 
 class UNetConditions(NamedTuple):
-    """Everything that a denoising step needs besides latents, noise level and poses; constant over the steps."""
+    """Inputs of the UNet that are constant over the denoising steps."""
 
     embedding: Float[Array, "b e"]
     down: tuple[tuple[TransformerConditions, ...], ...]
@@ -27,7 +27,7 @@ class UNetConditions(NamedTuple):
     up: tuple[tuple[TransformerConditions, ...], ...]
 
     def tile(self, times: int) -> "UNetConditions":
-        """The conditions of a batch that repeats this one `times` times, one whole copy after the other."""
+        """Repeat the batch `times` times, as `jnp.tile` does along the first axis."""
 
         def tile_batch(x: Float[Array, "b c"]) -> Float[Array, "n c"]:
             return jnp.tile(x, (times, 1))
@@ -41,9 +41,9 @@ class UNetConditions(NamedTuple):
 
 
 class Stage(nnx.Module):
-    """Residual blocks of one resolution, each followed by a transformer where the stage has any.
+    """Residual blocks of one resolution, each followed by a transformer in stages with cross-attention.
 
-    The parts are given by `UNet`, whose plan decides the widths; `downsamplers` and `upsamplers` hold one or none.
+    `UNet` decides the widths and passes the layers in; `downsamplers` and `upsamplers` hold one layer or none.
     """
 
     def __init__(self, resnets: nnx.List, attentions: nnx.List, *, down: Downsample | None, up: Upsample | None):
@@ -94,10 +94,10 @@ class MidBlock(nnx.Module):
 
 
 class UNet(nnx.Module):
-    """v-prediction network F of the preconditioned denoiser; see `diffusion.edm` for how it is used.
+    """Network F of the preconditioned denoiser, which predicts v (see `diffusion.edm`).
 
     Args:
-        config: sizes; any official `config.json`.
+        config: sizes, which any official `config.json` gives (`UNetConfig.from_official`).
         rngs: key of the random initialisation.
         param_dtype: dtype of the parameters, and so of the computation.
     """
@@ -120,7 +120,7 @@ class UNet(nnx.Module):
     def conditions(
         self, context: Float[Array, "b d"], time_ids: Float[Array, "b 3"], num_frames: int
     ) -> UNetConditions:
-        """Constants of the denoising steps.
+        """Compute the constants of the denoising steps.
 
         Args:
             context: CLIP embedding of the reference image (zeros in the unconditional branch).
@@ -153,7 +153,7 @@ class UNet(nnx.Module):
             c_noise: 0.25 ln(sigma), one per sample.
             conditions: from `conditions`, made for the same number of frames.
             pose_features: PoseNet's output, added after the first convolution (paper, section 3.3); None adds nothing.
-            execution: how the layers are laid over devices, and whether the backward pass recomputes them.
+            execution: sharding of activations, and rematerialisation.
         """
         dtype = self.conv_in.kernel.dtype
         embedding = self.time_embedding(sinusoidal_embedding(c_noise, self.config.block_out_channels[0]))
@@ -190,7 +190,7 @@ def _down_stages(init: Init, config: UNetConfig, embedding_dim: int) -> list[Sta
         in_channels, channels = channels, config.block_out_channels[level]
         attends, last = kind.startswith("CrossAttn"), level == len(config.down_block_types) - 1
         count = config.blocks("layers_per_block")[level]
-        # The two kinds of block differ in epsilon in the official code, and so in the released weights' behaviour.
+        # The official code uses different epsilons in the two kinds of block, and the released weights expect them.
         epsilon = 1e-6 if attends else 1e-5
         widths = [(in_channels if n == 0 else channels, channels) for n in range(count)]
         stages.append(
@@ -212,7 +212,7 @@ def _up_stages(init: Init, config: UNetConfig, embedding_dim: int) -> list[Stage
         previous, channels, skip = channels, widths[i], widths[min(i + 1, len(widths) - 1)]
         level, last = len(widths) - 1 - i, i == len(widths) - 1
         count = config.blocks("layers_per_block")[level] + 1
-        # Each block takes a skip beside what flows: the last one's comes from the next finer resolution.
+        # Each block's input is concatenated with a skip; the last block's skip comes from the next finer resolution.
         flow = [previous if n == 0 else channels for n in range(count)]
         skips = [skip if n == count - 1 else channels for n in range(count)]
         joined = [a + b for a, b in zip(flow, skips, strict=True)]
@@ -228,7 +228,7 @@ def _up_stages(init: Init, config: UNetConfig, embedding_dim: int) -> list[Stage
 
 
 def _transformers(init: Init, config: UNetConfig, level: int, count: int) -> nnx.List:
-    """`count` of a resolution's, 0 the finest."""
+    """Build `count` transformers of the given resolution level; 0 is the finest."""
     plan = (
         config.block_out_channels[level],
         config.blocks("num_attention_heads")[level],

@@ -1,4 +1,4 @@
-"""SVD's VAE (diffusers `AutoencoderKLTemporalDecoder`): pictures to latents one by one, latents to frames together."""
+"""SVD's VAE (diffusers `AutoencoderKLTemporalDecoder`): an image encoder and a temporal decoder."""
 
 import jax.numpy as jnp
 from beartype import beartype
@@ -8,21 +8,22 @@ from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.blocks import Downsample, ResnetBlock, SpatioTemporalResBlock, Upsample
 from mimicmotion_jax.models.config import VAEConfig
+from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.layers import Conv, GroupNorm, Init, SelfAttention, TemporalConv
 
 _EPSILON, _TEMPORAL_EPSILON = 1e-6, 1e-5
 
 
 class SpatialAttention(SelfAttention):
-    """One wide head over all positions of a picture, around a shortcut (diffusers `Attention` in a VAE)."""
+    """Residual self-attention with one head over all positions of an image (diffusers `Attention` in a VAE)."""
 
     def __init__(self, init: Init, channels: int):
         super().__init__(init, channels, 1, qkv_bias=True)
         self.group_norm = GroupNorm(init, channels, _EPSILON)
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    def __call__(self, x: Float[Array, "n h w c"], execution: Execution = DEFAULT) -> Float[Array, "n h w c"]:
         tokens = rearrange(self.group_norm(x), "n h w c -> n (h w) c")
-        return x + super().__call__(tokens).reshape(x.shape)
+        return x + super().__call__(tokens, execution).reshape(x.shape)
 
 
 class EncoderStage(nnx.Module):
@@ -51,7 +52,7 @@ class EncoderMid(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Pictures to the moments of the latent distribution (diffusers `Encoder`)."""
+    """Encoder of images to mean and log variance of the latents (diffusers `Encoder`)."""
 
     def __init__(self, init: Init, config: VAEConfig):
         widths = config.block_out_channels
@@ -75,7 +76,7 @@ class Encoder(nnx.Module):
 
 
 class DecoderMid(nnx.Module):
-    """Residual blocks around one attention (diffusers `MidBlockTemporalDecoder`)."""
+    """Residual blocks with one attention layer between them (diffusers `MidBlockTemporalDecoder`)."""
 
     def __init__(self, init: Init, channels: int, layers: int):
         self.resnets = nnx.List([_temporal_block(init, channels, channels) for _ in range(layers)])
@@ -84,7 +85,7 @@ class DecoderMid(nnx.Module):
     def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
         batch = x.shape[0]
         x = self.resnets[0](x)
-        # The official block pairs residual blocks with its single attention: it never runs more than one pair.
+        # The official block zips residual blocks with its single attention layer, so at most two blocks run.
         for attention, resnet in zip(self.attentions, self.resnets[1:], strict=False):
             x = attention(rearrange(x, "b f h w c -> (b f) h w c"))
             x = resnet(rearrange(x, "(b f) h w c -> b f h w c", b=batch))
@@ -111,7 +112,7 @@ def _temporal_block(init: Init, in_channels: int, channels: int) -> SpatioTempor
 
 
 class TemporalDecoder(nnx.Module):
-    """Latents of neighbouring frames to pixels, smoothed along time (diffusers `TemporalDecoder`)."""
+    """Decoder of the latents of neighbouring frames, with layers along time (diffusers `TemporalDecoder`)."""
 
     def __init__(self, init: Init, config: VAEConfig):
         widths = config.block_out_channels[::-1]
@@ -126,7 +127,7 @@ class TemporalDecoder(nnx.Module):
         )
         self.conv_norm_out = GroupNorm(init, widths[-1], _EPSILON)
         self.conv_out = Conv(init, widths[-1], config.out_channels, 3, padding=1)
-        self.time_conv_out = TemporalConv(init, config.out_channels, config.out_channels, whole=True)
+        self.time_conv_out = TemporalConv(init, config.out_channels, config.out_channels, as_conv=True)
 
     def __call__(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
         batch = latents.shape[0]
@@ -138,7 +139,7 @@ class TemporalDecoder(nnx.Module):
 
 
 class VAE(nnx.Module):
-    """The autoencoder between pixels in [-1, 1] and latents; `config.scaling_factor` is left to the caller."""
+    """Autoencoder between pixels in [-1, 1] and latents; the caller applies `config.scaling_factor`."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, param_dtype: jnp.dtype = jnp.float32):
         init = Init(rngs, param_dtype, config.norm_num_groups)
@@ -151,12 +152,12 @@ class VAE(nnx.Module):
     def encode(
         self, pixels: Float[Array, "n height width 3"]
     ) -> tuple[Float[Array, "n h w c"], Float[Array, "n h w c"]]:
-        """Mean (which is the mode) and logarithm of the variance of the latents; the latter clipped to [-30, 20]."""
+        """Encode images; return the mean (also the mode) and the log variance of the latents, clipped to [-30, 20]."""
         moments = self.quant_conv(self.encoder(pixels.astype(self.quant_conv.kernel.dtype)))
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
     @jaxtyped(typechecker=beartype)
     def decode(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
-        """Frames, about [-1, 1], from unscaled latents (already divided by the scaling factor)."""
+        """Decode latents that are already divided by the scaling factor; frames in about [-1, 1]."""
         return self.decoder(latents.astype(self.quant_conv.kernel.dtype))

@@ -1,4 +1,4 @@
-"""FLOPs that a function asks for, from its jaxpr: matrix products and convolutions, 2 per multiply-add."""
+"""FLOPs of a function, from its jaxpr: matrix products and convolutions, 2 per multiply-add."""
 
 import functools
 import math
@@ -11,25 +11,26 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 
 def count_flops(fn: Callable[..., Any], *args: Any, skip_padding: bool = False) -> float:
-    """FLOPs of `fn(*args)`; `args` may be `jax.ShapeDtypeStruct`s, nothing is computed.
+    """Count the FLOPs of `fn(*args)` as `jaxpr_flops` does, without computing anything.
 
-    `fn` may be jitted, differentiated, rematerialised: gradients and recomputation are counted when they are in it.
-    What the count means: see `jaxpr_flops`.
+    `args` may be `jax.ShapeDtypeStruct`s. `fn` may be jitted, differentiated or rematerialised: gradients and
+    recomputation count as well.
     """
     return jaxpr_flops(jax.make_jaxpr(fn)(*args), skip_padding=skip_padding)
 
 
 def jaxpr_flops(jaxpr: ClosedJaxpr | Jaxpr, *, skip_padding: bool = False) -> float:
-    """FLOPs of the matrix products and convolutions of a jaxpr (`jax.jit(f).trace(...).jaxpr` has one ready).
+    """Count the FLOPs of the matrix products and convolutions of a jaxpr (`jax.jit(f).trace(...).jaxpr`).
 
-    A scan counts its body `length` times, a conditional its dearest branch, a `shard_map` its body once per device, a
-    Pallas kernel its body once per point of its grid. A while loop, whose length nobody knows, counts its body once.
+    A scan counts its body `length` times, a conditional its most expensive branch, a `shard_map` its body once per
+    device, a Pallas kernel its body once per point of its grid. A while loop, whose trip count is unknown, counts its
+    body once.
 
     Args:
         jaxpr: the program, over all devices.
-        skip_padding: False counts products with a convolution's padding, as is customary (torch's `FlopCounterMode`),
-            so that a gradient costs what its forward convolution costs; True leaves them out, as `program_costs` does.
-            The holes of an input dilation, where strided convolutions have their gradients, are left out either way.
+        skip_padding: False counts products with a convolution's padding, as torch's `FlopCounterMode` does, so that a
+            gradient costs as much as its forward convolution; True leaves them out, as `xla_report` does. The holes of
+            an input dilation, as in gradients of strided convolutions, are left out in either case.
     """
     inner = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
     return sum((_equation_flops(equation, skip_padding) for equation in inner.eqns), 0.0)
@@ -39,9 +40,9 @@ def jaxpr_flops(jaxpr: ClosedJaxpr | Jaxpr, *, skip_padding: bool = False) -> fl
 def valid_products(
     inputs: int, outputs: int, kernel: int, stride: int, pad: int, input_dilation: int = 1, kernel_dilation: int = 1
 ) -> int:
-    """How many (output, kernel) positions of a convolution along one dimension meet an element of the input.
+    """Number of (output, kernel) positions of a convolution along one dimension that meet an element of the input.
 
-    The others meet padding or a hole of the input dilation. `pad` is the padding in front, negative where it crops.
+    The others meet padding or a hole of the input dilation. `pad` is the padding in front; negative padding crops.
     """
     starts = np.arange(outputs) * stride - pad
     offsets = np.arange(kernel) * kernel_dilation
@@ -83,18 +84,22 @@ def _jaxprs(params: dict[str, Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
                 yield item
 
 
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
+
+
 def _dot_flops(equation: JaxprEqn) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    lhs = equation.invars[0].aval.shape
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(lhs[i] for i in contracted)
+    lhs = _shape(equation.invars[0])
+    return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(lhs[i] for i in contracted)
 
 
 def _convolution_flops(equation: JaxprEqn, skip_padding: bool) -> float:
     params = equation.params
-    lhs, rhs = (variable.aval.shape for variable in equation.invars)
-    out = equation.outvars[0].aval.shape
+    lhs, rhs = map(_shape, equation.invars)
+    out = _shape(equation.outvars[0])
     numbers = params["dimension_numbers"]
-    # The kernel's input features are already one group's; with groups of the batch each output sees one of them too.
+    # The kernel has the input features of one group only; with batch groups likewise.
     flops = 2.0 * out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * rhs[numbers.rhs_spec[1]]
     for dimension, (lhs_axis, rhs_axis, out_axis) in enumerate(
         zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True)

@@ -1,8 +1,8 @@
-"""What chips can do, from their makers' data sheets."""
+"""Peak FLOP/s, memory and bandwidth of chips, from their makers' data sheets."""
 
 _GIB = 2**30
-# By the start of jax's `device_kind`: dense bf16 peak in FLOP/s, memory in bytes, and of GPUs bytes/s to and from it.
-# The first match holds, so longer names come first. TPU memory is what the compiler lets a program have of it.
+# Start of jax's `device_kind`, dense bf16 peak in FLOP/s, memory in bytes, and for GPUs memory bandwidth in bytes/s.
+# The first match holds, so longer names come first. TPU memory is the part that the compiler lets a program use.
 _CHIPS: tuple[tuple[str, float, float, float | None], ...] = (
     ("TPU v4", 275e12, 32 * _GIB, None),
     ("TPU v5 lite", 197e12, 15.75 * _GIB, None),
@@ -24,21 +24,21 @@ _CHIPS: tuple[tuple[str, float, float, float | None], ...] = (
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bf16 FLOP/s of one chip, by jax's `device.device_kind`; None where it is not known (CPUs)."""
+    """Dense bf16 FLOP/s of one chip, by jax's `device.device_kind`; None if unknown (CPUs)."""
     chip = _find(device_kind)
     return chip and chip[1]
 
 
 def memory_bytes(device_kind: str) -> int | None:
-    """Memory of one chip in bytes, by jax's `device.device_kind`; None where it is not known (CPUs)."""
+    """Memory of one chip in bytes, by jax's `device.device_kind`; None if unknown (CPUs)."""
     chip = _find(device_kind)
     return chip and int(chip[2])
 
 
 def memory_bandwidth(device_kind: str) -> float | None:
-    """Bytes/s between a GPU and its memory, by jax's `device.device_kind`; None where it is not known.
+    """Memory bandwidth of a GPU in bytes/s, by jax's `device.device_kind`; None if unknown.
 
-    TPUs have none here: their compiler says what an operation takes.
+    None for TPUs as well, whose compiler estimates the time of each operation.
     """
     chip = _find(device_kind)
     return chip and chip[3]

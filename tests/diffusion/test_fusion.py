@@ -10,7 +10,7 @@ MODES = ("official", "progressive", "uniform", "none")
 
 
 def fuse(plan, predictions):
-    """What a step does with one prediction per window and frame (scalars here)."""
+    """Fuse one prediction per window and frame (scalars here) as a denoising step does."""
     fused = np.zeros(plan.indices.max() + 1)
     np.add.at(fused, plan.indices, plan.weights.astype(float) * predictions)
     return fused
