@@ -1,4 +1,4 @@
-"""Schedule, preconditioning and Euler step against diffusers' scheduler and formulas worked by hand."""
+"""Noise schedule, preconditioning and Euler step against diffusers' scheduler and formulas worked by hand."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Window plans: weights sum to one, Algorithm 1 against its pseudo-code, the official plan against its description."""
+"""Window plans: sums of weights, Algorithm 1 against its pseudo-code, the official plan against its description."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_every_frame_is_covered_with_weights_that_sum_to_one(mode, reference_slo
 
 
 def algorithm_1(z, num_overlap):
-    """Lines 14 to 22 of the paper's Algorithm 1 for scalars z[i, j], all updates from the values before.
+    """Apply lines 14 to 22 of the paper's Algorithm 1 to scalars z[i, j], all updates at once.
 
     i counts segments from 1 and j frames from 1, as the paper does.
     """

@@ -1,4 +1,4 @@
-"""Noise depends on seed and frame only."""
+"""Noise depends only on seed and frame."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""The denoising scan against a NumPy loop; grouping changes nothing."""
+"""Denoising loop against NumPy; the group size changes nothing."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from mimicmotion_jax.diffusion.sampler import bucket, denoise, group_plan
 
 
 def predict(windows, frames, sigma):
-    """A stand-in network that mixes the frames of a window and knows which ones they are."""
+    """Predict like a network that mixes the frames of a window and depends on their numbers."""
     mean = windows.mean(axis=2, keepdims=True)
     return jnp.tanh(windows - 0.3 * mean) + 0.01 * frames[:, None, :, None, None, None] / (1 + sigma)
 

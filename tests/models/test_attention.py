@@ -1,4 +1,4 @@
-"""Attention equals its formula however it is computed; TPU kernels are interpreted, and compiled for a TPU slice."""
+"""Attention against its formula on every code path; TPU kernels are interpreted, and compiled for a TPU slice."""
 
 import functools
 import re
@@ -21,7 +21,7 @@ CPU = Execution(platform="cpu")
 
 
 def formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """In float64."""
+    """Compute attention in float64."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     scores = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -43,18 +43,18 @@ def test_in_query_blocks(tokens, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("most", "turns"),
+    ("max_scores", "shapes"),
     [(2**21, ["6,24,23"]), (2000, ["3,24,23"]), (600, ["1,24,23"]), (100, ["1,3,23"])],
     ids=["at once", "by three heads", "by heads", "by blocks of queries"],
 )
-def test_in_a_cpu_s_caches(most, turns, monkeypatch):
-    """However few scores are made at a time: the formula, and the gradients of all at once."""
-    monkeypatch.setattr("mimicmotion_jax.models.attention._CACHED_SCORES", most)
+def test_chunks_that_fit_a_cpus_caches(max_scores, shapes, monkeypatch):
+    """Chunks of any size give the formula, and the gradients of the unchunked computation."""
+    monkeypatch.setattr("mimicmotion_jax.models.attention._CACHED_SCORES", max_scores)
     q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 24, 3, 8))
     k, v = 9 * k[:, :23], v[:, :23]
     attend = functools.partial(dot_product_attention, execution=CPU)
     scores = re.findall(r"f32\[([\d,]+,23)\] = exp", str(jax.make_jaxpr(attend)(q, k, v)))
-    assert scores == turns
+    assert scores == shapes
     np.testing.assert_allclose(attend(q, k, v), formula(q, k, v), atol=5e-6)
     for ours, plain in zip(gradients(attend, q, k, v), gradients(dot_product_attention, q, k, v), strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
@@ -76,7 +76,7 @@ def test_tpu_kernel(tokens, dim):
 
 @pytest.mark.parametrize("shape", [(24, 16, 2, 64), (5, 16, 2, 8), (6, 48, 1, 64), (3, 72, 2, 64)])
 def test_short_sequences_on_a_tpu(shape):
-    """Joined by eights, by ones (5 are indivisible), by twos, and too long to be joined."""
+    """Eight sequences packed into one, none (5 are indivisible), two, and none because they are too long."""
     q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
     attend = functools.partial(dot_product_attention, execution=TPU)
     with jax.default_matmul_precision("highest"):
@@ -86,15 +86,15 @@ def test_short_sequences_on_a_tpu(shape):
 
 
 @pytest.mark.parametrize("shape", [(1, 576, 2, 64), (1, 512, 1, 96 + 64)])
-def test_shapes_that_no_kernel_takes(shape):
-    """Tokens that no block divides, a head of one and a quarter tiles."""
+def test_shapes_without_a_tpu_kernel(shape):
+    """A number of tokens that no block divides, a head of one and a quarter tiles."""
     q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
     assert "pallas_call" not in str(jax.make_jaxpr(functools.partial(dot_product_attention, execution=TPU))(q, k, v))
     np.testing.assert_allclose(dot_product_attention(q, k, v, TPU), formula(q, k, v), atol=5e-6)
 
 
 def test_each_chip_runs_the_kernel_on_its_own_sequences():
-    """For four v5e chips: the kernel is in the program, with a quarter of the batch, and nothing is gathered."""
+    """On four v5e chips each runs the kernel on a quarter of the batch, and nothing is gathered."""
     mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("v5e:2x2")), 4, 1, 1, 1)
     execution = sharding.sampling_execution(mesh)
     assert execution.platform == "tpu"
@@ -106,5 +106,5 @@ def test_each_chip_runs_the_kernel_on_its_own_sequences():
     assert sum(report.custom_calls.values()) == 3  # forward, gradients of queries, gradients of keys and values
     assert not report.uncounted_calls
     assert not report.collectives
-    # Two products forward; scores again, their gradient and one more; scores again and three more.
+    # Products: two forward; three for the gradient of queries and four for keys and values, scores recomputed.
     assert report.flops_per_chip == (2 + 3 + 4) * 2 * (8 // 4) * 5 * 1024 * 1024 * 64

@@ -1,4 +1,4 @@
-"""Networks without memory, and networks that come into being in pieces."""
+"""Construction of networks: abstract without memory, and initialised in shards."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mimicmotion_jax.models.build import NETWORKS, abstract_network, init_network
 from mimicmotion_jax.models.config import ModelConfig
 
-FULL_SIZE = {  # parameters of diffusers' and transformers' classes for the official config.json files
+FULL_SIZE = {  # parameters of the classes in diffusers and transformers for the official config.json files
     "unet": 1_524_623_082,
     "vae": 97_742_847,
     "image_encoder": 632_076_800,
@@ -26,7 +26,7 @@ def test_the_full_model_is_abstract():
     assert sum(array.nbytes for array in jax.live_arrays()) - before < 1e6
 
 
-def test_parameters_are_born_sharded_and_equal_on_any_mesh():
+def test_parameters_are_initialised_sharded_and_equal_on_any_mesh():
     config = ModelConfig.tiny()
     mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
     shapes = {

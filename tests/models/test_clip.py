@@ -1,4 +1,4 @@
-"""The CLIP image encoder against transformers, and its input against diffusers' SVD pipeline."""
+"""CLIP image encoder against transformers, and its preprocessing against diffusers' SVD pipeline."""
 
 import jax
 import jax.numpy as jnp

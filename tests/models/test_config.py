@@ -1,4 +1,4 @@
-"""Sizes that no network can have are refused by name, before anything is built."""
+"""Impossible sizes are rejected by name, before a network is built."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""cuDNN's attention is tried before it is relied on; here by what cannot run it."""
+"""Probe of cuDNN's attention, on devices that cannot run it."""
 
 import dataclasses
 import logging
@@ -11,32 +11,32 @@ from mimicmotion_jax.models import cudnn
 from mimicmotion_jax.xla_report import topologies
 
 
-def test_a_device_without_it_objects():
-    """jax refuses to run it on a CPU, in words that differ with what is installed."""
-    objection = cudnn.probe_error(jax.devices("cpu")[0])
-    assert objection
-    assert "\n" not in objection
+def test_a_device_without_it_gives_an_error():
+    """jax does not run it on a CPU; the message depends on what is installed."""
+    error = cudnn.probe_error(jax.devices("cpu")[0])
+    assert error
+    assert "\n" not in error
 
 
-def test_what_runs_is_not_objected_to_and_leaves_no_trace_in_a_program():
-    objections = []
+def test_a_probe_that_runs_leaves_nothing_in_a_traced_program():
+    errors = []
 
     def program(x):
-        objections.append(cudnn.probe_error(jax.devices("cpu")[0], "xla"))
+        errors.append(cudnn.probe_error(jax.devices("cpu")[0], "xla"))
         return x
 
     assert not jax.make_jaxpr(program)(1.0).eqns
-    assert objections == [None]
+    assert errors == [None]
 
 
-def test_nothing_is_tried_where_there_is_no_gpu():
+def test_no_probe_without_a_gpu():
     execution = sharding.sampling_execution(sharding.window_mesh(sharding.sampling_mesh(), 1, 1, 1, 1))
     assert (execution.platform, execution.cudnn_attention) == ("cpu", False)
 
 
 @pytest.mark.cuda_compiler
 @pytest.mark.parametrize(("capability", "runs"), [(7, False), (8, True), (9, True)])
-def test_older_cards_do_without(capability, runs, monkeypatch, caplog):
+def test_older_cards_do_not_use_it(capability, runs, monkeypatch, caplog):
     monkeypatch.setitem(
         topologies._GPUS, "card", dataclasses.replace(topologies._GPUS["a100"], compute_capability=capability)
     )

@@ -1,4 +1,4 @@
-"""Norms and the temporal convolution equal PyTorch's modules; half-precision norms the formula in float64."""
+"""Norms, GELU and the temporal convolution against PyTorch; norms in half precision against the formula in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def normed(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:
 
 
 def features(mean: float, dtype: jnp.dtype) -> jax.Array:
-    """[2, 3, 5, 12], each channel with a mean and a scale of its own."""
+    """Random features [2, 3, 5, 12], each channel with its own mean and scale."""
     noise, shifts, scales = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(2, 3, 5, 12), 12, 12]))
     return (mean + shifts + noise * jnp.exp(scales)).astype(dtype)
 
@@ -31,7 +31,7 @@ def randomised(norm: nnx.GroupNorm | nnx.LayerNorm) -> tuple[np.ndarray, np.ndar
 
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 def test_group_norm_is_pytorchs(mean):
-    """A mean that is a hundred times the deviation cancels no digits."""
+    """No digits cancel with a mean a hundred times the standard deviation."""
     x = features(mean, jnp.float32)
     ours = GroupNorm(Init(nnx.Rngs(0), groups=4), 12, 1e-5)
     scale, bias = (torch.tensor(x).double() for x in randomised(ours))
@@ -49,8 +49,8 @@ def test_layer_norm_is_pytorchs(mean):
 
 
 @pytest.mark.parametrize("mean", [0.0, 30.0])
-def test_norms_in_half_precision_are_as_good_as_their_result_can_say(mean):
-    """One pass over bfloat16 inputs loses nothing that the rounding of the result to 8 bits would show."""
+def test_norms_in_half_precision_are_exact_to_rounding(mean):
+    """The error of one pass over bfloat16 inputs is below the rounding of the result to 8 bits."""
     x = features(mean, jnp.bfloat16)
     init = Init(nnx.Rngs(0), jnp.bfloat16, groups=4)
     groups = normed(np.asarray(x, np.float64).reshape(2, 3, 5, 4, 3), (1, 2, 4), 1e-5).reshape(x.shape)
@@ -84,5 +84,5 @@ def test_gelu_is_pytorchs():
     half = jnp.asarray(x, jnp.bfloat16)
     exact = torch.nn.functional.gelu(torch.from_numpy(np.asarray(half, np.float64))).numpy()
     assert gelu(half).dtype == jnp.bfloat16
-    # A unit in the last of 8 digits, and what float32 leaves where the result nearly vanishes.
+    # One unit in the last of 8 bits, and the error of float32 where the result nearly vanishes.
     np.testing.assert_allclose(np.asarray(gelu(half), np.float64), exact, rtol=2**-8, atol=1e-6)

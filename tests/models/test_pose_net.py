@@ -1,4 +1,4 @@
-"""PoseNet against the table in the paper's appendix B, written down in PyTorch."""
+"""PoseNet against the table in the paper's appendix B, written in PyTorch."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def test_matches_the_table(out_channels, load_torch, random_weights, error):
 
 
 @pytest.mark.parametrize(
-    ("channels", "strides", "kept", "width"),
+    ("channels", "strides", "layers", "width"),
     [
         (PoseNetConfig().channels, PoseNetConfig().strides, 7, 64),
         ((16, 8, 32, 12, 24), (1, 2, 2, 1, 1), 4, 12),  # eight are of half the resolution only
@@ -64,16 +64,16 @@ def test_matches_the_table(out_channels, load_torch, random_weights, error):
         ((16, 32), (2, 1), 1, 16),
     ],
 )
-def test_the_narrowest_result_of_full_depth_is_kept(channels, strides, kept, width):
+def test_the_stem_ends_at_the_narrowest_result_of_full_depth(channels, strides, layers, width):
     config = PoseNetConfig(channels=channels, strides=strides, out_channels=40)
-    assert (config.stem_layers, config.stem_channels) == (kept, width)
+    assert (config.stem_layers, config.stem_channels) == (layers, width)
     net = nnx.eval_shape(lambda: PoseNet(config, rngs=nnx.Rngs(0)))
     x = jax.eval_shape(lambda net, x: net.stem(x), net, jax.ShapeDtypeStruct((1, 16, 32, 3), jnp.float32))
     assert x.shape == (1, 16 // config.downscale, 32 // config.downscale, width)
     assert jax.eval_shape(lambda net, x: net.head(x), net, x).shape == (*x.shape[:-1], 40)
 
 
-def test_a_fresh_one_adds_nothing():
+def test_a_freshly_initialised_one_adds_nothing():
     net = init_network("pose_net", ModelConfig(), seed=0)
     assert float(net.scale[0]) == 2.0
     np.testing.assert_array_equal(net(jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))), 0)

@@ -1,4 +1,4 @@
-"""The UNet against diffusers, and its single-token cross-attention against real attention."""
+"""UNet against diffusers."""
 
 import jax
 import jax.numpy as jnp

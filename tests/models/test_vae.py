@@ -1,4 +1,4 @@
-"""The VAE against diffusers: moments of single pictures, frames of several latents."""
+"""VAE against diffusers: moments of images, frames of several latents."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Small programs for several devices, and the report on one of them compiled for some platform."""
+"""Small programs for several devices, and reports on them for a platform."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""FLOPs of jaxprs against hand-worked formulas, PyTorch's own counter and the known cost of the full UNet."""
+"""FLOPs of jaxprs against formulas worked by hand, PyTorch's counter and the known cost of the full UNet."""
 
 import jax
 import jax.numpy as jnp

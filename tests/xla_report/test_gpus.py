@@ -1,4 +1,4 @@
-"""Programs for NVIDIA GPUs that are not there: costs of their kernels by hand, and the compiler itself where it is."""
+"""Programs for absent NVIDIA GPUs: costs of their kernels by hand, and XLA's compiler if it is installed."""
 
 import functools
 
@@ -50,7 +50,7 @@ PICTURE, KERNEL, RESULT = "2,8,16,32", "64,3,3,32", "2,4,8,64"
     ],
 )
 def test_cudnn_convolutions(target, result, operands):
-    """A strided convolution and its gradients: in front, one of three kernel rows (and columns) lies on padding."""
+    """A strided convolution and its gradients; one of three kernel rows and columns lies on padding in front."""
     found = costs(*convolution(result, operands, target))
     assert found.flops == 2 * 2 * 32 * 64 * (4 * 3 - 1) * (8 * 3 - 1)
     sizes = (8 * 16 * 32, 9 * 32 * 32, 4 * 8 * 64)  # halves of the elements; bfloat16 has two bytes
@@ -73,7 +73,7 @@ def test_cudnn_attention(name, products):
     assert list(found.least_seconds) == ["attention"]
 
 
-def test_what_is_only_read_in_part_counts_in_part():
+def test_slices_of_an_operand_count_in_part():
     text = """HloModule m
 
 %row (p0: f32[100,50], p1: s32[]) -> f32[1,50] {
@@ -102,7 +102,7 @@ def test_unknown_gpus_are_explained(name):
         topology_devices(name)
 
 
-# From here on with jax's CUDA plugin, which needs no GPU to compile: pip install -e ".[cuda]", then
+# The tests below need jax's CUDA plugin, which compiles without a GPU: pip install -e ".[cuda]", then
 # JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python -m pytest -m cuda_compiler
 
 
@@ -122,13 +122,21 @@ def test_compiled_flops_are_those_of_the_jaxpr(name):
     ("sizes", "kernels", "joined"),
     [
         ((8, 1024, 5, 64), ("fmhaSoftmax", "fmhaSoftmaxBackward"), 1),
-        ((64, 16, 5, 64), ("fmhaScaleBiasSoftmax",), 8),  # eights of sequences, blind to each other; gradients apart
-        ((64, 25, 5, 64), ("fmhaScaleBiasSoftmax",), 4),  # of 25 tokens five would fit, but be odd together
+        (
+            (64, 16, 5, 64),
+            ("fmhaScaleBiasSoftmax",),
+            8,
+        ),  # eight sequences packed, masked from each other; gradients in XLA
+        (
+            (64, 25, 5, 64),
+            ("fmhaScaleBiasSoftmax",),
+            4,
+        ),  # five sequences of 25 tokens would fit, but have an odd length
         ((64, 72, 5, 64), ("fmhaSoftmax", "fmhaSoftmaxBackward"), 1),
     ],
 )
 def test_attention_is_cudnns(sizes, kernels, joined):
-    """On four GPUs, each with a quarter of the sequences: two products forwards, five backwards."""
+    """On four GPUs, each with a quarter of the sequences: two products forward, five backward."""
     mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("h100:4")), 4, 1, 1, 1)
     execution = sharding.sampling_execution(mesh)
     assert execution.cudnn_attention
@@ -151,7 +159,7 @@ def test_attention_is_cudnns(sizes, kernels, joined):
 
 @pytest.mark.cuda_compiler
 @pytest.mark.parametrize("sizes", [(4, 577, 5, 64), (8, 16, 5, 192), (4 * 65536, 72, 1, 64)])
-def test_what_cudnn_does_not_take(sizes):
+def test_shapes_without_a_cudnn_kernel(sizes):
     """An odd number of tokens, a wide head, more sequences than a grid has rows."""
     mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("h100:4")), 4, 1, 1, 1)
     attend = functools.partial(dot_product_attention, execution=sharding.sampling_execution(mesh))

@@ -1,4 +1,4 @@
-"""Costs read from compiled programs, for TPU slices that are not there and for the CPU, against the jaxpr's count."""
+"""Costs read from programs compiled for absent TPU slices and for the CPU, against counts of their jaxprs."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_loops_are_what_xla_misses():
 
 
 @pytest.mark.parametrize(("platform", "width"), [("cpu", 4), ("v5e:2x2", 2)])
-def test_collectives_are_counted_as_often_as_they_run(platform, width):
+def test_collectives_in_loops_count_once_per_iteration(platform, width):
     fn, arguments, specs = PROGRAMS["scan gradient"]
     found = report(platform, fn, arguments, specs)
     # One gradient of a 256 x 256 weight per layer, summed over the chips; the CPU computes bfloat16 in float32.
@@ -46,7 +46,7 @@ def test_collectives_are_counted_as_often_as_they_run(platform, width):
     assert found.collective_bytes == 10 * 256 * 256 * width
 
 
-def test_all_gather_bytes_are_what_arrives():
+def test_all_gather_bytes_are_the_outputs():
     found = report("v5e:2x2", lambda x: x @ x, [shape(1024, 1024)], [ROWS])
     assert "all-gather" in found.collectives
     assert found.collectives["all-gather"].bytes == 1024 * 1024 * 2
@@ -97,10 +97,10 @@ def test_kernels_are_counted_by_name():
     assert counted.flops_per_chip == 2 * 2 * 256 * 128 * 256
 
 
-def test_dearest_branch_and_loop_without_known_length():
-    def fn(x, w, turns):
+def test_most_expensive_branch_and_loop_of_unknown_trip_count():
+    def fn(x, w, trip_count):
         x = jax.lax.cond(x[0, 0] > 0, lambda: jnp.tanh(x @ w) @ w, lambda: x @ w)
-        return jax.lax.fori_loop(0, turns, lambda _, x: jnp.tanh(x @ w), x)
+        return jax.lax.fori_loop(0, trip_count, lambda _, x: jnp.tanh(x @ w), x)
 
     found = report("cpu", fn, [shape(64, 64, dtype=jnp.float32)] * 2 + [shape(dtype=jnp.int32)], [WHOLE, WHOLE, WHOLE])
     assert found.flops_per_chip == 3 * 2 * 64**3
@@ -153,7 +153,7 @@ def test_sharded_weights_on_a_slice():
     arguments = shape(1024, 4096), shape(8192, 1024)
     lowered = jax.jit(jax.grad(loss), in_shardings=rows, out_shardings=rows).lower(*arguments)
     found = compile_report(lowered, eight)
-    # The compiler turns the gather and the reduction into loops around the matrix products, which it unrolls.
+    # The compiler makes loops around the matrix products of the gather and the reduction, and unrolls them.
     assert found.flops_per_chip * 8 == pytest.approx(count_flops(jax.grad(loss), *arguments), rel=1e-6)
     assert found.unknown_loops == 0
     assert found.collectives["collective-permute"].count > 8
@@ -184,7 +184,7 @@ ENTRY %main (a: f32[2,4]) -> f32[8,4] {
     }
 
 
-def test_a_gather_moved_beside_other_work_counts_once():
+def test_a_gather_that_overlaps_other_work_counts_once():
     text = """HloModule m
 
 %first (p: f32[2,4]) -> (f32[2,4], f32[8,4], u32[]) {
@@ -246,10 +246,10 @@ def test_a_program_that_cannot_be_read_back_still_has_its_memory():
     assert json.dumps(found.to_json())
 
 
-def test_estimated_cycles_count_loops_as_often_as_they_turn():
-    """A v5e multiplies four times 128 x 128 numbers a cycle; a large product comes near that."""
+def test_estimated_cycles_count_loops_once_per_iteration():
+    """A v5e does four times 128 x 128 multiplications per cycle; a large product comes near that."""
     least = 4096**3 / (4 * 128 * 128)
-    weights = [shape(turns, 4096, 4096) for turns in (3, 6)]
+    weights = [shape(layers, 4096, 4096) for layers in (3, 6)]
     short, long = (report("v5e:2x2", chain, [shape(16384, 4096), w], [ROWS, WHOLE]).estimated_cycles for w in weights)
     assert 3 * least < short["dot_general"] < 1.5 * 3 * least
     assert long["dot_general"] == pytest.approx(2 * short["dot_general"], rel=0.05)
