@@ -2,12 +2,19 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 # Before jax starts: eight devices, so that the ordinary suite covers meshes; and no optimisation by XLA, because most
 # programs run once and their compilation is most of the suite's time. `default_optimisation` turns it on again.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+
+# Programs compiled by one process are found by all others, and none of them in the user's own cache.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.TemporaryDirectory(prefix="mimicmotion-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 # An installed TPU compiler must not make jax search for TPUs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -158,16 +158,6 @@ def test_attention_is_cudnns(sizes, kernels, joined):
 
 
 @pytest.mark.cuda_compiler
-@pytest.mark.parametrize("sizes", [(4, 577, 5, 64), (8, 16, 5, 192), (4 * 65536, 72, 1, 64)])
-def test_shapes_without_a_cudnn_kernel(sizes):
-    """An odd number of tokens, a wide head, more sequences than a grid has rows."""
-    mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("h100:4")), 4, 1, 1, 1)
-    attend = functools.partial(dot_product_attention, execution=sharding.sampling_execution(mesh))
-    x = jax.ShapeDtypeStruct(sizes, jnp.bfloat16)
-    assert "cudnn" not in str(jax.make_jaxpr(attend)(x, x, x))
-
-
-@pytest.mark.cuda_compiler
 @pytest.mark.parametrize(("devices", "num_frames"), [(1, 7), (8, 7), (8, 12)])
 def test_generation_compiles(devices, num_frames):
     """One window on one GPU, one over eight, two over eight: each with cuDNN's attention."""
