@@ -14,8 +14,6 @@ from mimicmotion_jax.models.attention import dot_product_attention
 from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.xla_report import compile_report, topology_devices
 
-pytestmark = pytest.mark.usefixtures("default_optimisation")
-
 TPU = Execution(platform="tpu")
 CPU = Execution(platform="cpu")
 
