@@ -19,6 +19,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # An installed TPU compiler must not make jax search for TPUs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# The workers of pytest share the cores: threads of torch would wait for each other, actively, most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import jax
 import numpy as np
 import pytest

@@ -131,8 +131,18 @@ def official(request, made) -> Official:
 
 
 @pytest.fixture(scope="session")
-def converted(official, tmp_path_factory) -> Path:
+def converted_made(made, tmp_path_factory) -> Path:
+    """`made` converted in its own dtype. Not to be changed by a test."""
+    output = tmp_path_factory.mktemp("converted") / "ours"
+    convert(str(made.svd), str(made.motion), output, progress=False)
+    return output
+
+
+@pytest.fixture(scope="session")
+def converted(official, made, converted_made, tmp_path_factory) -> Path:
     """`official` converted in its own dtype. Not to be changed by a test."""
+    if official is made:
+        return converted_made
     output = tmp_path_factory.mktemp("converted") / "ours"
     convert(str(official.svd), str(official.motion), output, progress=False)
     return output

@@ -87,11 +87,12 @@ def test_the_unet_exported_is_mimicmotions_and_the_window_size_survives(official
     )
 
 
-def test_refusals_leave_nothing_behind(made, converted, exported, tmp_path):
+def test_refusals_leave_nothing_behind(made, converted_made, tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         export_torch(made.root, tmp_path / "back", progress=False)
-    shutil.copytree(converted, tmp_path / "ours")
-    shutil.copytree(exported, tmp_path / "back")
+    shutil.copytree(converted_made, tmp_path / "ours")
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back/cat.png").touch()
     with pytest.raises(InputError, match="exists already"):
         export_torch(tmp_path / "ours", tmp_path / "back", progress=False)
     for file in (tmp_path / "ours/params/vae-00000").rglob("d/*"):

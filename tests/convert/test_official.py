@@ -108,8 +108,8 @@ def test_svd_alone_starts_training(made, tmp_path):
     assert read_manifest(tmp_path / "out")["sources"][-1] == {"name": "PoseNet initialised with seed 0"}
 
 
-def test_outputs_are_replaced_only_on_request_and_only_our_own(made, converted, tmp_path):
-    shutil.copytree(converted, tmp_path / "out")
+def test_outputs_are_replaced_only_on_request_and_only_our_own(made, converted_made, tmp_path):
+    shutil.copytree(converted_made, tmp_path / "out")
     with pytest.raises(InputError, match="exists already"):
         run_convert(made.svd, made.motion, tmp_path / "out")
     run_convert(made.svd, made.motion, tmp_path / "out", overwrite=True, dtype="bfloat16")
