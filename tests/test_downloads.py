@@ -1,4 +1,4 @@
-"""A download that breaks off, and DWPose's files as one of the things that are downloaded."""
+"""Downloads from the hub: DWPose's files, and failures."""
 
 from pathlib import Path
 
@@ -36,18 +36,31 @@ def test_dwpose_files_are_fetched(files, tmp_path):
     assert again.stdout == done.stdout
 
 
-@pytest.mark.parametrize("trouble", ["cut", "stored_elsewhere"])
-def test_a_broken_download_is_one_sentence(trouble, files, tmp_path):
-    with serve(files, **{trouble: [POSE]}) as (_, endpoint):
-        done = python(tmp_path / "cache", endpoint, "-c", FETCH)
+REPORT = """
+import sys
+from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.hub import fetch
+for repository in sys.argv[1:]:
+    try:
+        print(*fetch(repository, "yolox_l.onnx", "dw-ll_ucoco_384.onnx"))
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_broken_downloads_and_missing_files_are_one_sentence(files, tmp_path):
+    person, pose = files.values()
+    hub = {f"{name}/x/yolox_l.onnx": person for name in ("cut", "elsewhere", "lacking")}
+    hub |= {f"{name}/x/dw-ll_ucoco_384.onnx": pose for name in ("cut", "elsewhere")}
+    trouble = {"cut": ["cut/x/dw-ll_ucoco_384.onnx"], "stored_elsewhere": ["elsewhere/x/dw-ll_ucoco_384.onnx"]}
+    repositories = ("cut/x", "elsewhere/x", "lacking/x", "foo--bar/x")
+    with serve(hub, **trouble) as (_, endpoint):
+        done = python(tmp_path / "cache", endpoint, "-c", REPORT, *repositories)
+        offline = python(tmp_path / "empty", endpoint, "-c", REPORT, "cut/x", offline=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("fetching dw-ll_ucoco_384.onnx of yzd-v/DWPose from the hub failed (")
-    assert done.stdout.count("\n") == 1
-
-
-def test_what_the_hub_lacks_is_one_sentence(files, tmp_path):
-    with serve({PERSON: files[PERSON]}) as (_, endpoint):
-        done = python(tmp_path / "cache", endpoint, "-c", FETCH)
-        assert done.stdout == "yzd-v/DWPose on the hub lacks dw-ll_ucoco_384.onnx; check the name.\n", done.stderr
-        offline = python(tmp_path / "empty", endpoint, "-c", FETCH, offline=True)
-        assert "the hub cannot be reached to fetch yolox_l.onnx" in offline.stdout, offline.stderr
+    cut, elsewhere, lacking, refused = done.stdout.splitlines()
+    assert cut.startswith("fetching dw-ll_ucoco_384.onnx of cut/x from the hub failed (")
+    assert elsewhere.startswith("fetching dw-ll_ucoco_384.onnx of elsewhere/x from the hub failed (")
+    assert lacking == "lacking/x on the hub lacks dw-ll_ucoco_384.onnx; check the name."
+    assert refused.startswith("foo--bar/x is neither a file or folder here nor an id")
+    assert "the hub cannot be reached to fetch yolox_l.onnx" in offline.stdout, offline.stderr
