@@ -1,11 +1,11 @@
-"""The paper's ablation (section 4.3, table 2) on the synthetic world: every part of the method left out once.
+"""The paper's ablation (section 4.3, table 2) on the synthetic world: leave out one part of the method at a time.
 
     python benchmarks/ablation.py --encoders VAE_CHECKPOINT --dataset DIR [--seeds 0 1]
     python benchmarks/ablation.py --encoders VAE_CHECKPOINT --scenes 200 --i3d i3d_pretrained_400.pt
     python benchmarks/ablation.py … --row "no confidence" --seed 1 --work elsewhere
 
-Rows differ in nothing but what their name says: same seeds, data, steps, test sequences and noise. Hand enhancement and
-confidence take a training each; how windows are fused is a matter of sampling, so those rows use the full model. The
+Rows differ only in what their name says: same seeds, data, steps, test sequences and noise. Hand enhancement and
+confidence take a training each; the fusion of windows belongs to sampling, so those rows use the full model. The
 test sequences are rendered here, several windows long, with people, motions and backgrounds that training never shows.
 
 WORK holds datasets, trainings and videos (WORK/evaluations/ROW/index.html shows them). The results are written after
@@ -48,7 +48,8 @@ from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.synthetic.config import WorldConfig
 from mimicmotion_jax.synthetic.source import SyntheticWorld, draw_scenes, named, write_test_set
 from mimicmotion_jax.training.config import TrainConfig
-from mimicmotion_jax.training.loop import Run
+from mimicmotion_jax.training.tasks.diffusion import Diffusion
+from mimicmotion_jax.training.trainer import train
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"
@@ -57,7 +58,7 @@ TEST_SEED = 0
 SEAM, TRUE_SEAM = "seam_discontinuity", "seam_discontinuity_true"
 COLUMNS = ("fid_vid", "fvd", "ssim", "psnr", "hand_psnr")
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python", "scikit-image")
-# What of a TrainConfig does not change what is learned; the sampling is recorded with the videos.
+# Options of a TrainConfig that do not change what is learned; the sampling is recorded with the videos.
 NOT_LEARNED = (
     *("output", "sampling", "sample_every", "num_samples"),
     *("log_every", "save_every", "keep", "keep_every"),
@@ -66,7 +67,7 @@ NOT_LEARNED = (
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A row of the table; the defaults are the method, whole."""
+    """Row of the table; the defaults are the complete method."""
 
     name: str
     hand_weight: float = 10.0
@@ -75,7 +76,7 @@ class Variant:
 
     @property
     def ticks(self) -> list[str]:
-        """The first columns of the paper's table: hand, confidence, progressive fusion."""
+        """First columns of the paper's table: hand enhancement, confidence, progressive fusion."""
         parts = (self.hand_weight > 1, self.confidence == "brightness", self.fusion == "progressive")
         return ["✓" if part else "" for part in parts]
 
@@ -94,7 +95,7 @@ VARIANTS = {
 
 
 class Study:
-    """What all rows have in common; renders the test set.
+    """Everything that the rows have in common; the constructor renders the test set.
 
     Args:
         config: of the trainings, but for seed, output and what variants change.
@@ -118,7 +119,7 @@ class Study:
         self._config, self._work, self._weights = config, work, weights
         self._networks = {name: sha256_file(path) for name, path in weights.items()}
         source = config.checkpoint or config.encoders
-        # Paths say nothing of what is there.
+        # Contents instead of paths.
         self._contents = {
             "dataset": read_info(config.data.dataset).contents,
             "encoders": source and checkpoint.manifest_sha256(source),
@@ -136,21 +137,21 @@ class Study:
                 "sampling": to_dict(config.sampling) | {"seed": None, "fusion": None},
             }
         )
-        """All that the numbers depend on, but for seed, variant and metric networks."""
+        """Everything that the numbers depend on, except for seed, variant and metric networks."""
 
     def is_current(self, row: Mapping[str, Any] | None) -> bool:
-        """Whether a row that was made with these settings has all the scores that can be had."""
+        """Return True if a row made with these settings has all the scores that the given networks allow."""
         return row is not None and self._networks.items() <= row["networks"].items()
 
     def train(self, variant: Variant, seed: int) -> int | None:
-        """Train unless that is done; the number of the signal that ended it early, or None."""
+        """Train, unless that is done; return the number of the signal that ended it early, or None."""
         config = self._train_config(variant, seed)
         if (Path(config.output) / "model" / "manifest.json").is_file():
             return None
-        return Run(config).train()
+        return train(Diffusion(config))
 
     def score(self, variant: Variant, seed: int, command: str) -> dict[str, Any]:
-        """Generate the test set with the trained model and score it; the row of the results."""
+        """Generate the test set with the trained model, score it, and return the row of the results."""
         training = self._train_config(variant, seed)
         sampling = to_dict(self._config.sampling) | {
             "seed": seed,
@@ -199,7 +200,7 @@ class Study:
         return dataclasses.replace(config, output=str(self._work / "runs" / name))
 
     def _learned(self, config: TrainConfig) -> dict[str, Any]:
-        """What a training's result depends on."""
+        """Options that a training's result depends on."""
         values = {key: value for key, value in to_dict(config).items() if key not in NOT_LEARNED}
         for where, key in ((values, "checkpoint"), (values, "encoders"), (values["data"], "dataset")):
             where[key] = where[key] and self._contents["dataset" if key == "dataset" else "encoders"]
@@ -207,7 +208,7 @@ class Study:
 
 
 def circumstances(command: str) -> dict[str, Any]:
-    """By what, when and where."""
+    """Record command, date, machine and versions."""
     return {
         "command": command,
         "date": datetime.date.today().isoformat(),
@@ -218,7 +219,7 @@ def circumstances(command: str) -> dict[str, Any]:
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per variant, mean and sample standard deviation over the seeds (None where there is one)."""
+    """Compute mean and sample standard deviation over the seeds per variant (None for one seed)."""
     table = []
     for name in VARIANTS:
         found = [row for row in rows if row["name"] == name]
@@ -232,7 +233,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The table, and what has to be known to read it."""
+    """Format the table as Markdown, with the settings needed to read it."""
     shown = [column for column in COLUMNS if any(column in entry["mean"] for entry in report["table"])]
     arrows = {"lower": "↓", "higher": "↑"}
     head = ["", "Hand", "Conf.", "Prog.", "Seeds"]
@@ -275,7 +276,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def read_report(path: Path, settings: Mapping[str, Any]) -> dict[tuple[int, str], dict[str, Any]]:
-    """The rows that are there, by seed and name; `InputError` where they are of other settings."""
+    """Read existing rows by seed and name; raises `InputError` if they have other settings."""
     try:
         report = json.loads(path.read_text())
         found, wanted = dict(_flatten(report["settings"])), dict(_flatten(settings))
@@ -304,7 +305,7 @@ def write_report(path: Path, settings: Mapping[str, Any], rows: Mapping[tuple[in
 
 
 def read_train_config(args: argparse.Namespace) -> TrainConfig:
-    """The training configuration with what the command line says; renders the dataset if that is asked for."""
+    """Read the training configuration, changed by the command line; renders the dataset if asked to."""
     given = {"encoders": args.encoders, "data.dataset": args.dataset, "steps": args.steps}
     if args.scenes is not None:
         given["data.dataset"] = args.work / "dataset"
@@ -323,7 +324,7 @@ def read_train_config(args: argparse.Namespace) -> TrainConfig:
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     config, work = ROOT / "configs" / "train_synthetic.yaml", ROOT / "outputs" / "ablation"
     parser.add_argument("--config", type=Path, default=config, metavar="FILE", help="of the trainings")
@@ -345,7 +346,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Make the rows that are missing (0), as far as no signal stops it (128 + its number)."""
+    """Make the missing rows; returns 0, or 128 plus the number of the signal that stopped it."""
     args = parse_args()
     log_to_stderr(libraries=logging.ERROR)
     enable_compilation_cache()
@@ -396,7 +397,7 @@ def _cell(entry: Mapping[str, Any], column: str, digits: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
+    """Convert tuples to lists, as JSON does."""
     return json.loads(json.dumps(value, allow_nan=False))
 
 

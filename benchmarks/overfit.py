@@ -1,4 +1,4 @@
-"""Does the trainer learn? One real clip is learned by heart; the loss over fixed noise levels is followed.
+"""Check that the trainer learns: overfit one real clip and follow the loss over fixed noise levels.
 
     python benchmarks/overfit.py --video VIDEO [--steps 1500]
 
@@ -29,8 +29,9 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.training.config import TrainConfig
-from mimicmotion_jax.training.loop import Run
-from mimicmotion_jax.training.objective import Draws, Encoded, draw, objective
+from mimicmotion_jax.training.objective import Draws, Encoded, Networks, draw, objective
+from mimicmotion_jax.training.state import Params, init_state
+from mimicmotion_jax.training.tasks.diffusion import Diffusion
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import open_writer
 
@@ -40,7 +41,7 @@ LENGTH = (NUM_FRAMES - 1) * INTERVAL + 1  # one clip, and no other, fits into th
 
 
 def one_clip(video: Path, folder: Path) -> Path:
-    """A dataset of the first `LENGTH` frames of `video`."""
+    """Prepare a dataset of the first `LENGTH` frames of `video`."""
     reader = open_video(video)
     frames = np.stack(list(reader.frames(stop=LENGTH)))
     if len(frames) < LENGTH:
@@ -56,7 +57,7 @@ def one_clip(video: Path, folder: Path) -> Path:
 
 
 def make_config(dataset: Path, output: Path, steps: int, scaling_factor: float) -> TrainConfig:
-    """A run on that clip."""
+    """Configure a run on that clip."""
     options = [
         *(f"output={output}", f"data.dataset={dataset}", f"steps={steps}", f"batch_size={BATCH}", "dtype=float32"),
         *(
@@ -65,7 +66,13 @@ def make_config(dataset: Path, output: Path, steps: int, scaling_factor: float) 
             f"data.num_frames={NUM_FRAMES}",
             f"data.interval=[{INTERVAL},{INTERVAL}]",
         ),
-        *("data.antialias=true", "remat=false", "sample_every=null", f"save_every={steps}"),
+        *(
+            "data.reference_slot=false",
+            "data.antialias=true",
+            "remat=false",
+            "sample_every=null",
+            f"save_every={steps}",
+        ),
         *("optimizer.learning_rate=2.0e-3", "optimizer.warmup_steps=100", "optimizer.decay=cosine"),
         *("optimizer.weight_decay=0", "optimizer.ema_decay=null"),
     ]
@@ -74,52 +81,53 @@ def make_config(dataset: Path, output: Path, steps: int, scaling_factor: float) 
     return dataclasses.replace(load_config(TrainConfig, overrides=options), model=model)
 
 
-def make_evaluation(run: Run, batch: Encoded):
-    """A function from parameters to the mean loss over fixed draws, and to the loss of each draw."""
-    config = dataclasses.replace(run.config.objective, dropout=0.0)
+def make_evaluation(task: Diffusion, batch: Encoded):
+    """Make a function from trained parameters to the mean loss over fixed draws."""
+    config = dataclasses.replace(task.config.objective, dropout=0.0)
     index = jnp.arange(10**6, 10**6 + NUM_DRAWS, dtype=jnp.uint32)  # draws that training does not reach
-    draws = draw(config, run.config.seed, index, batch.latents.shape[1:])
+    draws = draw(config, task.config.seed, index, batch.latents.shape[1:])
     clip = jax.tree.map(lambda x: x[:BATCH], batch)
 
     @jax.jit
-    def losses(params):
+    def losses(params: Params):
         def one(part: tuple[jax.Array, Draws]) -> jax.Array:
             index, draws = part
-            return objective(run.template.networks(params), clip._replace(index=index), draws, config)[0]
+            networks = Networks(**task.template.networks(params))
+            return objective(networks, clip._replace(index=index), draws, config)[0]
 
         parts = jax.tree.map(lambda x: x.reshape(-1, BATCH, *x.shape[1:]), (index, draws))
         return jax.lax.map(one, parts)
 
-    return lambda params: float(losses(params | run.frozen).mean())
+    return lambda params: float(losses(params | task.fixed).mean())
 
 
 def train(config: TrainConfig, every: int) -> dict:
-    """Losses on the way."""
-    run = Run(config)
-    evaluate = make_evaluation(run, run.next_batch())
-    curve, start = [(0, evaluate(run.state.params))], time.perf_counter()
+    """Train; returns the losses on the way and the time."""
+    task = Diffusion(config)
+    state = init_state(task.load(), config.optimizer, config.steps, task.mesh)
+    evaluate = make_evaluation(task, task.next_batch())
+    curve, start = [(0, evaluate(state.params))], time.perf_counter()
     for step in tqdm(range(1, config.steps + 1), desc="training", unit="step"):
-        run.state, metrics = run.step_function(run.state, run.frozen, run.next_batch())
+        state, metrics = task.step(state, task.next_batch())
         if step % every == 0 or step == config.steps:
-            curve.append((step, evaluate(run.state.params)))
+            curve.append((step, evaluate(state.params)))
             if not np.isfinite(float(metrics["loss"])):
                 raise InputError(f"the loss is not finite at step {step}.")
-    run.loader.close()
-    run.checkpoints.close()
+    task.loader.close()
     return {"curve": curve, "seconds": round(time.perf_counter() - start, 1)}
 
 
 def latent_scale(config: TrainConfig) -> float:
-    """One over the standard deviation of the random VAE's latents of the clip."""
-    run = Run(config)
-    latents = np.asarray(run.next_batch().latents) / run.model.vae.scaling_factor
-    run.loader.close()
-    run.checkpoints.close()
+    """Return one over the standard deviation of the random VAE's latents of the clip."""
+    task = Diffusion(config)
+    task.load()
+    latents = np.asarray(task.next_batch().latents) / task.model.vae.scaling_factor
+    task.loader.close()
     return float(1 / latents.std())
 
 
 def draw_curve(curve: list[tuple[int, float]], path: Path) -> None:
-    """The loss over the steps."""
+    """Draw the loss over the steps."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -66,6 +66,8 @@ class ClipLoader:
         usable = _usable(info, config)
         self.num_videos = len(usable)
         """Videos that are long enough for a clip."""
+        self.contents = info.contents
+        """Changes whenever a record of the dataset does."""
         self._config, self._seed, self._downscale = config, seed, downscale
         self._batch_size, self._shard, self._num_shards = batch_size, shard, num_shards
         self._source = _Subset(Records(config.dataset), usable)

@@ -1,7 +1,8 @@
-"""Checkpoints of a run: state and position in the data, written in the background, whole or not at all."""
+"""Checkpoints of a run: state and position in the data, written in the background, complete or not at all."""
 
+import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,17 +14,22 @@ from mimicmotion_jax.runtime.atomic_files import absolute_path, check_space
 from mimicmotion_jax.runtime.errors import InputError, root_cause
 from mimicmotion_jax.training.state import TrainState
 
-# What orbax and tensorstore raise when a file cannot be written.
+# Raised by orbax and tensorstore when a file cannot be written.
 _STORAGE_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
 
 
 class RunCheckpoints:
-    """The numbered checkpoints under `directory`, made and read by all processes together.
+    """Numbered checkpoints in a folder, written and read by all processes together.
+
+    Use it as a context manager, or `close` it.
 
     Args:
         directory: local or gs://; created.
-        keep: how many of the newest stay.
-        keep_every: those at multiples of this stay as well.
+        keep: number of newest checkpoints that are kept.
+        keep_every: checkpoints at multiples of this step are kept as well.
+
+    Raises:
+        InputError: the folder cannot be created.
     """
 
     def __init__(self, directory: epath.PathLike, keep: int, keep_every: int | None = None):
@@ -43,34 +49,40 @@ class RunCheckpoints:
                 f"cannot write to {self.directory}: {error.strerror or error}; choose another output."
             ) from None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def latest(self) -> int | None:
-        """Number of the newest checkpoint that is complete."""
+        """Step of the newest complete checkpoint; None without one."""
         return self._manager.latest_step()
 
     def check_room(self, state: TrainState) -> None:
-        """See that a checkpoint fits on the disk, before hours are spent.
+        """Check that a checkpoint fits on the disk; the state may be abstract.
 
         Raises:
-            InputError: it does not.
+            InputError: it does not fit.
         """
-        check_space(self.directory / "next", sum(x.nbytes for x in jax.tree.leaves(state)))
+        check_space(self.directory / "next", sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)))
 
     def save(self, state: TrainState, data: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-        """Start writing; returns when the state has been copied off the devices.
+        """Start writing, unless the step is saved already; returns once the state is copied off the devices.
 
         Args:
-            state: numbered by its step.
+            state: its step numbers the checkpoint.
             data: position in the data.
-            run: the configuration and sizes, to be compared on resume.
+            run: description of the run, to be compared on resume.
 
         Raises:
-            InputError: no room, or this or the save before it failed; earlier checkpoints are untouched.
+            InputError: no room, or this or the previous save failed; earlier checkpoints are untouched.
         """
         step = int(state.step)
         if step == self.latest():
             return
         try:
-            # The one before must be through: its failure is told, and the room it took is known.
+            # Wait for the previous save: its failure is raised here, and the room that it takes is known.
             self._manager.wait_until_finished()
             self.check_room(state)
             items = ocp.args.Composite(
@@ -81,10 +93,10 @@ class RunCheckpoints:
             raise self._failed(f"the checkpoint of step {step}", error) from error
 
     def finish(self) -> None:
-        """Wait until what was started is written.
+        """Wait until the last save is written.
 
         Raises:
-            InputError: it could not be; earlier checkpoints are untouched.
+            InputError: it failed; earlier checkpoints are untouched.
         """
         try:
             self._manager.wait_until_finished()
@@ -92,7 +104,7 @@ class RunCheckpoints:
             raise self._failed("the last checkpoint", error) from error
 
     def read_run(self) -> dict[str, Any]:
-        """What `save` was given as `run` in the newest checkpoint.
+        """Description of the run in the newest checkpoint, as it was given to `save`.
 
         Raises:
             InputError: a damaged checkpoint.
@@ -100,21 +112,22 @@ class RunCheckpoints:
         return self._restore(run=ocp.args.JsonRestore())["run"]
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """State and position in the data of the newest checkpoint.
+        """Read state and position in the data of the newest checkpoint.
 
         Args:
-            abstract: shapes, dtypes and shardings, which need not be those of the devices it was saved on.
+            abstract: shapes, dtypes and shardings; the devices may differ from those it was saved on.
 
         Raises:
             InputError: a damaged checkpoint, or one of another model or optimizer.
-            jax.errors.JaxRuntimeError: the devices' memory does not suffice.
+            jax.errors.JaxRuntimeError: not enough memory on the devices.
         """
         items = self._restore(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         return items["state"], items["data"]
 
     def close(self) -> None:
-        """Release threads and files."""
-        self._manager.close()
+        """Wait for what is being written, then release threads; failures are raised by `save` and `finish`."""
+        with contextlib.suppress(*_STORAGE_ERRORS):
+            self._manager.close()
 
     def _restore(self, **items: Any) -> Any:
         step = self.latest()
@@ -129,14 +142,12 @@ class RunCheckpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _failed(self, what: str, error: Exception) -> InputError:
-        self._manager.reload()  # what is on the disk counts, not what was meant to be
+        self._manager.reload()  # look at the disk again
         steps = self._manager.all_steps()
         kept = f"the newest complete one is of step {max(steps)}" if steps else "there is no earlier one"
+        full = "No space left" in str(error)
+        reason, advice = ("no space left on the device", "make room") if full else (root_cause(error), "mend that")
         return InputError(
-            f"{what} could not be written to {self.directory} ({_reason(error)}); {kept}; make room and run the same "
-            "command again to go on from there."
+            f"{what} could not be written to {self.directory} ({reason}); {kept}; {advice} and run the same command "
+            "again to go on from there."
         )
-
-
-def _reason(error: Exception) -> str:
-    return "no space left on the device" if "No space left" in str(error) else root_cause(error)

@@ -1,4 +1,4 @@
-"""The frozen half of a training step: VAE and CLIP turn a batch of pixels into what the networks learn from."""
+"""Encoding of a batch by the frozen VAE and CLIP, before the training step."""
 
 import functools
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.training.objective import Encoded, ObjectiveConfig, draw_noise_aug, sample_keys
 
 BY_FRAME = frozenset({"frames", "latents", "poses", "hand_mask"})
-"""Arrays of a batch that have an axis of frames."""
+"""Names of the arrays of a batch that have an axis of frames."""
 
 
 @functools.partial(jax.jit, static_argnames=("config", "seed", "mesh"))
@@ -27,15 +27,15 @@ def encode_pixels(
     seed: int,
     mesh: Mesh,
 ) -> Encoded:
-    """Latents of the clip (the mode of the VAE's distribution), and latents and embedding of the reference.
+    """Encode clips (the mode of the VAE's distribution) and reference images (VAE and CLIP).
 
     Args:
         vae: frozen.
         image_encoder: frozen.
-        batch: of `data.loader.ClipLoader`, with pixels.
-        config: strength of the noise on the reference's pixels (which CLIP does not see).
+        batch: from `data.loader.ClipLoader`, with pixels.
+        config: its noise augmentation is added to the reference's pixels for the VAE, not for CLIP.
         seed: of that noise.
-        mesh: for training; a device encodes one frame at a time.
+        mesh: for training; each device encodes one frame at a time.
     """
     keys = sample_keys(seed, batch["index"])
     reference = batch["reference"]
@@ -53,7 +53,7 @@ def encode_pixels(
 
 
 def take_encodings(batch: Mapping[str, jax.Array], scaling_factor: float) -> Encoded:
-    """The same from a batch with stored encodings."""
+    """Make the same of a batch with stored encodings, whose latents are not multiplied by the scaling factor."""
     return Encoded(
         index=batch["index"],
         latents=batch["latents"] * scaling_factor,
@@ -65,7 +65,7 @@ def take_encodings(batch: Mapping[str, jax.Array], scaling_factor: float) -> Enc
 
 
 def _encode_frames(vae: VAE, frames: jax.Array, mesh: Mesh) -> jax.Array:
-    """[B, F, height, width, 3] to [B, F, h, w, c], frame by frame on each device."""
+    """Encode [B, F, height, width, 3] to latents [B, F, h, w, c], frame by frame on each device."""
     split = {"b": frames.shape[0], "s": mesh.shape[sharding.FRAMES]}
     rows = rearrange(frames, "b (s l) h w c -> l b s h w c", s=split["s"])
     by_frame = sharding.shard_frames(mesh)

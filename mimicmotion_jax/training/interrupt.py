@@ -1,4 +1,4 @@
-"""Stopping in good order: SIGTERM (preemption) and Ctrl-C end a run after the step at hand, everywhere together."""
+"""Stopping on signals: SIGTERM (preemption) and Ctrl-C end a run after the current step, on all processes together."""
 
 import signal
 from types import FrameType, TracebackType
@@ -9,13 +9,15 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """While the block runs, a first SIGTERM or SIGINT is noted instead of ending the process.
+    """Context manager that records a first SIGTERM or SIGINT instead of letting it end the process; a second one does.
 
-    With several processes jax itself listens for SIGTERM and agrees on the step at which all of them stop.
+    With several processes jax itself listens for SIGTERM and agrees on a step at which all of them stop.
     """
 
+    signal: int | None = None
+    """Number of the signal that was received."""
+
     def __enter__(self) -> Self:
-        self.signal: int | None = None
         self._several = jax.process_count() > 1
         watched = () if self._several else (signal.SIGINT, signal.SIGTERM)
         self._previous = {number: signal.signal(number, self._note) for number in watched}
@@ -26,12 +28,12 @@ class Interruption:
             signal.signal(number, handler)
 
     def reached(self, step: int) -> bool:
-        """Whether to stop now; every process asks after every step."""
+        """Return True if the run is to stop after this step; every process asks after every step."""
         if self._several and multihost_utils.reached_preemption_sync_point(step):
             self.signal = signal.SIGTERM
         return self.signal is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt  # asked twice
+            raise KeyboardInterrupt  # the second signal
         self.signal = number

@@ -1,9 +1,9 @@
-"""Which networks a run uses: sizes from the configuration or the checkpoint, and the frozen encoders."""
+"""Networks of a run: their sizes, checks that data and devices suit them, and loading or initialising them."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import pydantic
 from flax import nnx
@@ -12,17 +12,17 @@ from jax.sharding import Mesh
 from mimicmotion_jax import checkpoint, sharding
 from mimicmotion_jax.config import first_mistake
 from mimicmotion_jax.data.dataset import read_info
-from mimicmotion_jax.models.build import NETWORKS, abstract_network, init_network
+from mimicmotion_jax.models.build import abstract_network, init_network
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
-from mimicmotion_jax.training.state import TRAINED
 
-FROZEN = tuple(name for name in NETWORKS if name not in TRAINED)
+TRAINED = ("unet", "pose_net")
+FROZEN = ("vae", "image_encoder")
 
 
 def model_config(config: TrainConfig) -> ModelConfig:
-    """Sizes of the networks of this run; the window is the length of the clips it learns from.
+    """Sizes of the networks of a run; the window size is the length of its clips.
 
     Raises:
         InputError: no such checkpoint, or encoders that do not fit the model.
@@ -44,10 +44,10 @@ def model_config(config: TrainConfig) -> ModelConfig:
 
 
 def check_shapes(config: TrainConfig, model: ModelConfig, mesh: Mesh) -> None:
-    """See that pictures fit the networks and batches the mesh.
+    """Check that frames fit the networks and that batches can be split over the mesh.
 
     Raises:
-        InputError: a size, a number of frames or a batch that cannot be cut up as asked.
+        InputError: a size, a number of frames or a batch that does not divide evenly.
     """
     height, width, multiple = config.data.height, config.data.width, model.size_multiple
     if height % multiple or width % multiple:
@@ -57,7 +57,7 @@ def check_shapes(config: TrainConfig, model: ModelConfig, mesh: Mesh) -> None:
     shards = sharding.num_sample_shards(mesh)
     if config.batch_size % (shards * config.accumulation):
         raise InputError(
-            f"batch_size={config.batch_size} in {config.accumulation} part(s) cannot be spread evenly over data x fsdp "
+            f"batch_size={config.batch_size} in {config.accumulation} part(s) cannot be split evenly over data x fsdp "
             f"= {shards} devices; make batch_size a multiple of {shards * config.accumulation}, or change the mesh."
         )
     frames = mesh.shape[sharding.FRAMES]
@@ -73,11 +73,11 @@ def check_shapes(config: TrainConfig, model: ModelConfig, mesh: Mesh) -> None:
             f"mesh.frames={frames} splits single samples over devices, which needs batch_size / accumulation = data x "
             f"fsdp = {shards}, not {config.batch_size // config.accumulation}; raise accumulation."
         )
-    sharding.local_rows(mesh, config.batch_size)  # refuses what the hosts could not load
+    sharding.local_rows(mesh, config.batch_size)  # raises where hosts would need unequal shares
 
 
 def check_sampling(config: TrainConfig, model: ModelConfig) -> None:
-    """See that the samples on the way can be made as asked, and videos with the result, which keeps the options.
+    """Check that the model can sample with `config.sampling`, during training and as exported.
 
     Raises:
         InputError: windows that this model cannot have.
@@ -89,21 +89,21 @@ def check_sampling(config: TrainConfig, model: ModelConfig) -> None:
 
 
 def check_encodings(config: TrainConfig) -> None:
-    """See that stored encodings, where they are used, are those of this run's encoders.
+    """Check that stored encodings, if used, come from this run's encoders.
 
-    With others the networks would learn from latents that the VAE beside them, in samples and in the exported model,
-    does not decode.
+    With any others the networks would learn latents that the VAE of the samples and of the exported model does not
+    decode.
 
     Raises:
-        InputError: they are of another checkpoint, or the encoders would be drawn from the seed.
+        InputError: encodings of another checkpoint, or encoders that would be initialised from the seed.
     """
     if not config.data.encodings:
         return
     source = config.checkpoint or config.encoders
     if source is None:
         raise InputError(
-            f"the encodings in {config.data.dataset} are of a checkpoint, but this run would draw its encoders at "
-            "random; set encoders to that checkpoint, or data.encodings=false."
+            f"the encodings in {config.data.dataset} come from a checkpoint, but this run would initialise its "
+            "encoders at random; set encoders to that checkpoint, or data.encodings=false."
         )
     stored = read_info(config.data.dataset).encodings
     if stored is None or stored.checkpoint != checkpoint.manifest_sha256(source):
@@ -113,27 +113,36 @@ def check_encodings(config: TrainConfig) -> None:
         )
 
 
-def load_frozen(
-    config: TrainConfig, model: ModelConfig, mesh: Mesh, dtype: str | None, progress: bool = True
+def load_networks(
+    names: Iterable[str],
+    source: str | None,
+    model: ModelConfig,
+    mesh: Mesh,
+    *,
+    seed: int,
+    dtype: str | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """VAE and CLIP by name, on the mesh; drawn from the seed where no checkpoint has them.
+    """Load networks from a checkpoint, or initialise them where there is none, sharded over a training mesh.
 
     Args:
-        config: says where they come from.
+        names: keys of `models.build.NETWORKS`.
+        source: a checkpoint, local or gs://; None initialises.
         model: sizes.
         mesh: for training.
-        dtype: cast to this; None keeps the stored one.
-        progress: show a bar.
+        seed: for the initialisation.
+        dtype: of the parameters; None keeps the stored one, or float32.
+        progress: show bars.
+
+    Raises:
+        InputError: a checkpoint that is damaged or does not hold these networks.
     """
-    source = config.checkpoint or config.encoders
     networks = {}
-    for name in FROZEN:
-        graph, abstract = nnx.split(abstract_network(name, model))
-        shapes = {key: x.shape for key, x in checkpoint.flat_params(abstract).items()}
+    for name in names:
+        shapes = {key: x.shape for key, x in checkpoint.flat_params(nnx.state(abstract_network(name, model))).items()}
         place = {key: sharding.shard_parameter(mesh, shape) for key, shape in shapes.items()}.__getitem__
         if source is None:
-            networks[name] = init_network(name, model, config.seed, jnp.dtype(dtype or "float32"), place)
+            networks[name] = init_network(name, model, seed, jnp.dtype(dtype or "float32"), place)
         else:
-            show = progress and jax.process_index() == 0
-            networks[name] = nnx.merge(graph, checkpoint.load_params(source, name, abstract, dtype, place, show))
+            networks[name] = checkpoint.load_network(source, name, model, dtype, place, progress)
     return networks

@@ -3,7 +3,7 @@
 loss = mean of w |F(c_in x; c_noise, conditions) - v|^2 with x = latents + sigma noise, v as in `edm.velocity`,
 w = `hand_weight` inside hand regions and 1 elsewhere.
 
-Whatever is random about sample number i is drawn from the key (seed, i), so that no split of a batch changes it.
+Everything random about sample number i is drawn from the key (seed, i), so that no split of a batch changes it.
 """
 
 from collections.abc import Mapping
@@ -29,19 +29,27 @@ class ObjectiveConfig:
     """The paper's values; where it gives none, those of public SVD trainers."""
 
     sigma_log_mean: float = 0.5
+    """Mean of the logarithm of the noise level."""
     sigma_log_std: Annotated[float, Field(gt=0)] = 1.4
+    """Standard deviation of the logarithm of the noise level."""
     hand_weight: Annotated[float, Field(ge=0)] = 10.0
-    # With r uniform: CLIP embedding dropped for r < 2p, reference latents for p <= r < 3p.
+    """Weight of the loss inside hand regions."""
     dropout: Annotated[float, Field(ge=0, le=1 / 3)] = 0.1
-    drop_pose: bool = True  # where both are dropped, as in the unconditional branch of guidance
-    noise_aug_strength: Annotated[float, Field(ge=0, le=10)] = 0.02  # noise on the reference's pixels, the median
-    noise_aug_log_std: Annotated[float, Field(ge=0, le=3)] = 0.0  # spread of its logarithm
-    fps: Annotated[int, Field(ge=1, le=1000)] = 7  # conditions of the model, held fixed as in the official inference
+    """Share of samples that lose the CLIP embedding, the reference latents, or both: this much each."""
+    drop_pose: bool = True
+    """Drop the pose if both are dropped, as in the unconditional branch of guidance."""
+    noise_aug_strength: Annotated[float, Field(ge=0, le=10)] = 0.02
+    """Median strength of the noise on the reference's pixels, on which the model is conditioned."""
+    noise_aug_log_std: Annotated[float, Field(ge=0, le=3)] = 0.0
+    """Standard deviation of the logarithm of that strength."""
+    fps: Annotated[int, Field(ge=1, le=1000)] = 7
+    """Frame rate that the model is conditioned on, constant."""
     motion_bucket_id: Annotated[int, Field(ge=0, le=1023)] = 127
+    """Amount of motion that the model is conditioned on, constant."""
 
 
 class Encoded(NamedTuple):
-    """A batch after the frozen encoders."""
+    """Batch after the frozen encoders."""
 
     index: UInt32[Array, " b"]  # number of the sample in the infinite shuffled sequence
     latents: Float[Array, "b f h w c"]  # clean, multiplied by the scaling factor
@@ -52,7 +60,7 @@ class Encoded(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What is random about a batch."""
+    """Random numbers of a batch."""
 
     sigma: Float[Array, " b"]
     noise: Float[Array, "b f h w c"]
@@ -63,7 +71,7 @@ class Draws(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The networks that are trained."""
+    """Trained networks."""
 
     unet: UNet
     pose_net: PoseNet
@@ -71,7 +79,7 @@ class Networks(NamedTuple):
 
 @jaxtyped(typechecker=beartype)
 def sample_keys(seed: int, index: UInt32[Array, " b"]) -> dict[str, Array]:
-    """For each purpose, one key per sample."""
+    """Derive one key per sample for each purpose."""
 
     def split(i: Array) -> Array:
         return jax.random.split(jax.random.fold_in(jax.random.key(seed), i), 5)
@@ -82,14 +90,17 @@ def sample_keys(seed: int, index: UInt32[Array, " b"]) -> dict[str, Array]:
 
 @jaxtyped(typechecker=beartype)
 def draw_noise_aug(config: ObjectiveConfig, keys: Mapping[str, Array]) -> Float[Array, " b"]:
-    """Strength of the noise on each reference picture: log-normal around `noise_aug_strength`."""
+    """Draw the strength of the noise on each reference image: log-normal with median `noise_aug_strength`."""
     normal = jax.vmap(jax.random.normal)(keys["noise_aug"])
     return config.noise_aug_strength * jnp.exp(config.noise_aug_log_std * normal)
 
 
 @jaxtyped(typechecker=beartype)
 def draw(config: ObjectiveConfig, seed: int, index: UInt32[Array, " b"], shape: tuple[int, ...]) -> Draws:
-    """Everything random about the samples `index`; `shape` is that of one sample's latents."""
+    """Draw everything random about the samples `index`; `shape` is that of one sample's latents.
+
+    With r uniform and p = `dropout`: CLIP embedding dropped for r < 2p, reference latents dropped for p <= r < 3p.
+    """
     keys = sample_keys(seed, index)
     uniform = jax.vmap(jax.random.uniform)(keys["dropout"])
     p = config.dropout
@@ -118,7 +129,7 @@ def predict(
     time_ids: Float[Array, "b 3"],
     execution: Execution = DEFAULT,
 ) -> Float[Array, "b f h w c"]:
-    """The network's v for noisy latents, float32: the forward pass of `pipeline`, with a noise level per sample."""
+    """Predict v for noisy latents, float32: the forward pass of the pipeline, with a noise level per sample."""
     c = precondition(sigma)
     num_frames = noisy.shape[1]
     reference = repeat(image_latents, "b h w c -> b f h w c", f=num_frames)
@@ -133,7 +144,7 @@ def predict(
 def objective(
     networks: Networks, batch: Encoded, draws: Draws, config: ObjectiveConfig, execution: Execution = DEFAULT
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The loss; and, in and out of hand regions, the sum of squared errors and the number of positions."""
+    """Compute the loss, and the sum of squared errors and the number of positions in and out of hand regions."""
     batch_size = batch.index.shape[0]
     noisy = batch.latents + _per_sample(draws.sigma) * draws.noise
     fixed = jnp.broadcast_to(jnp.array([config.fps - 1, config.motion_bucket_id], jnp.float32), (batch_size, 2))

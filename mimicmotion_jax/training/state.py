@@ -1,108 +1,53 @@
-"""What training keeps: float32 master parameters, optimizer moments and moving averages, born sharded."""
+"""Training state and how a gradient changes it: float32 parameters, AdamW, a moving average; all sharded."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from mimicmotion_jax import checkpoint, sharding
-from mimicmotion_jax.models.build import abstract_network, init_network
-from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.training.config import OptimizerConfig, TrainConfig
-from mimicmotion_jax.training.objective import Networks
+from mimicmotion_jax import sharding
+from mimicmotion_jax.training.config import OptimizerConfig
 
-Params = dict[str, jax.Array]  # by dotted path, "unet.conv_in.kernel"
+Params = dict[str, jax.Array]
+"""Parameters by dotted path, the network's name first: "unet.conv_in.kernel"."""
 
-TRAINED = ("unet", "pose_net")
-# A context of one token leaves these without any effect, and so without gradient (see models/transformer.py).
-_WITHOUT_GRADIENT = re.compile(r"transformer_blocks\.\d+\.(norm2|attn2\.to_q|attn2\.to_k)\.")
+Metrics = dict[str, Float[Array, ""]]
 
 
 class TrainState(NamedTuple):
-    """The part of a run that changes; what a checkpoint holds beside the position in the data."""
+    """Everything that a step changes; a checkpoint holds it together with the position in the data."""
 
     step: Int[Array, ""]
-    params: Params  # those that are trained
+    params: Params  # the trained ones
     opt_state: optax.OptState
-    ema: Params  # empty where it is off
+    ema: Params  # empty where no average is kept
 
-
-class Template:
-    """The trained networks without their parameters: names and shapes, and how parameters become networks."""
-
-    def __init__(self, config: ModelConfig):
-        self._graphs, self._variables = {}, {}
-        for name in TRAINED:
-            self._graphs[name], state = nnx.split(abstract_network(name, config))
-            for path, variable in nnx.to_flat_state(state):
-                self._variables[".".join((name, *map(str, path)))] = (name, path, variable)
-        self.shapes = {key: tuple(variable.get_value().shape) for key, (*_, variable) in self._variables.items()}
-
-    def networks(self, params: Mapping[str, jax.Array]) -> Networks:
-        """The networks with these parameters, all of them."""
-        leaves = {name: [] for name in TRAINED}
-        for key, (name, path, variable) in self._variables.items():
-            leaves[name].append((path, variable.replace(params[key])))
-        return Networks(**{name: nnx.merge(self._graphs[name], nnx.from_flat_state(leaves[name])) for name in TRAINED})
-
-
-def split_trainable(keys: Sequence[str], patterns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of the parameters that are trained, and of the rest; patterns are searched for in the names.
-
-    Raises:
-        InputError: a pattern that is no regular expression or that no parameter matches.
-    """
-    trained = set()
-    for pattern in patterns:
-        try:
-            matching = {key for key in keys if re.search(pattern, key) and not _WITHOUT_GRADIENT.search(key)}
-        except re.error as error:
-            raise InputError(f"trainable: '{pattern}' is no regular expression ({error}).") from None
-        if not matching:
-            raise InputError(f"trainable: no parameter matches '{pattern}'; names look like {keys[0]}.")
-        trained |= matching
-    return [key for key in keys if key in trained], [key for key in keys if key not in trained]
-
-
-def initial_params(config: TrainConfig, model: ModelConfig, mesh: Mesh, progress: bool = True) -> Params:
-    """All parameters of UNet and PoseNet, float32, from the checkpoint or drawn from the seed, on the mesh."""
-    params: Params = {}
-    for name in TRAINED:
-        state = nnx.state(abstract_network(name, model))
-        place = {key: sharding.shard_parameter(mesh, x.shape) for key, x in checkpoint.flat_params(state).items()}
-        if config.checkpoint is None:
-            state = nnx.state(init_network(name, model, config.seed, place=place.__getitem__))
-        else:
-            state = checkpoint.load_params(
-                config.checkpoint, name, state, "float32", place.__getitem__, progress and jax.process_index() == 0
-            )
-        params |= {f"{name}.{key}": value for key, value in checkpoint.flat_params(state).items()}
-    return params
+    @property
+    def averaged_params(self) -> Params:
+        """Moving averages of the trained parameters, or the parameters where no average is kept."""
+        return self.ema or self.params
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Step n, from 0, has lr min(1, (n + 1) / warm-up), then cosine decay to zero at `steps` where asked for."""
+    """Linear warm-up to the peak, then constant or a cosine decay to zero at the last of `steps`.
+
+    The step numbered n, from 0, has the rate peak * min(1, (n + 1) / warmup_steps) before any decay, so that the first
+    step learns something and the last one of a cosine decay nothing.
+    """
     peak, warmup = config.learning_rate, config.warmup_steps
-
-    def schedule(count: Int[Array, ""]) -> Array:
-        rising = jnp.minimum(1.0, (count + 1) / max(warmup, 1))
-        if config.decay == "none":
-            return peak * rising
-        done = jnp.clip((count + 1 - warmup) / max(steps - warmup, 1), 0, 1)
-        return peak * rising * 0.5 * (1 + jnp.cos(jnp.pi * done))
-
-    return schedule
+    if config.decay == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup + 1))
+    else:
+        schedule = optax.linear_schedule(0.0, peak, max(warmup, 1))
+    return lambda count: schedule(count + 1)
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip the whole gradient, then AdamW."""
+    """Clip the global gradient norm, then AdamW."""
     adamw = optax.adamw(
         learning_rate(config, steps),
         b1=config.b1,
@@ -117,19 +62,66 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 def abstract_state(
     shapes: Mapping[str, tuple[int, ...]], config: OptimizerConfig, steps: int, mesh: Mesh
 ) -> TrainState:
-    """Shapes, dtypes and shardings of the state of a run that trains parameters of these shapes."""
+    """Shapes, dtypes and shardings of the state, given the shapes of the trained parameters."""
     params = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in shapes.items()}
-    state = jax.eval_shape(lambda params: new_state(params, config, steps), params)
+    state = jax.eval_shape(lambda params: _initial_state(params, config, steps), params)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.shard_parameter(mesh, x.shape)), state
     )
 
 
-def new_state(params: Params, config: OptimizerConfig, steps: int) -> TrainState:
-    """The state at step 0; to be jitted with the shardings of `abstract_state`."""
+def init_state(params: Params, config: OptimizerConfig, steps: int, mesh: Mesh) -> TrainState:
+    """Make the state of step 0, sharded over the mesh, from the parameters to train."""
+    abstract = abstract_state({key: x.shape for key, x in params.items()}, config, steps, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return jax.jit(lambda params: _initial_state(params, config, steps), out_shardings=shardings)(params)
+
+
+def _initial_state(params: Params, config: OptimizerConfig, steps: int) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=make_optimizer(config, steps).init(params),
         ema=dict(params) if config.ema_decay else {},
     )
+
+
+def apply_gradients(
+    state: TrainState, loss: Float[Array, ""], grads: Params, config: OptimizerConfig, steps: int
+) -> tuple[TrainState, Metrics]:
+    """Make the next state; if the loss or the gradient is not finite, return the state unchanged.
+
+    `optax.apply_if_finite` would not do: it looks at gradients alone, goes on after a number of bad steps, and does not
+    hold back the step counter and the moving average.
+
+    Args:
+        state: before the step.
+        loss: mean over the batch.
+        grads: gradient of every trained parameter.
+        config: AdamW, its warm-up and the average.
+        steps: of the whole run, for the schedule.
+
+    Returns:
+        The state, and the metrics `loss`, `grad_norm` (before clipping), `learning_rate` and `finite` (0 or 1).
+    """
+    grad_norm = optax.tree.norm(grads)
+    updates, opt_state = make_optimizer(config, steps).update(grads, state.opt_state, state.params)
+    params: Params = optax.apply_updates(state.params, updates)
+    new = TrainState(state.step + 1, params, opt_state, _average(config, state, params))
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    metrics = {
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "learning_rate": learning_rate(config, steps)(state.step),
+        "finite": finite.astype(jnp.float32),
+    }
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state), metrics
+
+
+def _average(config: OptimizerConfig, state: TrainState, params: Params) -> Params:
+    """Update the moving average, whose decay is min(ema_decay, (1 + n) / (10 + n)) after n steps."""
+    if config.ema_decay is None:
+        return {}
+    steps = state.step.astype(jnp.float32)
+    decay = jnp.minimum(config.ema_decay, (1 + steps) / (10 + steps))
+    return optax.incremental_update(state.ema, params, decay)  # decay * average + (1 - decay) * params

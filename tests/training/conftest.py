@@ -1,6 +1,7 @@
-"""A small dataset and the smallest model that has every kind of part."""
+"""A small dataset, the smallest model, and configurations of short runs on them."""
 
 import dataclasses
+import socket
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.render import draw_poses
 from mimicmotion_jax.synthetic.dancer import demo_motion
+from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.video.encode import open_writer
 
@@ -55,7 +57,7 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def weights(smallest_model, tmp_path_factory) -> Path:
-    """A checkpoint with random weights: drawing them anew in every run would take longer than the run."""
+    """A checkpoint with random weights, which is quicker to load than weights are to initialise in every run."""
     pipeline = MimicMotionPipeline.random(smallest_model, dtype="float32", mesh=sharding.sampling_mesh(1))
     directory = tmp_path_factory.mktemp("checkpoints") / "random"
     states = {name: nnx.state(getattr(pipeline, name)) for name in NETWORKS}
@@ -64,9 +66,10 @@ def weights(smallest_model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_programs(tmp_path_factory):
-    """What one test has compiled the next one finds, in other processes too."""
-    folder = tmp_path_factory.mktemp("compiled")
+def compiled_programs(tmp_path_factory, worker_id):
+    """Cache of compiled programs, shared by all tests and the processes they start."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "compiled"
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(folder))
     yield folder
@@ -86,8 +89,43 @@ def make_config(clips, weights):
             f"data.height={SIZE}",
             *("data.num_frames=4", "data.interval=[1, 2]", "data.antialias=true"),
             *("steps=5", "batch_size=4", "dtype=float32", "log_every=1", "save_every=100", "sample_every=null"),
-            *("optimizer.learning_rate=1.0e-3", "optimizer.warmup_steps=2"),
+            *("optimizer.learning_rate=1.0e-3", "optimizer.warmup_steps=2", "remat=false"),
         ]
         return load_config(TrainConfig, overrides=[*base, *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """A function that returns a port nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            return free.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def make_vae_config(clips):
+    """A function from an output folder and `key=value` overrides to the configuration of a short run."""
+
+    def make(output: Path, *overrides: str) -> VAETrainConfig:
+        base = [
+            *(f"output={output}", f"data.dataset={clips}", f"data.width={SIZE}", f"data.height={SIZE}"),
+            *("data.num_frames=2", "data.interval=[1, 2]"),
+            *("vae.block_out_channels=[32, 32]", "vae.layers_per_block=1", "vae.norm_num_groups=8"),
+            *("image_encoder.hidden_size=32", "image_encoder.intermediate_size=64", "image_encoder.projection_dim=16"),
+            *(
+                "image_encoder.num_hidden_layers=1",
+                "image_encoder.num_attention_heads=2",
+                "image_encoder.patch_size=32",
+            ),
+            *("steps=4", "batch_size=2", "num_validation=2", "log_every=1", "save_every=100"),
+            *("optimizer.learning_rate=1.0e-3", "optimizer.warmup_steps=2", "optimizer.decay=cosine"),
+        ]
+        return load_config(VAETrainConfig, overrides=[*base, *overrides])
 
     return make

@@ -1,4 +1,4 @@
-"""Wrong input ends in one sentence before anything long starts, and loses nothing."""
+"""Wrong input ends in one sentence before anything long starts, and nothing is lost."""
 
 import dataclasses
 import gc
@@ -17,14 +17,16 @@ import numpy as np
 import pytest
 from etils import epath
 
+from mimicmotion_jax import checkpoint
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
-from mimicmotion_jax.training.loop import Run
 from mimicmotion_jax.training.networks import check_encodings, model_config
-from mimicmotion_jax.training.state import TrainState, split_trainable
+from mimicmotion_jax.training.state import TrainState
+from mimicmotion_jax.training.tasks.diffusion import Diffusion
+from mimicmotion_jax.training.template import split_trainable
+from mimicmotion_jax.training.trainer import restore_or_initialise, save, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,20 +37,20 @@ ROOT = Path(__file__).resolve().parents[2]
         (["data.dataset=nowhere"], "nowhere"),
         (["data.num_frames=40"], "40 frames"),
         (["data.width=68"], "multiples of"),
-        (["batch_size=6"], "batch_size=6 .* cannot be spread evenly over data x fsdp = 4 devices"),
+        (["batch_size=6"], "batch_size=6 .* cannot be split evenly over data x fsdp = 4 devices"),
         (["mesh.data=3"], "needs .* devices, but there are 4"),
         (["mesh.frames=4", "batch_size=2"], r"raise accumulation"),
         (["mesh.frames=3", "mesh.fsdp=1", "mesh.data=1"], "needs 3 devices, but there are 4"),
         (["checkpoint=nowhere"], "holds no checkpoint"),
         (["sampling.window_overlap=50"], r"^sampling\.window_overlap must lie between 0 and 2 for a window of 4"),
         (["trainable=[nothing]"], "no parameter matches 'nothing'"),
-        (["trainable=['(']"], "no regular expression"),
+        (["trainable=['(']"], "not a regular expression"),
         (["data.encodings=true", "objective.noise_aug_strength=0"], "encodings"),
     ],
 )
 def test_one_sentence_before_the_start(make_config, tmp_path, options, message):
     with pytest.raises(InputError, match=message) as error:
-        Run(make_config(tmp_path / "run", *options), progress=False, devices=jax.devices()[:4])
+        Diffusion(make_config(tmp_path / "run", *options), progress=False, devices=jax.devices()[:4])
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "run").rglob("*.jsonl"))
 
@@ -75,7 +77,7 @@ def test_wrong_configuration(options, message):
 
 @pytest.fixture
 def encoded(clips, weights, tmp_path):
-    """The dataset as if encodings of `weights` lay in it: what is compared before the start is in its metadata."""
+    """Options for the dataset with metadata of encodings by `weights`, which is all that is compared at the start."""
     folder = tmp_path / "encoded"
     shutil.copytree(clips, folder)
     (metadata,) = folder.rglob("metadata.json")
@@ -93,9 +95,9 @@ def test_encodings_of_other_encoders_are_refused(make_config, encoded, weights, 
     (other / "manifest.json").write_text(json.dumps(manifest | {"sources": [{"name": "elsewhere"}]}))
     for options in ([f"checkpoint={other}"], ["checkpoint=null", "model=tiny", f"encoders={other}"]):
         with pytest.raises(InputError, match=rf"were not made with {other}; prepare the data again"):
-            Run(make_config(tmp_path / "run", *encoded, *options), progress=False, devices=jax.devices()[:1])
-    with pytest.raises(InputError, match="would draw its encoders at random; set encoders"):
-        Run(
+            Diffusion(make_config(tmp_path / "run", *encoded, *options), progress=False, devices=jax.devices()[:1])
+    with pytest.raises(InputError, match="would initialise its encoders at random; set encoders"):
+        Diffusion(
             make_config(tmp_path / "run", *encoded, "checkpoint=null", "model=tiny"),
             progress=False,
             devices=jax.devices()[:1],
@@ -104,42 +106,79 @@ def test_encodings_of_other_encoders_are_refused(make_config, encoded, weights, 
         check_encodings(make_config(tmp_path / "run", *encoded, *options))
 
 
-def test_encoders_that_do_not_fit_are_told(make_config, weights, tmp_path):
+def test_encoders_that_do_not_fit_are_refused(make_config, weights, tmp_path):
     config = make_config(tmp_path, "checkpoint=null", "model=full", f"encoders={weights}")
     with pytest.raises(InputError, match=r"do not fit the model: the image encoder gives 16 numbers, .* takes 1024\.$"):
         model_config(config)
 
 
-def test_run_of_another_model_is_not_continued(make_config, tmp_path):
-    config = make_config(tmp_path)
-    run = Run(config, progress=False, devices=jax.devices()[:1])
-    run.save()
-    run.checkpoints.finish()
-    run.checkpoints.close()
-    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    other = dataclasses.replace(config, checkpoint=None, model=ModelConfig.tiny())
-    with pytest.raises(InputError, match="a run of another model"):
-        Run(other, progress=False, devices=jax.devices()[:1])
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+@pytest.fixture
+def saved_run(make_config, tmp_path):
+    """Configuration of a run that was saved at step 0, and the files it left."""
+    config = make_config(tmp_path / "run")
+    task = Diffusion(config, progress=False, devices=jax.devices()[:1])
+    with RunCheckpoints(tmp_path / "run" / "checkpoints", 1) as checkpoints:
+        save(task, restore_or_initialise(task, checkpoints), checkpoints)
+    return config, sorted(path for path in (tmp_path / "run").rglob("*") if path.is_file())
 
 
-def test_damaged_checkpoint(make_config, tmp_path):
-    config = make_config(tmp_path)
-    run = Run(config, progress=False, devices=jax.devices()[:1])
-    run.save()
-    run.checkpoints.finish()
-    run.checkpoints.close()
-    for path in (tmp_path / "checkpoints" / "0" / "state").rglob("*"):
+def test_a_run_is_continued_only_with_its_own_model_and_encoders(saved_run, make_config, weights, tmp_path):
+    """Whichever way the model or its encoders would change: the option is named, and nothing is touched."""
+    config, files = saved_run
+    other = tmp_path / "other"
+    shutil.copytree(weights, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"sources": [{"name": "elsewhere"}]}))
+    same_sizes = checkpoint.read_config(weights)
+    changes = {
+        "checkpoint, seed": {"checkpoint": None, "model": same_sizes},  # random VAE and CLIP
+        "checkpoint, encoders, seed": {"checkpoint": None, "encoders": str(weights), "model": same_sizes},
+        "checkpoint": {"checkpoint": str(other)},
+        "trainable": {"trainable": ("^pose_net",)},
+        "model.window_size": {"data": dataclasses.replace(config.data, num_frames=5)},
+    }
+    for keys, change in changes.items():
+        task = Diffusion(dataclasses.replace(config, **change), progress=False, devices=jax.devices()[:1])
+        with pytest.raises(InputError, match=rf"other values of {re.escape(keys)}:") as error:
+            train(task)
+        assert "\n" not in str(error.value)
+    assert sorted(path for path in Path(config.output).rglob("*") if path.is_file()) == files
+
+    moved = tmp_path / "moved"
+    shutil.copytree(weights, moved)
+    task = Diffusion(dataclasses.replace(config, checkpoint=str(moved)), progress=False, devices=jax.devices()[:1])
+    with RunCheckpoints(Path(config.output) / "checkpoints", 1) as checkpoints:
+        restore_or_initialise(task, checkpoints)
+
+
+def test_encoders_from_the_seed_need_the_same_seed(make_config, smallest_model, tmp_path):
+    tasks = [
+        Diffusion(
+            dataclasses.replace(make_config(tmp_path, *options, f"seed={seed}"), model=smallest_model),
+            progress=False,
+            devices=jax.devices()[:1],
+        )
+        for options in (["checkpoint=null"], [])
+        for seed in (0, 1)
+    ]
+    random, again, loaded, same = (task.identity() for task in tasks)
+    assert random != again
+    assert loaded == same
+
+
+def test_damaged_checkpoint(saved_run):
+    config, _ = saved_run
+    for path in (Path(config.output) / "checkpoints" / "0" / "state").rglob("*"):
         if path.is_file() and path.stat().st_size > 10_000:
             path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match="cannot be restored") as error:
-        Run(config, progress=False, devices=jax.devices()[:1])
+        train(Diffusion(config, progress=False, devices=jax.devices()[:1]))
     assert "\n" not in str(error.value)
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
-    """The checkpoints of a run, their files, and how to read them."""
+    """Folder of a run's checkpoints, and the abstract state to restore."""
     folder = tmp_path_factory.mktemp("small")
     params = {name: jnp.asarray(np.random.default_rng(0).normal(size=(200, 300)), jnp.float32) for name in "abc"}
     state = TrainState(step=jnp.asarray(3), params=params, opt_state=(jnp.zeros(3),), ema={})
@@ -153,12 +192,12 @@ def small_run(tmp_path_factory):
 
 @pytest.mark.parametrize("kept", [0, 0.5])
 def test_one_damaged_file_of_a_run_is_one_sentence(small_run, tmp_path, monkeypatch, kept):
-    """Whichever it is; and what orbax's other reads have to say afterwards is not shown."""
+    """Whichever file it is; orbax's messages about its other reads are not shown."""
     folder, abstract = small_run
     shown = []
     monkeypatch.setattr(sys, "unraisablehook", shown.append)
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    told = {}
+    messages = {}
     for number, file in enumerate(files):
         damaged = tmp_path / str(number)
         shutil.copytree(folder, damaged)
@@ -169,21 +208,13 @@ def test_one_damaged_file_of_a_run_is_one_sentence(small_run, tmp_path, monkeypa
             assert checkpoints.read_run() == {"seed": 1}
             checkpoints.restore(abstract)
         except InputError as error:
-            told[file] = str(error)
+            messages[file] = str(error)
         finally:
             checkpoints.close()
-    assert all("\n" not in text and "cannot be restored" in text for text in told.values())
-    assert max(files, key=lambda file: (folder / file).stat().st_size) in told
+    assert all("\n" not in text and "cannot be restored" in text for text in messages.values())
+    assert max(files, key=lambda file: (folder / file).stat().st_size) in messages
     gc.collect()
     assert shown == []
-
-
-def test_full_disk_is_noticed_before_the_start(make_config, tmp_path, monkeypatch):
-    """The room on the disk is the system's word; here it is a small one."""
-    usage = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("mimicmotion_jax.runtime.atomic_files.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match=r"the weights take [\d.]+[kM]B and there is room for"):
-        Run(make_config(tmp_path), progress=False, devices=jax.devices()[:1])
 
 
 def test_output_that_is_a_file(make_config, tmp_path):
@@ -200,7 +231,7 @@ def test_command_line_ends_in_one_line(tmp_path):
     assert re.fullmatch(r"error: .*unknown key 'batch' .*\n", done.stderr)
 
 
-def test_what_is_trained():
+def test_trainable_parameters():
     keys = ["unet.a.norm2.scale", "unet.t.transformer_blocks.0.norm2.scale", "unet.b.kernel", "pose_net.scale"]
     assert split_trainable(keys, ["^unet"]) == (
         ["unet.a.norm2.scale", "unet.b.kernel"],

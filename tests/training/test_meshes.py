@@ -1,7 +1,6 @@
-"""Meshes of TPU slices that are not there, and what each process has to read for them."""
+"""Meshes of TPU slices that are not present, and the rows of a batch that each process reads for them."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -80,11 +79,9 @@ print(share, num_shares, *rows)
 """
 
 
-def test_two_processes_read_what_lies_apart():
+def test_two_processes_read_rows_that_alternate(free_port):
     """Their devices alternate in the mesh, two samples on each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     processes = [
         subprocess.Popen(

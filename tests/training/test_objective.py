@@ -279,7 +279,7 @@ ERRORS = 4 / math.sqrt(NUM_DRAWS)  # four standard errors of a mean of unit vari
 
 
 def draw_many(config: ObjectiveConfig) -> Draws:
-    """As NumPy arrays, with three numbers of noise a sample."""
+    """Draw NumPy arrays, with three numbers of noise per sample."""
     return jax.tree.map(np.asarray, draw(config, 0, jnp.arange(NUM_DRAWS, dtype=jnp.uint32), (1, 1, 1, 3)))
 
 
@@ -347,8 +347,8 @@ def test_draws_belong_to_seed_and_index_alone():
     assert len(np.unique(whole.noise)) > 0.99 * whole.noise.size  # nor do positions of one sample
 
 
-def test_the_encoders_add_the_noise_that_the_network_is_told():
-    """What is drawn beside the networks, for the pixels, is what `draw` gives as the condition."""
+def test_the_encoders_add_the_noise_that_the_network_is_conditioned_on():
+    """The strength drawn for the pixels is the condition that `draw` returns."""
     config, index = ObjectiveConfig(noise_aug_log_std=1.0), jnp.arange(8, dtype=jnp.uint32)
     keys = sample_keys(3, index)
     np.testing.assert_array_equal(draw_noise_aug(config, keys), draw(config, 3, index, (1, 1, 1, 1)).noise_aug)

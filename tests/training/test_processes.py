@@ -1,9 +1,8 @@
-"""Two processes, joined by gloo, train as one does; a SIGTERM to one of them stops and saves both."""
+"""Two processes, joined by gloo, train the real model as one does; a SIGTERM to one of them stops and saves both."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,16 +14,14 @@ import pytest
 import yaml
 
 from mimicmotion_jax.config import to_dict
-from mimicmotion_jax.training.loop import Run
+from mimicmotion_jax.training.tasks.diffusion import Diffusion
+from mimicmotion_jax.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(config: Path, cache: Path) -> list[subprocess.Popen]:
-    """train.py on two processes of two devices each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+def start(config: Path, cache: Path, port: int) -> list[subprocess.Popen]:
+    """Run train.py on two processes of two devices each."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",  # the last one counts
@@ -49,17 +46,15 @@ def read_losses(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(make_config, tmp_path, compiled_programs):
+def test_two_processes_equal_one(make_config, tmp_path, compiled_programs, free_port):
     one = make_config(tmp_path / "one", "mesh.fsdp=4", "save_every=1")
-    run = Run(one, progress=False, devices=jax.devices()[:4])
-    assert run.train() is None
-    run.checkpoints.close()
+    assert train(Diffusion(one, progress=False, devices=jax.devices()[:4])) is None
 
     two = make_config(tmp_path / "two", "mesh.fsdp=4", "save_every=1")
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(json.loads(json.dumps(to_dict(two)))))
 
-    processes = start(config, compiled_programs)
+    processes = start(config, compiled_programs, free_port())
     while all(p.poll() is None for p in processes) and not (tmp_path / "two" / "checkpoints" / "2").exists():
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
@@ -67,7 +62,7 @@ def test_two_processes_equal_one(make_config, tmp_path, compiled_programs):
     assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, errors
     assert not (tmp_path / "two" / "model").exists()
 
-    processes = start(config, compiled_programs)
+    processes = start(config, compiled_programs, free_port())
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert "going on from step" in errors[0]

@@ -1,15 +1,15 @@
-"""The training step compiles for TPUs that are not here, and no chip does work twice."""
+"""The training step compiles for TPUs that are not present, and no chip does work twice."""
 
 import dataclasses
 import json
 
 import pytest
 
+from mimicmotion_jax.cli.train import compile_only
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
-from mimicmotion_jax.training.program import compile_only
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_compiles_for_a_tpu_slice(smallest_model):
 
 @pytest.mark.cuda_compiler
 def test_a_step_on_several_gpus_takes_the_memory_of_one():
-    """Per sample: where gradients of parameters wait to be summed, what they are computed from must not wait."""
+    """Per sample: activations must not be kept until the gradients computed from them are summed over devices."""
     options = ["data.width=384", "data.height=256", "data.encodings=true", "objective.noise_aug_strength=0"]
     temporaries = []
     for devices in (1, 4):

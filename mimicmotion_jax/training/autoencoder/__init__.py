@@ -1,1 +1,1 @@
-"""Training the VAE of a model that is trained from scratch; what `train_vae.py` calls."""
+"""Options, loss, initialisation and results of the VAE's training; the task is `training.tasks.autoencoder`."""

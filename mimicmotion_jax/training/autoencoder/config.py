@@ -1,4 +1,4 @@
-"""Everything that `train_vae.py` lets you choose; configs/vae_synthetic.yaml is a complete example."""
+"""Options of `mimicmotion train-vae`; configs/vae_synthetic.yaml is a complete example."""
 
 import dataclasses
 from typing import Annotated
@@ -6,41 +6,45 @@ from typing import Annotated
 from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
-from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, VAEConfig
 from mimicmotion_jax.training.autoencoder.loss import AutoencoderLossConfig
-from mimicmotion_jax.training.config import OptimizerConfig
+from mimicmotion_jax.training.config import RunConfig
 
 
 @config_dataclass
-class VAETrainConfig:
-    """A training run of the VAE.
+class VAETrainConfig(RunConfig):
+    """Training of a VAE from scratch.
 
-    There is no usual size or recipe: the defaults are those of the parts, and configs/vae_synthetic.yaml sets them.
+    No size and no recipe is usual: the defaults are those of the parts, and configs/vae_synthetic.yaml sets them.
     """
 
-    output: str = "outputs/vae"  # local or gs://; a run that is there already is continued
-    vae: VAEConfig = VAEConfig()  # scaling_factor is measured
-    image_encoder: CLIPConfig = CLIPConfig()  # goes into the result with random weights
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output: str = "outputs/vae"
+    """Folder of the run, local or gs://; an unfinished run in it is continued."""
+    vae: VAEConfig = VAEConfig()
+    """Sizes of the VAE; its scaling_factor is measured after training."""
+    image_encoder: CLIPConfig = CLIPConfig()
+    """Sizes of the image encoder, which goes into the result with random weights."""
     steps: Annotated[int, Field(ge=1)] = 2000
-    batch_size: Annotated[int, Field(ge=1)] = 2  # clips per step
-    data: DataConfig = DataConfig()
-    validation: str | None = None  # dataset that PSNR is measured on; null: other clips of the training videos
-    num_validation: Annotated[int, Field(ge=1)] = 8  # clips
+    """Number of training steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 2
+    """Clips per step."""
+    validation: str | None = None
+    """Dataset that PSNR is measured on; null takes other clips of the training videos."""
+    num_validation: Annotated[int, Field(ge=1)] = 8
+    """Number of clips that PSNR is measured on."""
     loss: AutoencoderLossConfig = AutoencoderLossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    log_every: Annotated[int, Field(ge=1)] = 10
+    """Weights of the loss."""
     save_every: Annotated[int, Field(ge=1)] = 200
-    keep: Annotated[int, Field(ge=1)] = 2  # newest checkpoints
-    sample_every: Annotated[int, Field(ge=1)] | None = 200  # PSNR and pictures; null: only after the last step
+    """Steps between checkpoints."""
+    sample_every: Annotated[int, Field(ge=1)] | None = 200
+    """Steps between measurements of PSNR; null measures only after the last step."""
 
     def __post_init__(self) -> None:
         if self.data.encodings:
             raise ValueError("the VAE is trained on pixels: leave data.encodings off")
 
     def model(self, scaling_factor: float) -> ModelConfig:
-        """Sizes for the checkpoint that the run gives; UNet and PoseNet, which it does not hold, are tiny ones."""
+        """Sizes for the checkpoint that the run writes; UNet and PoseNet, which it leaves out, are tiny ones."""
         tiny, channels = ModelConfig.tiny(), self.vae.latent_channels
         unet = dataclasses.replace(
             tiny.unet,

@@ -1,7 +1,7 @@
-"""Where the VAE's training begins: parameters with which a blurred picture already passes, in all its colours.
+"""Initial parameters of the VAE, with which it already reconstructs a blurred picture in its colours.
 
-A network drawn at random mixes colours by a chain of random matrices, and with few latent channels training spent them
-on outlines and never learned red from green.
+A network initialised at random mixes colours by a chain of random matrices; with few latent channels, training spent
+them on outlines and never learned to tell red from green.
 """
 
 import jax.numpy as jnp
@@ -22,16 +22,19 @@ _COLOURS = np.float32([[1, 1, 1], [3, -3, 0], [1.5, 1.5, -3]]) / np.float32(np.s
 
 
 def initial_params(model: ModelConfig, seed: int) -> Params:
-    """The VAE's parameters as its layers draw them, but for a path that carries the picture's colours.
+    """Initialise the VAE's layers at random, except for a path that carries the picture's colours.
 
-    The path takes two channels of each layer for a colour, it and its negative: SiLU(x) - SiLU(-x) = x. The residual
+    The path takes two channels of each layer for a colour, one for its negative: SiLU(x) - SiLU(-x) = x. The residual
     branches start at zero, the convolutions that halve and double pictures as average and identity, the noise on the
     latents is small, and the last convolution, over frames, starts as the identity. So the first latents are the mean
-    colours of the pixels that they stand for, and the decoder paints these.
+    colours of their pixels, and the decoder paints these.
 
     Args:
-        model: its VAE's sizes; widths below 6 carry as many colours as find room.
-        seed: of everything else.
+        model: sizes; of its VAE, widths below 6 carry fewer than three colours.
+        seed: of the random part.
+
+    Returns:
+        Parameters by dotted path, from "vae." on.
     """
     params = checkpoint.flat_params(nnx.state(init_network("vae", model, seed)))
     for key, value in params.items():
@@ -40,17 +43,18 @@ def initial_params(model: ModelConfig, seed: int) -> Params:
         elif key.endswith(("conv2.kernel", "to_out.kernel")):
             params[key] = jnp.zeros_like(value)
         elif "samplers" in key and value.ndim == 4:
-            params[key] = _passing(value.shape, average="downsamplers" in key)
+            params[key] = _identity_kernel(value.shape, average="downsamplers" in key)
     channels = model.vae.latent_channels
     params["quant_conv.kernel"] = params["quant_conv.kernel"].at[..., channels:].set(0)
     params["quant_conv.bias"] = params["quant_conv.bias"].at[channels:].set(_INITIAL_LOGVAR)
-    return params | _colour_path(params, model.vae)
+    params |= _colour_path(params, model.vae)
+    return {f"vae.{key}": value for key, value in params.items()}
 
 
 def _colour_path(params: Params, config: VAEConfig) -> Params:
-    """The kernels on the path, their channels beside it as they were."""
+    """Change the kernels on the path; their other channels stay as they were."""
     colours = min(len(_COLOURS), config.in_channels, config.latent_channels, min(config.block_out_channels) // 2)
-    both = np.kron(np.eye(colours, dtype=np.float32), np.float32([[1, -1]]))  # colour to its two channels
+    both = np.kron(np.eye(colours, dtype=np.float32), np.float32([[1, -1]]))  # [colours, 2 colours]
     to_colours, from_colours = _COLOURS[:colours].T, np.linalg.pinv(_COLOURS[:colours].T)
     path = {
         "encoder.conv_in": to_colours @ both,
@@ -65,13 +69,13 @@ def _colour_path(params: Params, config: VAEConfig) -> Params:
 
 
 def _with_path(kernel: Float[Array, "k k cin cout"], taps: Float[np.ndarray, "a b"]) -> Float[Array, "k k cin cout"]:
-    """The kernel whose first b outputs are `taps` of its first a inputs at the same pixel, and nothing else."""
+    """Make a kernel's first b outputs `taps` of its first a inputs at the same pixel, and nothing else."""
     centre = kernel.shape[0] // 2
     rows, columns = taps.shape
     return kernel.at[..., :columns].set(0).at[centre, centre, :rows, :columns].set(taps)
 
 
-def _passing(shape: tuple[int, ...], average: bool) -> Array:
-    """The kernel [3, 3, c, c] of an identity, or of the average over the 2 x 2 pixels that become one."""
+def _identity_kernel(shape: tuple[int, ...], average: bool) -> Array:
+    """Kernel [3, 3, c, c] of the identity, or of the average over the 2 x 2 pixels that become one."""
     taps = jnp.zeros((3, 3)).at[:2, :2].set(0.25) if average else jnp.zeros((3, 3)).at[1, 1].set(1)
     return taps[:, :, None, None] * jnp.eye(shape[2])

@@ -1,13 +1,13 @@
-"""What the VAE is trained for: reconstructions that are close and sharp, above all hands, from latents that are tame.
+"""Loss of the VAE: close and sharp reconstructions, above all of hands, from latents near the standard normal.
 
 With d the error of the reconstruction in [-1, 1] and w the weight of a pixel (`hand_weight` in hand regions, else 1):
 
     loss = mean w |d|  +  squared_weight * mean w d^2  +  gradient_weight * G(d)
            +  kl_weight * mean KL( N(mean, variance) || N(0, 1) )
 
-The square is for what is rare and far off: a dress of the wrong colour. G is the mean over a pyramid of halved
-pictures of mean w |dx d| + mean w |dy d|, differences of neighbouring pixels: an edge that is blurred costs there at
-every scale, while a wrong brightness costs nothing.
+The square penalises large but rare errors, such as a dress of the wrong colour. G is the mean over a pyramid of halved
+pictures of mean w |dx d| + mean w |dy d|, differences of neighbouring pixels: a blurred edge adds to it at every scale,
+a wrong brightness nothing.
 """
 
 from typing import Annotated
@@ -25,7 +25,7 @@ from mimicmotion_jax.models import encode
 from mimicmotion_jax.models.vae import VAE
 
 SCALES = 3
-"""Pictures in the pyramid: of full, half and quarter size."""
+"""Number of pictures in the pyramid: full, half and quarter size."""
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -35,14 +35,18 @@ class AutoencoderLossConfig:
     """Weights of the terms."""
 
     hand_weight: Annotated[float, Field(ge=1)] = 4.0
+    """Weight of errors inside hand regions."""
     squared_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of squared errors."""
     gradient_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of errors in differences of neighbouring pixels."""
     kl_weight: Annotated[float, Field(ge=0)] = 1e-6
+    """Weight of the mean KL divergence of a latent number."""
 
 
 @jaxtyped(typechecker=beartype)
 def draw_noise(seed: int, index: UInt32[Array, " b"], shape: tuple[int, ...]) -> Float[Array, "b ..."]:
-    """Standard normal noise of `shape` for each sample, a function of the seed and the sample's number."""
+    """Draw standard normal noise of `shape` for each sample from the seed and the sample's number alone."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
@@ -55,17 +59,17 @@ def autoencoder_loss(
     noise: Float[Array, "b f h w c"],
     config: AutoencoderLossConfig,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The loss of a batch of clips, and its parts before they are weighted.
+    """Compute the loss of a batch of clips, and its parts before they are weighted.
 
     Args:
         vae: encodes frame by frame, decodes clips.
         frames: RGB, 0 to 255.
-        hand_mask: where hands are, in latents.
-        noise: standard normal; latents are drawn with it from the distribution that the encoder gives.
+        hand_mask: True in hand regions, at the size of latents.
+        noise: standard normal; it draws latents from the encoder's distribution.
         config: weights.
 
     Returns:
-        The loss, and `l1_hands`, `l1_elsewhere`, `gradient` and `kl`; hands that are not there have an error of 0.
+        The loss, and `l1_hands`, `l1_elsewhere`, `gradient` and `kl`; `l1_hands` is 0 without hands.
     """
     batch = len(frames)
     pixels = encode.to_signed(frames)
@@ -90,7 +94,7 @@ def autoencoder_loss(
 
 @jaxtyped(typechecker=beartype)
 def gradient_error(error: Float[Array, "b f height width c"], weights: Float[Array, "b f height width 1"]) -> Array:
-    """G above: what is left of a row or column of odd length is cut off where the pyramid halves it."""
+    """Compute G above; halving a side of odd length drops its last row or column."""
     total = jnp.zeros(())
     for scale in range(SCALES):
         if scale:
@@ -100,13 +104,13 @@ def gradient_error(error: Float[Array, "b f height width c"], weights: Float[Arr
 
 
 def _differences(error: Float[Array, "b f h w c"], weights: Float[Array, "b f h w 1"], axis: int) -> Float[Array, ""]:
-    """Mean of those between neighbours, whose weights are averaged."""
+    """Mean absolute difference of neighbours along an axis, weighted by the mean of their weights."""
     low, high = (jax.lax.slice_in_dim(weights, *ends, axis=axis) for ends in ((0, weights.shape[axis] - 1), (1, None)))
     return jnp.mean((low + high) / 2 * jnp.abs(jnp.diff(error, axis=axis)))
 
 
 def kl_divergence(mean: Float[Array, "*latents"], logvar: Float[Array, "*latents"]) -> Float[Array, ""]:
-    """From N(mean, exp(logvar)) to N(0, 1), mean over the latents, nats (Kingma and Welling 2014, appendix B)."""
+    """Compute KL(N(mean, exp(logvar)) || N(0, 1)), mean over latents, nats (Kingma and Welling 2014, appendix B)."""
     return 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1 - logvar)
 
 

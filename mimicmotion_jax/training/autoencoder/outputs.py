@@ -1,7 +1,6 @@
-"""What a run gives: how good reconstructions are on the way, and at the end a checkpoint of encoders."""
+"""Results of the VAE's training: quality of reconstructions on the way, and a checkpoint of encoders at the end."""
 
 import dataclasses
-import hashlib
 import io
 
 import jax
@@ -24,36 +23,37 @@ from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.out_of_memory import fetch
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
-from mimicmotion_jax.training.autoencoder.step import VAETemplate
+from mimicmotion_jax.training.export import manifest_source
 from mimicmotion_jax.training.state import Params
+from mimicmotion_jax.training.template import Template
 from mimicmotion_jax.video.compose import side_by_side
 
 _SCALING_CLIPS = 64
 
 
 class Validation:
-    """The same few clips, encoded and decoded with ever better parameters.
+    """Reconstruction of the same few clips at every call.
 
     Raises:
-        InputError: no dataset there, or none with a video that is long enough.
+        InputError: no dataset, or no video in it that is long enough.
     """
 
-    def __init__(self, config: VAETrainConfig, template: VAETemplate):
+    def __init__(self, config: VAETrainConfig, template: Template):
         data = dataclasses.replace(_plain_clips(config.data), dataset=config.validation or config.data.dataset)
-        loader = ClipLoader(data, config.num_validation, config.seed + 1, downscale=template.config.downscale)
+        loader = ClipLoader(data, config.num_validation, config.seed + 1, downscale=config.vae.downscale)
         batch = next(loader)
         loader.close()
         self._clips: UInt8[np.ndarray, "n f height width 3"] = batch["frames"]
-        size = template.config.downscale
+        size = config.vae.downscale
         self._hands = batch["hand_mask"].repeat(size, axis=2).repeat(size, axis=3)
-        self._reconstruct = jax.jit(lambda params, frames: _reconstruct(template.network(params), frames))
+        self._reconstruct = jax.jit(lambda params, frames: _reconstruct(template.networks(params)["vae"], frames))
 
     def __call__(self, params: Params, picture: epath.Path) -> dict[str, float]:
-        """Mean PSNR (dB) of all frames, `psnr`, and of the hands in them, `psnr_hands` (left out where there are none).
+        """Return the mean PSNR (dB) of all frames, `psnr`, and of hands, `psnr_hands` (left out without hands).
 
         Args:
             params: of the VAE.
-            picture: a PNG to write: the first frame of each clip, true and reconstructed.
+            picture: PNG to write: the first frame of each clip, true and reconstructed.
         """
         decoded = np.concatenate([self._reconstruct(params, clip[None]) for clip in self._clips])
         pairs = zip(self._clips[:, 0], decoded[:, 0], strict=True)
@@ -64,10 +64,10 @@ class Validation:
 
 
 def measure_scaling_factor(config: VAETrainConfig, vae: VAE, progress: bool = True) -> float:
-    """What latents of the training videos are multiplied by to have standard deviation 1.
+    """Measure the factor that gives latents of the training videos a standard deviation of 1.
 
-    Latent diffusion (Rombach et al. 2022, appendix G) takes one batch of draws; this takes the distributions' modes,
-    which is what is diffused, of 64 clips.
+    Latent diffusion (Rombach et al. 2022, appendix G) measures one batch of draws; this takes the modes of the
+    distributions, which are what is diffused, of 64 clips.
     """
     loader = ClipLoader(_plain_clips(config.data), 1, config.seed + 2, downscale=vae.config.downscale)
     to_latents = jax.jit(lambda vae, frames: vae.encode(encode.to_signed(frames))[0])
@@ -81,28 +81,17 @@ def measure_scaling_factor(config: VAETrainConfig, vae: VAE, progress: bool = Tr
 
 
 def export_encoders(directory: epath.Path, config: VAETrainConfig, vae: VAE, scaling_factor: float) -> None:
-    """Write a checkpoint of this VAE and of an image encoder that is drawn from the seed."""
+    """Write a checkpoint of this VAE and of an image encoder that is initialised from the seed."""
     model = config.model(scaling_factor)
     random = init_network("image_encoder", model, config.seed)
     states = {"vae": nnx.state(vae), "image_encoder": nnx.state(random)}
-    # Stored encodings name their checkpoint by a hash of its manifest, so two runs must not have the same one.
     origins = {"vae": "VAE trained from scratch", "image_encoder": f"image encoder initialised with seed {config.seed}"}
-    sources = [{"name": origins[name], **_digest(state)} for name, state in states.items()]
+    sources = [manifest_source(origins[name], state) for name, state in states.items()]
     checkpoint.save_checkpoint(directory, model, states, sources=sources, overwrite=True, progress=False)
 
 
-def _digest(state: nnx.State) -> dict[str, str | int]:
-    """As for a file of weights: a hash of the arrays with their names."""
-    params = checkpoint.flat_params(state)
-    digest = hashlib.sha256()
-    for key, value in params.items():
-        digest.update(key.encode())
-        digest.update(np.asarray(value).tobytes())
-    return {"sha256": digest.hexdigest(), "keys": len(params)}
-
-
 def _plain_clips(data: DataConfig) -> DataConfig:
-    """Clips as they are, read in this process."""
+    """Clips without augmentation, read in this process."""
     return dataclasses.replace(data, flip=False, random_crop=False, num_workers=0)
 
 

@@ -1,0 +1,148 @@
+"""Whole runs as processes: stopped, killed and resumed they end with the same bits; and what such a run leaves."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from flax import nnx
+
+from mimicmotion_jax import checkpoint
+from mimicmotion_jax.config import to_dict
+from mimicmotion_jax.models.build import NETWORKS, abstract_network
+from mimicmotion_jax.training.checkpoints import RunCheckpoints
+from mimicmotion_jax.training.config import TrainConfig
+from mimicmotion_jax.training.state import abstract_state, init_state
+from mimicmotion_jax.training.tasks.diffusion import Diffusion
+from mimicmotion_jax.video.decode import open_video
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 6
+
+
+def start(config: TrainConfig, cache: Path) -> subprocess.Popen:
+    """Run `python train.py` on one device; bits can be compared only between runs of the same kind."""
+    path = Path(f"{config.output}.yaml")
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(to_dict(config)))))
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    command = [sys.executable, "train.py", "--config", str(path)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(config: TrainConfig, cache: Path) -> str:
+    process = start(config, cache)
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+    return error
+
+
+def weights(directory: Path) -> dict[str, np.ndarray]:
+    """Read every array of a checkpoint."""
+    model = checkpoint.read_config(directory)
+    found = {}
+    for name in NETWORKS:
+        abstract = nnx.state(abstract_network(name, model))
+        params = checkpoint.flat_params(checkpoint.load_params(directory, name, abstract, progress=False))
+        found |= {f"{name}.{key}": np.asarray(value) for key, value in params.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(make_config, tmp_path_factory, compiled_programs) -> TrainConfig:
+    """A run without interruption."""
+    config = make_config(
+        tmp_path_factory.mktemp("runs") / "whole",
+        *(f"steps={STEPS}", "save_every=1", "keep=9", f"sample_every={STEPS}", "num_samples=1"),
+        *("sampling.num_inference_steps=2", "objective.fps=25", "objective.motion_bucket_id=90"),
+    )
+    finish(config, compiled_programs)
+    return config
+
+
+def test_metrics_are_written_for_every_step(whole):
+    lines = [json.loads(line) for line in (Path(whole.output) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert {"loss", "loss_hands", "loss_elsewhere", "grad_norm", "learning_rate", "samples_per_second"} <= lines[
+        1
+    ].keys()
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert list((Path(whole.output) / "tensorboard").iterdir())
+
+
+def test_sample_video(whole):
+    (video,) = (Path(whole.output) / "samples").iterdir()
+    assert video.name == f"step_{STEPS:07d}_0.mp4"
+    frames = np.stack(list(open_video(video).frames()))
+    assert len(frames) == whole.data.num_frames - 1
+    assert frames.std() > 10
+
+
+def test_exported_model_holds_the_averages_and_the_encoders_it_began_with(whole):
+    task = Diffusion(whole, progress=False, devices=jax.devices()[:1])
+    abstract = abstract_state(task.shapes, whole.optimizer, whole.steps, task.mesh)
+    with RunCheckpoints(Path(whole.output) / "checkpoints", 9) as checkpoints:
+        state, _ = checkpoints.restore(abstract)
+    exported, began = weights(Path(whole.output) / "model"), weights(Path(whole.checkpoint))
+    for key, value in state.ema.items():
+        np.testing.assert_array_equal(exported[key], value)
+    assert not np.array_equal(exported["pose_net.scale"], state.params["pose_net.scale"])
+    for key in exported.keys() - state.ema.keys():
+        np.testing.assert_array_equal(exported[key], began[key])
+
+
+def test_manifests_tell_trained_models_apart(whole, make_config, tmp_path):
+    """Encodings and resumed runs know a checkpoint by the hash of its manifest."""
+    config = make_config(tmp_path / "half", f"checkpoint={whole.output}/model", "export_dtype=float16")
+    task = Diffusion(config, progress=False, devices=jax.devices()[:1])
+    state = init_state(task.load(), config.optimizer, config.steps, task.mesh)
+    task.export(state)
+    task.export(state._replace(ema={key: 2 * value for key, value in state.ema.items()}))
+    trained, manifest = (checkpoint.read_manifest(Path(c.output) / "model") for c in (whole, config))
+    assert {network["dtype"] for network in manifest["networks"].values()} == {"float16"}
+    assert trained["sources"][-1]["name"] == f"trained for {STEPS} steps"
+    assert manifest["sources"][:-1] == trained["sources"]
+    first = checkpoint.manifest_sha256(Path(config.output) / "model")
+    task.export(state)
+    assert checkpoint.manifest_sha256(Path(config.output) / "model") != first
+
+
+def test_exported_model_knows_how_to_sample(whole):
+    options = checkpoint.read_sampling(Path(whole.output) / "model")
+    assert (options["width"], options["height"]) == (64, 64)  # the official rule gives another long side
+    assert (options["num_inference_steps"], options["antialias"]) == (2, whole.data.antialias)
+    assert (options["fps"], options["motion_bucket_id"], options["noise_aug_strength"]) == (25, 90, 0.02)
+    assert "seed" not in options
+
+
+def test_killed_and_interrupted(whole, tmp_path, compiled_programs):
+    """kill -9 while a checkpoint is being written or soon after, SIGTERM, kill -9 again; then to the end: same bits."""
+    config = dataclasses.replace(whole, output=str(tmp_path / "run"), sample_every=None)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for after, number in ((1, signal.SIGKILL), (3, signal.SIGTERM), (5, signal.SIGKILL)):
+        process = start(config, compiled_programs)
+        while process.poll() is None and not (checkpoints / str(after)).exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        error = process.communicate()[1]
+        if number == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM
+            saved = max(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal())
+            assert f"stopped and saved at step {saved}" in error
+            assert not (tmp_path / "run" / "model").exists()
+    messages = finish(config, compiled_programs)
+    assert "going on from step" in messages
+    assert "training on 1 x cpu (mesh data=1 fsdp=1 frames=1)\n" in messages
+    ours, theirs = (weights(Path(run.output) / "model") for run in (config, whole))
+    assert ours.keys() == theirs.keys()
+    assert not [key for key in ours if not np.array_equal(ours[key], theirs[key])]
