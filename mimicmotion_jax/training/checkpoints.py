@@ -34,7 +34,7 @@ class RunCheckpoints:
 
     def __init__(self, directory: epath.PathLike, keep: int, keep_every: int | None = None):
         self.directory = absolute_path(directory)
-        policies = [preservation_policy.LatestN(keep)]
+        policies: list[preservation_policy.PreservationPolicy] = [preservation_policy.LatestN(keep)]
         if keep_every:
             policies.append(preservation_policy.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(

@@ -51,7 +51,8 @@ class ObjectiveConfig:
 class Encoded(NamedTuple):
     """Batch after the frozen encoders."""
 
-    index: UInt32[Array, " b"]  # number of the sample in the infinite shuffled sequence
+    # Number of the sample in the infinite shuffled sequence.
+    index: UInt32[Array, " b"]  # pyright: ignore[reportIncompatibleMethodOverride]
     latents: Float[Array, "b f h w c"]  # clean, multiplied by the scaling factor
     image_latents: Float[Array, "b h w c"]  # of the reference, not multiplied
     context: Float[Array, "b d"]

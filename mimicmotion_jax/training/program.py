@@ -78,7 +78,7 @@ def lower_programs(config: TrainConfig, mesh: Mesh) -> dict[str, Program]:
 
 def _abstract_batch(
     config: TrainConfig, model: ModelConfig, batch_size: int, mesh: Mesh | None = None
-) -> dict[str, jax.ShapeDtypeStruct]:
+) -> dict[str, Any]:
     """Shapes, and with a mesh shardings, of the fields of an `Encoded` batch."""
     num_frames, height, width = config.data.num_frames, config.data.height, config.data.width
     h, w, channels = height // model.vae.downscale, width // model.vae.downscale, model.vae.latent_channels

@@ -69,14 +69,15 @@ class Sampler:
         trees, dtype = (params, encoders), jnp.dtype(self._config.dtype)
         if jax.process_count() == 1:
             with tolerant:
-                self._make(step, *_on_one_device(trees, dtype), directory)
+                self._make(step, _on_one_device(trees, dtype), directory)
             return
         gathered = _on_one_device(trees, dtype)  # a collective: if it fails on one process, none can go on
         if jax.process_index() == 0:
             with tolerant:
-                self._make(step, *gathered, directory)
+                self._make(step, gathered, directory)
 
-    def _make(self, step: int, params: Params, encoders: Mapping[str, Any], directory: epath.Path) -> None:
+    def _make(self, step: int, trees: tuple[Params, Mapping[str, Any]], directory: epath.Path) -> None:
+        params, encoders = trees
         networks = {**self._template.networks(params), **encoders}
         pipeline = MimicMotionPipeline(self._model, **networks, mesh=sharding.sampling_mesh(1))
         sampling = self._config.trained_sampling

@@ -1,7 +1,7 @@
 """Training state and how a gradient changes it: float32 parameters, AdamW, a moving average; all sharded."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,7 @@ def apply_gradients(
     """
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = make_optimizer(config, steps).update(grads, state.opt_state, state.params)
-    params: Params = optax.apply_updates(state.params, updates)
+    params: Any = optax.apply_updates(state.params, updates)
     new = TrainState(state.step + 1, params, opt_state, _average(config, state, params))
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     metrics = {
@@ -124,4 +124,5 @@ def _average(config: OptimizerConfig, state: TrainState, params: Params) -> Para
         return {}
     steps = state.step.astype(jnp.float32)
     decay = jnp.minimum(config.ema_decay, (1 + steps) / (10 + steps))
-    return optax.incremental_update(state.ema, params, decay)  # decay * average + (1 - decay) * params
+    average: Any = optax.incremental_update(state.ema, params, decay)  # decay * average + (1 - decay) * params
+    return average

@@ -15,10 +15,8 @@ from mimicmotion_jax.training.objective import Encoded, Networks, draw, objectiv
 from mimicmotion_jax.training.state import Metrics, Params, TrainState, apply_gradients
 from mimicmotion_jax.training.template import Template
 
-Step = Callable[[TrainState, Params, Encoded], tuple[TrainState, Metrics]]
 
-
-def make_train_step(config: TrainConfig, template: Template, mesh: Mesh) -> Step:
+def make_train_step(config: TrainConfig, template: Template, mesh: Mesh) -> jax.stages.Wrapped:
     """Make the jitted step (state, fixed parameters, batch) -> (state, metrics); the state's memory is reused.
 
     The metrics are those of `apply_gradients` and the unweighted mean errors `loss_hands` and `loss_elsewhere`.

@@ -18,7 +18,7 @@ _INITIAL_LOGVAR = -4.0
 
 # Lightness, red against green, yellow against blue: the rows are orthogonal, and the latter two are longer because
 # pictures vary less in them.
-_COLOURS = np.float32([[1, 1, 1], [3, -3, 0], [1.5, 1.5, -3]]) / np.float32(np.sqrt(3))
+_COLOURS = np.array([[1, 1, 1], [3, -3, 0], [1.5, 1.5, -3]], np.float32) / np.float32(np.sqrt(3))
 
 
 def initial_params(model: ModelConfig, seed: int) -> Params:
@@ -54,7 +54,7 @@ def initial_params(model: ModelConfig, seed: int) -> Params:
 def _colour_path(params: Params, config: VAEConfig) -> Params:
     """Change the kernels on the path; their other channels stay as they were."""
     colours = min(len(_COLOURS), config.in_channels, config.latent_channels, min(config.block_out_channels) // 2)
-    both = np.kron(np.eye(colours, dtype=np.float32), np.float32([[1, -1]]))  # [colours, 2 colours]
+    both = np.kron(np.eye(colours, dtype=np.float32), np.array([[1, -1]], np.float32))  # [colours, 2 colours]
     to_colours, from_colours = _COLOURS[:colours].T, np.linalg.pinv(_COLOURS[:colours].T)
     path = {
         "encoder.conv_in": to_colours @ both,

@@ -20,7 +20,7 @@ from mimicmotion_jax.training.metrics import MetricLog
 from mimicmotion_jax.training.state import Metrics, Params, TrainState, apply_gradients
 from mimicmotion_jax.training.template import Template
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Any]
 
 
 class Autoencoder:

@@ -1,4 +1,6 @@
 """Training of UNet and PoseNet on clips that the frozen VAE and CLIP encode; what `mimicmotion train` runs."""
+# pyright: reportInvalidTypeForm=false
+# (jaxlib has no stubs, so jax.Device is a variable to a type checker)
 
 import functools
 from collections.abc import Sequence
