@@ -10,7 +10,6 @@ from typing import Any
 from mimicmotion_jax import sharding
 from mimicmotion_jax.cli.common import log_to_stderr, script_parser
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.models.attention import KERNEL_FLOPS
 from mimicmotion_jax.runtime import distributed
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 from mimicmotion_jax.runtime.cpu_devices import available_cores, split_cpu
@@ -20,8 +19,7 @@ from mimicmotion_jax.training.networks import model_config
 from mimicmotion_jax.training.program import forward_flops, lower_programs
 from mimicmotion_jax.training.tasks.diffusion import Diffusion
 from mimicmotion_jax.training.trainer import train
-from mimicmotion_jax.xla_report.report import compile_report
-from mimicmotion_jax.xla_report.topologies import topology_devices
+from mimicmotion_jax.xla_report import compile_report, topology_devices
 
 EXAMPLES = """examples:
   python train.py --config configs/train_tiny.yaml data.dataset=data/dances
@@ -81,7 +79,7 @@ def compile_only(config: TrainConfig, topology: str | None = None) -> dict[str, 
     devices = None if topology is None else topology_devices(topology)
     mesh = sharding.training_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frames, devices)
     reports = {
-        name: compile_report(program.lowered, mesh, resident_bytes=program.resident_bytes, kernel_flops=KERNEL_FLOPS)
+        name: compile_report(program.lowered, mesh, resident_bytes=program.resident_bytes)
         for name, program in lower_programs(config, mesh).items()
     }
     return {
