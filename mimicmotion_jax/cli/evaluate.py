@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from mimicmotion_jax.cli.common import log_to_stderr, script_parser
+from mimicmotion_jax.cli.common import log_to_stderr, path_or_url, script_parser
 from mimicmotion_jax.evaluation.config import EvaluateConfig, load_options
 from mimicmotion_jax.evaluation.protocols import PROTOCOLS
 from mimicmotion_jax.evaluation.run import ERROR_LOG, Request, evaluate
@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resnet3d", nargs=1, metavar="FILE", help="resnet-50-kinetics.pth, for FID-VID")
     parser.add_argument("--i3d", nargs=1, metavar="FILE", help="i3d_pretrained_400.pt, for FVD")
     parser.add_argument("--lpips", nargs=2, metavar="FILE", help="AlexNet's weights and LPIPS' own")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the options below")
+    parser.add_argument("--config", type=path_or_url, metavar="FILE", help="YAML with any of the options below")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16; float32 on a CPU")
     parser.add_argument("--devices", type=int, metavar="N", help="default: all; a CPU counts as one, or as N")
     return parser.parse_intermixed_args(argv)

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import logging
 
-from mimicmotion_jax.cli.common import log_to_stderr, script_parser
+from mimicmotion_jax.cli.common import log_to_stderr, path_or_url, script_parser
 from mimicmotion_jax.config import load_config, to_dict
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.sources import VideoFolder
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keypoints", metavar="DIR", help="keypoints that exist already, by the videos' names")
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset; local or gs://")
     parser.add_argument("--test-set", action="store_true", help="of the rendered scenes, instead of a dataset")
-    parser.add_argument("--config", metavar="FILE", help="YAML with any of the options below")
+    parser.add_argument("--config", type=path_or_url, metavar="FILE", help="YAML with any of the options below")
     parser.add_argument("--beam-options", default="", metavar="key=value,…", help="for another Apache Beam runner")
     return parser.parse_intermixed_args(argv)
 

@@ -4,11 +4,10 @@ import argparse
 import json
 import logging
 import signal
-from pathlib import Path
 from typing import Any
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.cli.common import log_to_stderr, script_parser
+from mimicmotion_jax.cli.common import log_to_stderr, path_or_url, script_parser
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.runtime import distributed
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
@@ -35,7 +34,7 @@ A run that stopped is continued by the same command. With several hosts, start i
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = script_parser(__doc__, EXAMPLES, TrainConfig, meanings="configs/train_paper.yaml")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file, such as configs/train_*.yaml")
+    parser.add_argument("--config", type=path_or_url, metavar="FILE", help="YAML file, such as configs/train_*.yaml")
     parser.add_argument("--compile-only", action="store_true", help="compile, print memory and FLOPs as JSON, and stop")
     parser.add_argument(
         "--topology", metavar="NAME", help="compile for TPUs or GPUs that are not present, e.g. v5p:2x2x2 or h100:8"

@@ -3,9 +3,8 @@
 import argparse
 import logging
 import signal
-from pathlib import Path
 
-from mimicmotion_jax.cli.common import log_to_stderr, script_parser
+from mimicmotion_jax.cli.common import log_to_stderr, path_or_url, script_parser
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
@@ -23,7 +22,9 @@ A run that stopped is continued by the same command.
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = script_parser(__doc__, EXAMPLES, VAETrainConfig, meanings="configs/vae_synthetic.yaml")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML, such as configs/vae_*.yaml")
+    parser.add_argument(
+        "--config", type=path_or_url, required=True, metavar="FILE", help="YAML, such as configs/vae_*.yaml"
+    )
     return parser.parse_intermixed_args(argv)
 
 

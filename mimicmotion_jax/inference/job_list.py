@@ -88,7 +88,6 @@ class _OfficialFile:
 def read_jobs(
     path: Path | epath.Path,
     output_dir: Path | epath.Path,
-    save_pose: bool = False,
     config: GenerateConfig | None = None,
 ) -> list[Job]:
     """Read a job list.
@@ -105,7 +104,6 @@ def read_jobs(
     Args:
         path: Job list, local or gs://.
         output_dir: Folder of all outputs, local or gs://.
-        save_pose: Whether each job also writes its pose, which counts as an output.
         config: Options of the whole list, with which those of each job must be valid; None for the defaults.
 
     Raises:
@@ -113,7 +111,7 @@ def read_jobs(
             input that is a URL, an output of unknown format or outside `output_dir`, two jobs that write one file, a
             job that writes what it or another one reads, no jobs.
     """
-    config = config or with_options(GenerateConfig(), {"save_pose": save_pose})
+    config = config or GenerateConfig()
     read = _read_official if path.suffix.lower() in (".yaml", ".yml") else _read_lines
     jobs: dict[str, Job] = {}
     for where, job in read(path, output_dir):

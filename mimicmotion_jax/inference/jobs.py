@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from etils import epath
+
 from mimicmotion_jax.inference.job import Job, Prepared
 from mimicmotion_jax.inference.prefetch import prefetch
 from mimicmotion_jax.runtime.errors import InputError
@@ -26,7 +28,7 @@ class Failure:
     job: Job
     reason: str
     """One sentence."""
-    log: Path | None
+    log: Path | epath.Path | None
     """File with the traceback; None if it could not be written."""
 
 
@@ -35,7 +37,7 @@ def run_jobs(
     prepare: Callable[[Job], Prepared],
     generate: Callable[[list[Prepared]], None],
     batch_size: int,
-    log_directory: Path,
+    log_directory: Path | epath.Path,
     process_id: int = 0,
     num_processes: int = 1,
 ) -> list[Failure]:
@@ -47,7 +49,7 @@ def run_jobs(
     Args:
         jobs: The whole list, the same in every process.
         prepare: Reads a job's files.
-        generate: Makes and writes the videos of a batch, whose shapes and options are equal.
+        generate: Makes and writes the videos of a batch, of equal shape and options (but for the seed).
         batch_size: Largest number of jobs in a batch.
         log_directory: Folder for the tracebacks of failed jobs; created for the first one.
         process_id: Index of this process, which takes every `num_processes`-th job.
@@ -74,7 +76,7 @@ class _Ready:
 class _Failures:
     """Failures so far, each reported at once."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path | epath.Path):
         self.found: list[Failure] = []
         self._directory = directory
 
@@ -124,7 +126,8 @@ def _batches(
         except Exception as error:
             failures.add(number, job, error)
             continue
-        key = (prepared.shape, json.dumps(dict(job.options), sort_keys=True, default=str))
+        options = {name: value for name, value in job.options.items() if name != "seed"}  # samples have their own
+        key = (prepared.shape, json.dumps(options, sort_keys=True, default=str))
         waiting[key].append(_Ready(number, job, prepared))
         if len(waiting[key]) == batch_size:
             yield waiting.pop(key)

@@ -1,4 +1,4 @@
-"""Work for the host that goes on while the device is busy."""
+"""Preparation of the next item in a thread, while the device works on the present one."""
 
 import queue
 import threading
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items; a thread makes the next one while the caller works on the one before.
+    """Yield the same items; a thread computes the next one while the caller works on the present one.
 
-    Whatever the iterator raises is raised here in its turn. The thread does not keep the program from ending.
+    An exception of the iterator is raised when its item is due. The thread does not outlive the program.
     """
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
     made: queue.SimpleQueue[tuple[list[T], BaseException | None]] = queue.SimpleQueue()

@@ -16,8 +16,11 @@ class DetectorOptions:
     """Choice of the pose detector and its model files."""
 
     detector: DetectorName = "auto"
-    person_model: str | None = None  # DWPose's yolox_l.onnx
-    pose_model: str | None = None  # DWPose's dw-ll_ucoco_384.onnx
+    """Pose detector: dwpose (as in the official release), mediapipe (works offline), or auto for what is installed."""
+    person_model: str | None = None
+    """DWPose's yolox_l.onnx; null: from the hub."""
+    pose_model: str | None = None
+    """DWPose's dw-ll_ucoco_384.onnx; null: from the hub."""
 
     def load_detector(self) -> Detector:
         """Load the detector; errors are those of `detect.load_detector`."""
@@ -36,8 +39,11 @@ class DrawOptions:
     """Style of drawn poses, in training and sampling alike; meanings as in `render.DrawStyle`."""
 
     confidence: Literal["brightness", "threshold"] = "brightness"
+    """Uncertain joints: brightness draws them darker, as the model was trained; threshold drops them."""
     antialias: bool = False
+    """Draw small skeletons without gaps; the official release does not."""
     stroke_width: Annotated[float, Field(gt=0, le=20)] = 1.0
+    """Width of limbs and joints as a multiple of the official release's; as the model was trained."""
 
     @property
     def draw_style(self) -> DrawStyle:

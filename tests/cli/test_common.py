@@ -11,11 +11,13 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from mimicmotion_jax.cli import evaluate, sample
 from mimicmotion_jax.cli.common import path_or_url
 
 MESSAGES = """
 import logging, sys
 from tqdm import tqdm
+from mimicmotion_jax.cli import evaluate, sample
 from mimicmotion_jax.cli.common import log_to_stderr
 log_to_stderr(libraries=logging.CRITICAL)
 import jax
@@ -70,3 +72,17 @@ def test_storage_that_cannot_be_used_is_one_line(url, message, capsys, monkeypat
     with pytest.raises(SystemExit):
         parser.parse_args(["--output", url])
     assert re.search(f"error: argument --output: .*{message}", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        (sample, ["--output", "gs://bucket/x.mp4", "--output-dir", "gs://bucket/d", "--jobs", "gs://bucket/j.jsonl"]),
+        (evaluate, ["--data", "d", "--protocol", "p", "--output", "o"]),
+    ],
+)
+def test_checkpoints_and_outputs_may_be_urls(command, more):
+    args = vars(command.parse_args(["--checkpoint", "gs://bucket/x", *more]))
+    urls = [text for text in ["gs://bucket/x", *more] if "://" in text]
+    assert {str(value) for value in args.values() if "gs:" in str(value)} == set(urls)

@@ -3,12 +3,20 @@
 import json
 from pathlib import Path
 
+import fsspec
 import pytest
 from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.inference.job_list import read_jobs
 from mimicmotion_jax.inference.options import GenerateConfig, with_options
+
+
+@pytest.fixture
+def bucket():
+    """Stand-in for gcsfs, which is not installed here."""
+    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
 
 
 def row(**more) -> str:
@@ -70,7 +78,8 @@ def test_a_folder_is_no_job_file(tmp_path):
 @pytest.mark.parametrize(
     "output", ["../x.mp4", "../../../etc/x.mp4", "/etc/x.mp4", "out/x.mp4", "a/../..", ".", "%05d.png"]
 )
-@pytest.mark.parametrize("output_dir", ["videos"])
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize("output_dir", ["videos", "gs://bucket/videos"])
 def test_an_output_outside_the_folder_is_refused(output, output_dir, tmp_path):
     """Also by a link (out/x.mp4), and as the folder itself."""
     (tmp_path / "videos").mkdir()
@@ -84,6 +93,16 @@ def test_an_output_outside_the_folder_is_refused(output, output_dir, tmp_path):
     with pytest.raises(InputError, match=r"line 2: .*output.* inside .*videos") as caught:
         read_jobs(tmp_path / "jobs.jsonl", root)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_outputs_in_a_bucket_keep_their_url(tmp_path):
+    (tmp_path / "jobs.jsonl").write_text("\n".join([row(), row(output="deep/x.gif"), row(output="y/../z.gif")]))
+    jobs = read_jobs(tmp_path / "jobs.jsonl", epath.Path("gs://bucket/videos"))
+    assert [str(job.output) for job in jobs][:2] == ["gs://bucket/videos/a_b.mp4", "gs://bucket/videos/deep/x.gif"]
+    (tmp_path / "jobs.jsonl").write_text("\n".join([row(output="z.gif"), row(output="y/../z.gif")]))
+    with pytest.raises(InputError, match="line 2: the job of line 1 writes"):
+        read_jobs(tmp_path / "jobs.jsonl", epath.Path("gs://bucket/videos"))
 
 
 OFFICIAL = """
@@ -163,7 +182,7 @@ def test_options_of_a_line_are_checked_with_those_of_the_list(tmp_path):
     (tmp_path / "jobs.jsonl").write_text(row(seed=3, options={"decode_overlap": 9, "align": "limb"}))
     with pytest.raises(InputError, match=r"line 1 .*decode_overlap .9. must be smaller than decode_chunk_size"):
         read_jobs(tmp_path / "jobs.jsonl", tmp_path)
-    (job,) = read_jobs(tmp_path / "jobs.jsonl", tmp_path, config=GenerateConfig(decode_chunk_size=16))
+    (job,) = read_jobs(tmp_path / "jobs.jsonl", tmp_path, GenerateConfig(decode_chunk_size=16))
     assert (job.seed, job.options) == (3, {"decode_overlap": 9, "align": "limb"})
 
 
@@ -178,7 +197,7 @@ def test_poses_count_as_outputs_where_they_are_written(tmp_path):
         file = tmp_path / f"{name}.jsonl"
         read_jobs(file, tmp_path)
         with pytest.raises(InputError, match=message):
-            read_jobs(file, tmp_path, save_pose=True)
+            read_jobs(file, tmp_path, GenerateConfig(save_pose=True))
 
 
 def test_links_are_followed(tmp_path):

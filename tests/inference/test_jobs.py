@@ -5,8 +5,11 @@ import json
 import zipfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from mimicmotion_jax import InputError
@@ -34,7 +37,7 @@ def prepare(job: Job) -> Prepared:
 
 
 class Recorder:
-    """A generator of empty files that records its batches and fails for outputs called bad*."""
+    """Record batches and write empty files; fail for outputs called bad* and for batches that are too large."""
 
     def __init__(self, largest: int = 100):
         self.batches: list[list[str]] = []
@@ -89,16 +92,11 @@ def test_a_batch_without_room_is_made_one_by_one(tmp_path, caplog):
 
 
 def test_batches_have_one_shape_and_equal_options(tmp_path):
-    rows = [
-        ("a", "2", {"seed": 1}),
-        ("b", "2"),
-        ("c", "2", {"seed": 1}),
-        ("d", "3"),
-        ("e", "2", {"seed": 2}),
-        ("f", "2"),
-    ]
+    """Their seeds may differ."""
+    limb = {"align": "limb"}
+    rows = [("a", "2", limb), ("b", "2"), ("c", "2", limb | {"seed": 7}), ("d", "3"), ("e", "2", {"align": "none"})]
     made = Recorder()
-    assert run_jobs(job_list(tmp_path, *rows), prepare, made, 2, tmp_path) == []
+    assert run_jobs(job_list(tmp_path, *rows, ("f", "2")), prepare, made, 2, tmp_path) == []
     assert made.batches == [["a", "c"], ["b", "f"], ["d"], ["e"]]
 
 
@@ -138,6 +136,14 @@ def test_a_log_that_cannot_be_written_is_printed(tmp_path, caplog):
     assert failure.log is None
     assert "Traceback" in caplog.text
     assert (tmp_path / "failures").read_text() == "the user's own file"
+
+
+def test_logs_may_lie_in_a_bucket(tmp_path):
+    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
+    jobs = job_list(tmp_path, ("x", "MemoryError"))
+    (failure,) = run_jobs(jobs, prepare, Recorder(), 1, epath.Path("gs://bucket/failures"))
+    assert str(failure.log) == "gs://bucket/failures/0001-x.mp4.log"
+    assert "no room for 1 TB" in failure.log.read_text()
 
 
 def write_inputs(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Items made in a thread: the same ones in the same order, one ahead, with the errors where they belong."""
+"""Prefetching: the same items in the same order, one ahead, and errors when their item is due."""
 
 import threading
 
@@ -17,9 +17,9 @@ def test_same_items_one_ahead():
 
     for number in prefetch(numbers()):
         if number < 4:
-            assert made[number + 1].wait(timeout=30)  # while this one is worked on, the next one comes
+            assert made[number + 1].wait(timeout=30)  # the next one is computed meanwhile
         if number < 3:
-            assert not made[number + 2].wait(timeout=0.05)  # but not the one after that
+            assert not made[number + 2].wait(timeout=0.05)  # but not the one after it
     assert number == 4
 
 
