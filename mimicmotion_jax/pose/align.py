@@ -12,7 +12,8 @@ import numpy as np
 from beartype import beartype
 
 from mimicmotion_jax.pose.keypoints import Body, Keypoints
-from mimicmotion_jax.pose.limbs import NUM_POINTS, SEEN, map_limbs
+from mimicmotion_jax.pose.layout import from_table, to_table
+from mimicmotion_jax.pose.limbs import SEEN, map_limbs
 from mimicmotion_jax.pose.smooth import one_euro
 from mimicmotion_jax.runtime.errors import InputError
 
@@ -26,14 +27,14 @@ _MIN_SCALE, _MAX_SCALE = 0.05, 20.0
 
 @dataclasses.dataclass(frozen=True)
 class AlignmentReport:
-    """What an alignment did.
+    """Result of an alignment, for the log.
 
     Attributes:
-        method: As asked for.
+        method: none, affine or limb.
         ratios: Reference / driver in picture heights, by kind of limb; for `affine` and `none` the scales of the
             normalised `x` and `y`.
-        shift: What was added to x and y, normalised to the reference's picture.
-        notes: What could not be done as asked, one clause each.
+        shift: Added to x and y, normalised to the reference's picture.
+        notes: Limitations, one clause each.
     """
 
     method: str
@@ -42,7 +43,7 @@ class AlignmentReport:
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """One line for a log."""
+        """Describe the alignment in one line."""
         ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in self.ratios.items())
         notes = "".join(f"; {note}" for note in self.notes)
         return f"alignment {self.method}: {ratios}; shift {self.shift[0]:+.3f} {self.shift[1]:+.3f}{notes}"
@@ -97,8 +98,8 @@ def _cover(driving: Keypoints, reference: Keypoints) -> tuple[Keypoints, Alignme
 def _affine(driving: Keypoints, reference: Keypoints) -> tuple[Keypoints, AlignmentReport]:
     """The official release's regression of all of the driver's joints on the reference's, over all frames at once.
 
-    Joints that a frame lacks (score 0) are left out; the official release knows none such. Where the regression means
-    nothing, the scale is that of "none", and the joints are brought together on average.
+    Joints that a frame lacks (score 0) are left out; the official release has no such joints. Where the regression is
+    not meaningful, the scale is that of "none", and the joints are brought together on average.
     """
     joints = [joint for joint in _AFFINE_JOINTS if reference.body_score[0, 0, joint] > SEEN]
     seen = driving.body_score[:, 0, joints] > 0  # [F, J]
@@ -147,23 +148,11 @@ def _linear_report(method: str, scale: np.ndarray, shift: np.ndarray, notes: tup
 
 def _table(keypoints: Keypoints) -> tuple[np.ndarray, np.ndarray]:
     """All points of the one person [F, 128, 2] in picture heights, and their scores [F, 128]."""
-    frames = keypoints.num_frames
-    groups = (keypoints.body, keypoints.hands, keypoints.faces)
-    scores = (keypoints.body_score, keypoints.hands_score, keypoints.faces_score)
-    points = np.concatenate([group.reshape(frames, -1, 2) for group in groups], axis=1).astype(np.float64)
-    points *= (keypoints.width / keypoints.height, 1)
-    return points, np.concatenate([score.reshape(frames, -1) for score in scores], axis=1).astype(np.float64)
+    points, scores = to_table(keypoints)
+    return points * (keypoints.width / keypoints.height, 1), scores
 
 
 def _from_table(points: np.ndarray, motion: Keypoints, picture: Keypoints) -> Keypoints:
     """`motion` with the points of a table that is in heights of `picture`."""
-    points = points / (picture.width / picture.height, 1)
-    body, hands, faces = np.split(points, [18, NUM_POINTS - 68], axis=1)
-    return dataclasses.replace(
-        motion,
-        body=body.reshape(motion.body.shape),
-        hands=hands.reshape(motion.hands.shape),
-        faces=faces.reshape(motion.faces.shape),
-        width=picture.width,
-        height=picture.height,
-    )
+    moved = from_table(motion, points / (picture.width / picture.height, 1))
+    return dataclasses.replace(moved, width=picture.width, height=picture.height)

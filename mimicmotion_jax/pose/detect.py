@@ -37,11 +37,11 @@ class Detector(Protocol):
     """Finds people in pictures as COCO-WholeBody points in pixels with confidences; 0 means missing."""
 
     def detect(self, frame: Frame) -> People:
-        """Everybody in one picture."""
+        """Detect everybody in one picture."""
         ...
 
     def track(self, frames: Iterable[Frame]) -> Iterator[People]:
-        """Everybody in each frame of one video, in order; may use what earlier frames showed."""
+        """Detect everybody in each frame of one video, in order; may use earlier frames."""
         ...
 
 
@@ -122,7 +122,7 @@ def detect_video(
     num_frames: int | None = None,
     progress: bool = True,
 ) -> Keypoints:
-    """The keypoints of everybody in a video, read frame by frame: memory grows by 1.6 kB per person and frame.
+    """Detect everybody in a video, read frame by frame: memory grows by 1.6 kB per person and frame.
 
     A column of the result is the same person as far as positions tell (see `assign_columns`); who is not in view has
     score 0. There are as many columns as people in the fullest frame, none if nobody was ever found.
@@ -131,7 +131,7 @@ def detect_video(
         frames: RGB frames of one size.
         detector: see `load_detector`.
         fps: frames per second of `frames` (after any stride).
-        num_frames: how many frames there are, if known, for the progress bar.
+        num_frames: number of frames, if known, for the progress bar.
         progress: show a progress bar.
 
     Raises:
@@ -152,7 +152,7 @@ def detect_video(
 
 
 def detect_image(image: Frame, detector: Detector) -> Keypoints:
-    """The keypoints of everybody in one RGB picture: one frame at 1 fps, no people if nobody was found.
+    """Detect everybody in one RGB picture: keypoints of one frame at 1 fps, no people if nobody was found.
 
     Raises:
         InputError: not a uint8 RGB picture.
@@ -166,7 +166,7 @@ def detect_image(image: Frame, detector: Detector) -> Keypoints:
 def assign_columns(
     people: Sequence[tuple[Float[np.ndarray, "_ 133 2"], Float[np.ndarray, "_ 133"]]],
 ) -> list[list[int]]:
-    """For each frame, the column (0, 1, …) of each of its people, such that a column follows one person.
+    """Give each person of each frame a column (0, 1, …), such that a column follows one person.
 
     Each frame's people are matched greedily with where the columns were last seen: the largest overlap of bounding
     boxes first, then, without overlap, the nearest in place and size. A column is added only when a frame holds more
@@ -221,7 +221,7 @@ def _box(points: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How little box a looks like the person of box b: 1 - IoU where they overlap, above 1 where they do not."""
+    """Dissimilarity of two boxes: 1 - IoU where they overlap, above 1 where they do not."""
     size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
     overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     intersection = np.maximum(overlap, 0).prod(-1)

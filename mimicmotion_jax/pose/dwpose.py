@@ -41,8 +41,8 @@ class DwposeDetector:
         device: "auto" is CUDA where onnxruntime has it.
 
     Raises:
-        InputError: rtmlib or onnxruntime is not installed, a file is missing, is no ONNX file or holds another model,
-            or CUDA was asked for and cannot be had.
+        InputError: rtmlib or onnxruntime is not installed, a file is missing, damaged or holds another model, or CUDA
+            is requested and unavailable.
     """
 
     def __init__(self, person_model: str | Path, pose_model: str | Path, device: Device = "auto") -> None:
@@ -96,7 +96,7 @@ class DwposeDetector:
 
 
 def cached_models() -> tuple[Path, Path] | None:
-    """DWPose's two files in the hub's cache, or None if either is not there."""
+    """Find DWPose's two files in the hub's cache; None if either is missing."""
     from huggingface_hub import try_to_load_from_cache
 
     paths = [try_to_load_from_cache(HUB_REPO, name) for name in HUB_FILES]
@@ -106,7 +106,7 @@ def cached_models() -> tuple[Path, Path] | None:
 
 
 def download_models() -> tuple[Path, Path]:
-    """DWPose's two files (350 MB), downloaded into the hub's cache.
+    """Download DWPose's two files (350 MB) into the hub's cache.
 
     Raises:
         InputError: the download failed.
@@ -150,7 +150,7 @@ def _choose_device(device: Device, providers: list[str]) -> str:
 
 @contextlib.contextmanager
 def _loading(path: str | Path, name: str) -> Iterator[None]:
-    """Turn onnxruntime's complaints about a model into one sentence, and keep rtmlib from printing."""
+    """Report onnxruntime's errors about a model in one sentence, and keep rtmlib from printing."""
     from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
     _check_file(path, name)  # rtmlib would try to download it

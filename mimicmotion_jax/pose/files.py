@@ -15,8 +15,8 @@ from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.provenance import to_comment
 
-# What a file that does not record it is taken to mean, unless the caller of `load_keypoints` says otherwise.
 FALLBACK_SIDE = 1024
+"""Width and height of the picture of a `.npz` that does not record them, pixels."""
 
 
 def save_keypoints(keypoints: Keypoints, path: epath.PathLike, metadata: Mapping[str, str] | None = None) -> None:
@@ -56,16 +56,16 @@ def load_keypoints(
     pixels. People keep the order in which a frame lists them.
 
     Args:
-        path: The file or folder.
-        width: Of the picture, pixels; goes before what the file records (`width` and `height`, or, in a `.npz`,
+        path: a file or folder, local or gs://.
+        width: of the picture, pixels; goes before what the file records (`width` and `height`, or, in a `.npz`,
             `image_size` as height, width).
-        height: Likewise.
+        height: of the picture, likewise.
         fps: frames per second; goes before what the file records. If neither says, 30 is assumed and logged.
-        fallback_size: Width and height of the picture, for a file that records none, such as OpenPose's own. Without
+        fallback_size: width and height of the picture, for a file that records none, such as OpenPose's own. Without
             it, such a `.npz` is taken to be square, of 1024 pixels.
 
     Raises:
-        SizeMissingError: pixels of a picture whose size nobody says.
+        SizeMissingError: coordinates in pixels of a picture of unknown size.
         InputError: no such file, not keypoints, or damaged.
     """
     path = epath.Path(path)

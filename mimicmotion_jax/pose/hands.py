@@ -1,4 +1,4 @@
-"""Where the loss weighs more (paper section 3.4, hand region enhancement): boxes of hands that were seen well."""
+"""Boxes of clearly visible hands, where the loss weighs more (paper section 3.4, hand region enhancement)."""
 
 import numpy as np
 from beartype import beartype

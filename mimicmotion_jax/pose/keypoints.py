@@ -97,7 +97,7 @@ class Keypoints:
                 if key.endswith("_score") and (array < 0).any():
                     raise InputError(f"keypoints '{key}' hold negative scores; a missing point has score 0.")
                 object.__setattr__(self, key, array)
-        # Compared before they are converted: infinity is no integer.
+        # Compared before they are converted: infinity is not an integer.
         sides = all(1 <= side <= MAX_SIDE for side in (self.width, self.height))
         if not sides or not MIN_FPS <= self.fps <= MAX_FPS:
             raise InputError(
@@ -110,12 +110,12 @@ class Keypoints:
 
     @property
     def num_frames(self) -> int:
-        """How many frames there are."""
+        """Number of frames."""
         return self.body.shape[0]
 
     @property
     def num_people(self) -> int:
-        """How many people a frame has room for; who is not in view has score 0."""
+        """Number of people; one who is not in view has score 0."""
         return self.body.shape[1]
 
     def __len__(self) -> int:
@@ -134,7 +134,7 @@ class Keypoints:
         return self._map(lambda array: array[:, index : index + 1])
 
     def mirrored(self) -> Self:
-        """As seen in a picture flipped left to right: x becomes 1 - x, and left and right points change places."""
+        """Flip left to right: x becomes 1 - x, and left and right points change places."""
         flip = {name: getattr(self, name) * np.float32([-1, 1]) + np.float32([1, 0]) for name in GROUPS}
         return dataclasses.replace(
             self,
@@ -148,7 +148,7 @@ class Keypoints:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """One after the other in time; the last part's fps counts, so that a still picture's pose can come first.
+        """Join in time; the last part's fps counts, so that a still picture's pose can come first.
 
         Raises:
             InputError: no parts, or parts that differ in picture size or number of people.
@@ -168,7 +168,7 @@ class Keypoints:
         height: int,
         fps: float | int,
     ) -> "Keypoints":
-        """From COCO-WholeBody points in pixels (17 body, 6 feet, 68 face, 21 left hand, 21 right hand).
+        """Convert COCO-WholeBody points in pixels (17 body, 6 feet, 68 face, 21 left hand, 21 right hand).
 
         The neck is the middle of the shoulders, with score 1 if both exceed 0.3 and 0 otherwise (DWPose's rule). The
         feet are left out. Negative scores, which a SimCC head gives to points it did not find, become 0.

@@ -21,15 +21,12 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
 from mimicmotion_jax.pose.keypoints import Body
+from mimicmotion_jax.pose.layout import FACE, NUM_POINTS, WRISTS
 
 PERCENTILE = 0.9
 MAX_STRETCH = 2.5
 SEEN = 0.3  # the score above which a point is good enough to measure by; also the official drawing threshold
 
-# All points of a person in one table: 18 of the body, then the hands and the face.
-HANDS = {Body.L_WRIST: 18, Body.R_WRIST: 39}
-FACE, FACE_POINTS = 60, 68
-NUM_POINTS = FACE + FACE_POINTS
 _NOSE_TIP = FACE + 30
 
 _Pair = tuple[int, int]
@@ -42,7 +39,7 @@ MEASURES: Mapping[str, Sequence[Sequence[_Pair]]] = {
     "upper arm": [[(Body.L_SHOULDER, Body.L_ELBOW), (Body.R_SHOULDER, Body.R_ELBOW)]],
     "lower arm": [[(Body.L_ELBOW, Body.L_WRIST), (Body.R_ELBOW, Body.R_WRIST)]],
     # From the wrist to where each finger begins: fingers bend, the palm does not.
-    "hand": [[(hand, hand + knuckle) for hand in HANDS.values()] for knuckle in (5, 9, 13, 17)],
+    "hand": [[(hand, hand + knuckle) for hand in WRISTS.values()] for knuckle in (5, 9, 13, 17)],
     "torso": [[(Body.NECK, Body.L_HIP), (Body.NECK, Body.R_HIP)]],
     "upper leg": [[(Body.L_HIP, Body.L_KNEE), (Body.R_HIP, Body.R_KNEE)]],
     "lower leg": [[(Body.L_KNEE, Body.L_ANKLE), (Body.R_KNEE, Body.R_ANKLE)]],
@@ -52,11 +49,11 @@ MEASURES: Mapping[str, Sequence[Sequence[_Pair]]] = {
 _TREE: Mapping[int, tuple[int, str]] = {
     Body.NOSE: (Body.NECK, "neck"),
     **{child: (Body.NOSE, "face") for child in (Body.R_EYE, Body.L_EYE, Body.R_EAR, Body.L_EAR)},
-    **{FACE + i: (Body.NOSE, "face") for i in range(FACE_POINTS)},
+    **{FACE + i: (Body.NOSE, "face") for i in range(NUM_POINTS - FACE)},
     **{child: (Body.NECK, "shoulders") for child in (Body.R_SHOULDER, Body.L_SHOULDER)},
     **{child: (child - 1, "upper arm") for child in (Body.R_ELBOW, Body.L_ELBOW)},
     **{child: (child - 1, "lower arm") for child in (Body.R_WRIST, Body.L_WRIST)},
-    **{hand + i: (wrist, "hand") for wrist, hand in HANDS.items() for i in range(21)},
+    **{hand + i: (wrist, "hand") for wrist, hand in WRISTS.items() for i in range(21)},
     **{child: (Body.NECK, "torso") for child in (Body.R_HIP, Body.L_HIP)},
     **{child: (child - 1, "upper leg") for child in (Body.R_KNEE, Body.L_KNEE)},
     **{child: (child - 1, "lower leg") for child in (Body.R_ANKLE, Body.L_ANKLE)},
@@ -64,7 +61,7 @@ _TREE: Mapping[int, tuple[int, str]] = {
 
 
 class MappedLimbs(NamedTuple):
-    """The moved points, and what was done to them for the report."""
+    """Moved points, and how they were moved."""
 
     points: Float[np.ndarray, "frames 128 2"]
     ratios: dict[str, float]
@@ -107,9 +104,9 @@ def map_limbs(
 
 
 def _join_parts(points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the body lacks a wrist or the nose, use the hand's wrist or the face's tip of the nose."""
+    """Use the hand's wrist and the face's tip of the nose where the body lacks them."""
     points, scores = points.copy(), scores.copy()
-    for joint, spare in (*HANDS.items(), (Body.NOSE, _NOSE_TIP)):
+    for joint, spare in (*WRISTS.items(), (Body.NOSE, _NOSE_TIP)):
         lacking = scores[:, joint] == 0
         points[lacking, joint], scores[lacking, joint] = points[lacking, spare], scores[lacking, spare]
     return points, scores

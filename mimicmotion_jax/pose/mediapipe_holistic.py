@@ -190,7 +190,7 @@ def _around(points: np.ndarray, scores: np.ndarray, frame: np.ndarray) -> _Windo
 
 
 def _inside(points: np.ndarray, scores: np.ndarray, window: _Window, frame: np.ndarray) -> bool:
-    """Whether the person keeps clear of the window's edges, other than those of the picture."""
+    """Return True if the person keeps clear of the window's edges, other than those of the picture."""
     low, high = _extent(points, scores)
     left, top, right, bottom = window
     margin = 0.05 * (bottom - top)
@@ -200,7 +200,7 @@ def _inside(points: np.ndarray, scores: np.ndarray, window: _Window, frame: np.n
 
 
 def _believable(points: np.ndarray, scores: np.ndarray) -> bool:
-    """Whether what was found in a part of the picture is a person: the more parts, the more false alarms."""
+    """Return True if a detection in a part of the picture is a person: more parts give more false alarms."""
     if len(points) == 0 or (scores[0, _SHOULDERS] < _SEEN).any():
         return False
     low, high = _extent(points[0], scores[0])

@@ -8,6 +8,7 @@ from etils import epath
 from pydantic import Field
 
 from mimicmotion_jax.pose.keypoints import MAX_FPS, MAX_SIDE, MIN_FPS, Keypoints
+from mimicmotion_jax.pose.layout import FACE, HANDS, NUM_POINTS
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.frame_rate import log_assumed_rate
 
@@ -19,7 +20,7 @@ _BODY_FROM_BODY_25 = [*range(8), *range(9, 19)]
 
 
 class SizeMissingError(InputError):
-    """Coordinates are in pixels, and neither the file nor the caller says of how large a picture."""
+    """Coordinates are in pixels, and neither the file nor the caller gives the picture's size."""
 
 
 class _Person(pydantic.BaseModel):
@@ -36,7 +37,7 @@ class _Frame(pydantic.BaseModel):
 
 
 class JsonFile(pydantic.BaseModel):
-    """One of OpenPose's files (`people`, of one frame) or one of ours (`frames`, and what they are of)."""
+    """One of OpenPose's files (`people` of one frame) or one of ours (`frames` and the picture's size and rate)."""
 
     version: float = 1
     width: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
@@ -46,12 +47,12 @@ class JsonFile(pydantic.BaseModel):
     people: list[_Person] | None = None
 
     def all_frames(self) -> list[_Frame]:
-        """The frames of either kind."""
+        """Return the frames of either kind of file."""
         return self.frames if self.frames is not None else [_Frame(people=self.people or [])]
 
 
 def to_json(keypoints: Keypoints) -> bytes:
-    """All frames as one of our files."""
+    """Write all frames as one of our files."""
     size = np.array([keypoints.width, keypoints.height])
 
     def flat(points: np.ndarray, scores: np.ndarray) -> list[float]:
@@ -75,7 +76,7 @@ def to_json(keypoints: Keypoints) -> bytes:
 
 
 def read_json(path: epath.Path) -> JsonFile:
-    """Read either kind.
+    """Read a file of either kind.
 
     Raises:
         InputError: something else, or damaged.
@@ -100,10 +101,10 @@ def from_json(
     fps: float | None,
     fallback_size: tuple[int, int] | None,
 ) -> Keypoints:
-    """What a file holds; see `files.load_keypoints` for the arguments. `path` is its name in messages.
+    """Convert a file's content; see `files.load_keypoints` for the arguments. `path` is its name in messages.
 
     Raises:
-        SizeMissingError: neither the file nor the caller says how large the picture is.
+        SizeMissingError: neither the file nor the caller gives the picture's size.
         InputError: parts of other lengths than OpenPose's, or values that cannot be.
     """
     fallback = fallback_size or (None, None)
@@ -115,7 +116,7 @@ def from_json(
     frames = file.all_frames()
     fps = known_rate(path, len(frames), fps, file.fps)
     people = max((len(frame.people) for frame in frames), default=0)
-    triples = np.zeros((len(frames), people, 18 + 2 * 21 + 68, 3), np.float32)
+    triples = np.zeros((len(frames), people, NUM_POINTS, 3), np.float32)
     for f, frame in enumerate(frames):
         for p, person in enumerate(frame.people):
             triples[f, p] = np.concatenate([
@@ -127,12 +128,12 @@ def from_json(
     points, scores = triples[..., :2] / np.float32([width, height]), triples[..., 2]
     try:
         return Keypoints(
-            body=points[..., :18, :],
-            body_score=scores[..., :18],
-            hands=points[..., 18:60, :].reshape(len(frames), people, 2, 21, 2),
-            hands_score=scores[..., 18:60].reshape(len(frames), people, 2, 21),
-            faces=points[..., 60:, :],
-            faces_score=scores[..., 60:],
+            body=points[..., :HANDS, :],
+            body_score=scores[..., :HANDS],
+            hands=points[..., HANDS:FACE, :].reshape(len(frames), people, 2, 21, 2),
+            hands_score=scores[..., HANDS:FACE].reshape(len(frames), people, 2, 21),
+            faces=points[..., FACE:, :],
+            faces_score=scores[..., FACE:],
             width=width,
             height=height,
             fps=fps,

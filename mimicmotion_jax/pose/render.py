@@ -56,7 +56,7 @@ _FINGER_HUES = _hues(len(HAND_EDGES))
 
 @dataclass(frozen=True)
 class DrawStyle:
-    """How keypoints are drawn; `OFFICIAL` is what the released checkpoints were trained on.
+    """Style of drawn keypoints; `OFFICIAL` is what the released checkpoints were trained on.
 
     Attributes:
         confidence: "brightness" multiplies every colour by its points' scores; "threshold" draws points above
@@ -185,7 +185,7 @@ class _Canvas:
         target[y0:y1, x0:x1] = cv2.resize(part, (x1 - x0, y1 - y0), interpolation=self._interpolation)
 
     def _extent(self, coordinates: Int[np.ndarray, " points"], axis: int) -> tuple[int, int, int, int]:
-        """From and to on the canvas, and on the target, of the smallest whole number of resampling periods."""
+        """Range on the canvas, and on the target, of the fewest whole resampling periods that hold `coordinates`."""
         size, target_size = self.size[axis], self._target_size[axis]
         periods = math.gcd(size, target_size)
         step, target_step = size // periods, target_size // periods
@@ -247,7 +247,7 @@ def _on_canvas(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shown(scores: np.ndarray, style: DrawStyle) -> np.ndarray:
-    """How bright each point is shown, float64."""
+    """Brightness of each point, float64."""
     return (scores > style.threshold if style.confidence == "threshold" else scores).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""From many people with gaps to one person to follow, and a report on what a driving video will give."""
+"""Choose one person of many, fill gaps in their pose, and report how well a driving video suits."""
 
 import dataclasses
 from typing import Literal
@@ -50,7 +50,7 @@ def select_person(keypoints: Keypoints, choice: Literal["largest", "central"] | 
 
 
 def is_anybody_in(keypoints: Keypoints) -> bool:
-    """Whether any frame shows a person: at least 3 points of a body with a score above 0.3."""
+    """Return True if any frame shows a person: at least 3 points of a body with a score above 0.3."""
     return bool(_present(keypoints.body_score).any())
 
 
@@ -84,7 +84,7 @@ def fill_gaps(
 
 @dataclasses.dataclass(frozen=True)
 class PoseReport:
-    """What a driving video will give. Fractions are of all frames; confidences are means, 1 at most, over the frames
+    """Suitability of a driving video. Fractions are of all frames; confidences are means, 1 at most, over the frames
     that show a person. With several people, all but `crowded_frames` is about the largest."""
 
     num_frames: int
@@ -101,7 +101,7 @@ class PoseReport:
     legs_fraction: float  # frames with both knees and ankles
 
     def problems(self) -> list[str]:
-        """What is likely to spoil the result, most serious first; empty for a good driving video."""
+        """List likely causes of a poor result, most serious first; empty for a good driving video."""
         if self.person_fraction == 0:
             return ["nobody was found: use a clearer view of the person or another detector"]
         found = []
@@ -122,7 +122,7 @@ class PoseReport:
         return found
 
     def summary(self) -> str:
-        """One paragraph for the person who is about to spend an hour of GPU time on this."""
+        """Describe the motion in one paragraph, to read before an hour of GPU time is spent on it."""
         gap = "no gaps"
         if self.longest_gap:
             start, length = self.longest_gap_start / self.fps, self.longest_gap / self.fps
@@ -139,7 +139,7 @@ class PoseReport:
 
 
 def diagnose(keypoints: Keypoints) -> PoseReport:
-    """Look a driving video's keypoints over before they are used; see `PoseReport`.
+    """Inspect a driving video's keypoints before they are used; see `PoseReport`.
 
     Raises:
         InputError: no frames.
@@ -179,7 +179,7 @@ def diagnose(keypoints: Keypoints) -> PoseReport:
 
 
 def _present(body_score: np.ndarray) -> np.ndarray:
-    """Whether enough of a body [..., 18] is seen to call it a person."""
+    """Return True where enough of a body [..., 18] is seen to call it a person."""
     return (body_score > _SEEN).sum(-1) >= _MIN_JOINTS
 
 

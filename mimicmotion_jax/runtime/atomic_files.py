@@ -28,7 +28,7 @@ _STORES = {"gs": "gcs", "s3": "s3", "az": "az", "hf": "hf"}  # that epath knows,
 
 
 def absolute_path(directory: epath.PathLike) -> epath.Path:
-    """`directory` as orbax wants it; a remote path is one already.
+    """Resolve `directory` to an absolute path, as orbax requires; a remote path is one already.
 
     Raises:
         InputError: remote storage that is unknown, or whose package is not installed.
@@ -42,7 +42,7 @@ def absolute_path(directory: epath.PathLike) -> epath.Path:
 
 def _check_store(store: str, directory: str) -> None:
     if store not in _STORES:
-        raise InputError(f"{directory} is at no storage that is known here; give a local folder or gs://.")
+        raise InputError(f"{directory} is on unknown storage; give a local folder or gs://.")
     if importlib.util.find_spec("tensorflow"):
         return  # epath reads and writes with that
     import fsspec  # what epath uses otherwise
@@ -51,7 +51,7 @@ def _check_store(store: str, directory: str) -> None:
         fsspec.get_filesystem_class(_STORES[store])
     except ImportError as error:
         reason = 'pip install "mimicmotion_jax[gcs]"' if store == "gs" else str(error)
-        raise InputError(f"{directory} needs a package that is not here: {reason}.") from None
+        raise InputError(f"{directory} needs a package that is not installed: {reason}.") from None
 
 
 @contextlib.contextmanager
@@ -190,7 +190,7 @@ def write_file(path: epath.PathLike, content: bytes) -> None:
 
 
 def sha256_file(path: epath.PathLike) -> str:
-    """Of a file's bytes, in hexadecimal.
+    """Compute the SHA-256 of a file, as a hex string.
 
     Raises:
         OSError: it cannot be read.
@@ -253,16 +253,16 @@ def _check_free(target: epath.Path, marker: str, overwrite: bool) -> None:
             raise InputError(f"{target} exists already; choose another output or say --overwrite.")
         if not (target / marker).exists():
             raise InputError(
-                f"{target} is no earlier output of this (no {marker}), so it is not overwritten; remove it or choose "
+                f"{target} is not an earlier output (it has no {marker}) and is not overwritten; remove it or choose "
                 "another output."
             )
 
 
 def replace_directory(new: epath.PathLike, target: epath.PathLike, marker: str | None = None) -> None:
-    """Put the folder `new`, which is complete, in the place of `target`, which may exist.
+    """Replace the folder `target`, which may exist, by the complete folder `new`.
 
-    However it ends, `restore_directory` finds the one or the other whole on a local disk. Object stores copy file by
-    file: there the marker goes first and comes last, so that what is half a folder has none.
+    Whenever it is killed, `restore_directory` finds one of the two whole on a local disk. Object stores copy file by
+    file: there the marker is removed first and written last, so that half a folder has none.
 
     Args:
         new: in the same file system.
@@ -290,7 +290,7 @@ def replace_directory(new: epath.PathLike, target: epath.PathLike, marker: str |
 def restore_directory(target: epath.PathLike) -> None:
     """Finish or undo a `replace_directory` that was killed; to be called before looking at `target`.
 
-    Where `target` is missing, what was there before comes back.
+    A missing `target` is replaced by the earlier folder.
 
     Raises:
         OSError: no permission.
@@ -322,10 +322,10 @@ def _replace_remote(new: epath.Path, target: epath.Path, marker: str) -> None:
 
 
 def check_space(directory: epath.PathLike, needed: int) -> None:
-    """See that `needed` bytes fit where `directory` is to be; its parent must exist. Remote storage has no end.
+    """Check that `needed` bytes fit where `directory` will be; its parent must exist. Remote storage is unlimited.
 
     Raises:
-        InputError: they do not fit.
+        InputError: too little space.
     """
     if "://" in str(directory):
         return

@@ -12,7 +12,6 @@ for each other; the paper's figure 7 shows these cases: keypoints found twice, a
 a hidden elbow found nonetheless.
 """
 
-import dataclasses
 from typing import Annotated
 
 import numpy as np
@@ -21,7 +20,8 @@ from jaxtyping import Bool, Float, Int, jaxtyped
 from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
-from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Body, Keypoints
+from mimicmotion_jax.pose.keypoints import GROUPS, Body, Keypoints
+from mimicmotion_jax.pose.layout import from_table, to_table
 from mimicmotion_jax.runtime.errors import InputError
 
 LOWEST = 0.2
@@ -177,19 +177,11 @@ def _kept(memory: float) -> float:
 
 def _table(keypoints: Keypoints) -> tuple[Float[np.ndarray, "frames 128 2"], Bool[np.ndarray, "frames 128"]]:
     """All points of the one person in pixels, and whether they are visible."""
-    frames, size = keypoints.num_frames, (keypoints.width, keypoints.height)
-    points = [getattr(keypoints, name).reshape(frames, -1, 2).astype(np.float64) * size for name in GROUPS]
-    scores = [getattr(keypoints, f"{name}_score").reshape(frames, -1) for name in GROUPS]
-    return np.concatenate(points, 1), np.concatenate(scores, 1) > 0
+    points, scores = to_table(keypoints)
+    return points * (keypoints.width, keypoints.height), scores > 0
 
 
 def _from_table(points: np.ndarray, scores: np.ndarray, exact: Keypoints) -> Keypoints:
     points = points / (exact.width, exact.height)
     scores[:, Body.NECK] = (scores[:, _SHOULDERS] > _NECK_THRESHOLD).all(-1)
-    scores = np.where(((points >= 0) & (points <= 1)).all(-1), scores, 0)
-    ends = np.cumsum(_SIZES)[:-1]
-    parts = zip(*(np.split(array, ends, axis=1) for array in (points, scores)), strict=True)
-    arrays = dict(zip(ARRAYS, (array for pair in parts for array in pair), strict=True))
-    return dataclasses.replace(
-        exact, **{name: array.reshape(getattr(exact, name).shape) for name, array in arrays.items()}
-    )
+    return from_table(exact, points, np.where(((points >= 0) & (points <= 1)).all(-1), scores, 0))

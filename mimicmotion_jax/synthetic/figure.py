@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mimicmotion_jax.pose.keypoints import Body
+from mimicmotion_jax.pose.layout import FACE, HANDS, NUM_POINTS
 from mimicmotion_jax.synthetic.appearance import Character
 from mimicmotion_jax.synthetic.drawing import Layer
 from mimicmotion_jax.synthetic.head import head
@@ -16,7 +17,6 @@ from mimicmotion_jax.synthetic.skeleton import SIDES, Joints
 from mimicmotion_jax.synthetic.skull import EARS, in_space, seen_from_front
 from mimicmotion_jax.synthetic.trunk import trunk
 
-NUM_POINTS, HANDS, FACE = 128, 18, 60
 _SIDES = ((Body.L_SHOULDER, Body.L_HIP), (Body.R_SHOULDER, Body.R_HIP))
 
 

@@ -63,7 +63,7 @@ class AudioTrack:
 
 
 def has_sound(container: InputContainer) -> bool:
-    """Whether the file holds sound that can be decoded."""
+    """Return True if the file holds sound that can be decoded."""
     return bool(container.streams.audio) and container.streams.audio[0].codec_context is not None
 
 
@@ -78,7 +78,7 @@ def _copied(source: InputContainer, stream: AudioStream, into: AudioStream, star
     for packet in source.demux(stream):
         if not packet.size or packet.is_corrupt or packet.pts is None:
             continue
-        # One packet before the first that is heard lets the decoder get into its stride.
+        # One packet before the first that is heard lets the decoder settle.
         if packet.pts + 2 * (packet.duration or 0) <= offset:
             continue
         packet.pts = packet.dts = packet.pts - offset

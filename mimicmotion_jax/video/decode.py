@@ -40,10 +40,10 @@ _SILENT_PACKETS = 2
 
 @dataclass(frozen=True)
 class VideoReader:
-    """What a video is, and its frames on demand. No file stays open: every `frames()` call opens its own.
+    """A video's properties, and its frames on demand. No file stays open: every `frames()` call opens its own.
 
     Frame k is what is seen at k / fps seconds. A video with a variable frame rate is laid onto that grid (frames are
-    repeated or left out); `constant_rate` tells. Frames are upright, rotation by metadata and non-square pixels are
+    repeated or left out); unless `constant_rate`. Frames are upright, rotation by metadata and non-square pixels are
     already applied, and so in `width` and `height`. YUV without a colour tag is taken for BT.601, as FFmpeg,
     OpenCV and decord do; HDR is not tone-mapped.
     """
@@ -52,7 +52,7 @@ class VideoReader:
     rate: Fraction
     """Frames per second, exactly; the average where the rate is variable."""
     num_frames: int
-    """How many `frames()` gives: counted packet by packet, not estimated; fewer come where damage is tolerated."""
+    """Number of frames, counted packet by packet; fewer come where damage is tolerated."""
     width: int
     height: int
     has_audio: bool = False
@@ -187,7 +187,7 @@ def open_video(path: str | Path, fps: float | None = None, tolerate_truncation: 
 
 
 def list_pictures(folder: Path) -> tuple[Path, ...]:
-    """The pictures in a folder, in the order of the numbers in their names; `InputError` where there are none."""
+    """List the pictures in a folder in the order of the numbers in their names; `InputError` if it has none."""
     pictures = sorted((path for path in folder.iterdir() if _is_frame(path)), key=_by_number)
     if not pictures:
         raise InputError(f"the folder {folder} holds no pictures; put numbered PNG or JPEG files in it.")

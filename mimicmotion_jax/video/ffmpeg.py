@@ -28,7 +28,7 @@ _DURATION_SLACK = 0.5
 
 
 def open_container(path: Path) -> InputContainer:
-    """Open a media file for reading; `InputError` where FFmpeg cannot make sense of it."""
+    """Open a media file for reading; `InputError` if FFmpeg cannot read it."""
     try:
         # An absolute path cannot be mistaken for a protocol ("a:b.mp4").
         return av.open(str(path.resolve()), **TAG_OPTIONS)
@@ -41,7 +41,7 @@ def open_container(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The file's moving picture; `InputError` where there is none."""
+    """Return the file's video stream; `InputError` if it has none."""
     # The cover picture of a piece of music is a video stream too, by name.
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -52,7 +52,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def upright_rgb(frame: VideoFrame, stream: VideoStream) -> UInt8[np.ndarray, "height width 3"]:
-    """The frame with square pixels, turned as its metadata says, transparency laid over white."""
+    """Convert a frame to RGB with square pixels, rotated by its metadata, transparency laid over white."""
     shape = stream.sample_aspect_ratio
     # The stream's size, not the frame's: some streams change size midway.
     size = {"width": round(stream.width * (shape or 1)), "height": stream.height, "interpolation": SWSCALE_QUALITY}
@@ -74,7 +74,7 @@ def _decode(packet: Packet) -> list[VideoFrame]:
 
 
 def flushed(stream: VideoStream) -> list[VideoFrame]:
-    """The frames that the decoder still holds back."""
+    """Return the frames that the decoder still holds back."""
     try:
         return stream.decode(None)
     except av.error.FFmpegError:
@@ -82,19 +82,19 @@ def flushed(stream: VideoStream) -> list[VideoFrame]:
 
 
 def time_of(timed: Packet | VideoFrame, stream: Stream) -> Fraction | None:
-    """When it is shown, seconds; AVI has no presentation times, and decoding order serves there."""
+    """Presentation time in seconds; AVI has none, and decoding order serves there."""
     stamp = timed.pts if timed.pts is not None else timed.dts
     return None if stamp is None else stamp * stream.time_base
 
 
 def duration_of(timed: Packet | VideoFrame, stream: Stream, default: Fraction) -> Fraction:
-    """For how long it is shown, seconds; `default` where the file does not say."""
+    """Duration in seconds; `default` where the file does not say."""
     return timed.duration * stream.time_base if timed.duration else default
 
 
 @dataclass(frozen=True)
 class PacketScan:
-    """What one pass over the packets tells."""
+    """Result of one pass over the packets."""
 
     first_frame: VideoFrame | None
     times: list[Fraction]

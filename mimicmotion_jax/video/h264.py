@@ -37,7 +37,7 @@ class H264Stream:
 
     @property
     def seconds(self) -> Fraction:
-        """How long the frames so far are shown."""
+        """Duration of the frames so far."""
         return self.num_frames / self._rate
 
     def write(self, pixels: UInt8[np.ndarray, "height width 3"]) -> None:

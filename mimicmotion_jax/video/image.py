@@ -81,7 +81,7 @@ def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def is_still(path: str | Path) -> bool:
-    """Whether the file is a picture that does not move (an animated GIF, PNG or WebP is a video)."""
+    """Return True if the file is a picture that does not move (an animated GIF, PNG or WebP is a video)."""
     try:
         with _opened(path) as image:
             # A phone's JPEG may hold several pictures (MPO), a TIFF several pages; neither is an animation.

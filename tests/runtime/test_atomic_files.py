@@ -53,14 +53,14 @@ def test_paths_become_absolute_and_remote_ones_stay(tmp_path, monkeypatch):
     ],
 )
 def test_a_missing_client_of_a_store_is_one_sentence(use, tmp_path, monkeypatch):
-    """As after an installation without extras, where Python finds no package for gs://."""
+    """An installation without extras has no package for gs://."""
     monkeypatch.chdir(tmp_path)
     for package in ("gcsfs", "tensorflow"):
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gcs", raising=False)
     with pytest.raises(InputError, match=r'^gs://bucket/x needs .*: pip install "mimicmotion_jax\[gcs\]"\.$'):
         use("gs://bucket/x")
-    with pytest.raises(InputError, match=r"^http://host/x is at no storage that is known here; give a local folder"):
+    with pytest.raises(InputError, match=r"^http://host/x is on unknown storage; give a local folder"):
         use("http://host/x")
     assert not list(tmp_path.iterdir())
 

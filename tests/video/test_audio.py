@@ -46,7 +46,6 @@ def clicks(samples: np.ndarray, rate: int) -> np.ndarray:
     return loud[np.diff(loud, prepend=-rate) > rate // 5] / rate
 
 
-@pytest.mark.parametrize("start", [0.0, 0.73, 2.0])
 @pytest.mark.parametrize(
     ("codec", "container", "kept"),
     [
@@ -57,7 +56,7 @@ def clicks(samples: np.ndarray, rate: int) -> np.ndarray:
         ("aac", "mpegts", "aac"),
     ],
 )
-def test_sound_stays_in_step(tmp_path, codec, container, kept, start):
+def test_sound_stays_in_step(tmp_path, codec, container, kept):
     source = write_clip(
         tmp_path / "source",
         ramp(25 * SECONDS, 64, 64),
@@ -65,19 +64,20 @@ def test_sound_stays_in_step(tmp_path, codec, container, kept, start):
         sound=click_track(SECONDS, 48_000),
         sound_codec=codec,
     )
-    path = carry(tmp_path / "a.mp4", source, start)
-    with av.open(str(path)) as output:
-        assert output.streams.audio[0].codec_context.codec.canonical_name == kept
-    samples, rate = sound_of(path)
-    duration = NUM_FRAMES / RATE
-    expected = np.arange(SECONDS) + 0.5 - start
-    expected = expected[(expected > 0) & (expected < float(duration) - 0.05)]
-    found = clicks(samples, rate)
-    assert len(found) == len(expected) >= 3
-    assert np.abs(found - expected).max() < 0.002
-    # Never beyond the picture, and at most a packet short of it.
-    assert 0 <= float(duration) - len(samples) / rate < 0.05
-    assert open_video(path).num_frames == NUM_FRAMES
+    for start in (0.0, 0.73, 2.0):
+        path = carry(tmp_path / "a.mp4", source, start)
+        with av.open(str(path)) as output:
+            assert output.streams.audio[0].codec_context.codec.canonical_name == kept
+        samples, rate = sound_of(path)
+        duration = NUM_FRAMES / RATE
+        expected = np.arange(SECONDS) + 0.5 - start
+        expected = expected[(expected > 0) & (expected < float(duration) - 0.05)]
+        found = clicks(samples, rate)
+        assert len(found) == len(expected) >= 3
+        assert np.abs(found - expected).max() < 0.002
+        # Never beyond the picture, and at most a packet short of it.
+        assert 0 <= float(duration) - len(samples) / rate < 0.05
+        assert open_video(path).num_frames == NUM_FRAMES
 
 
 @pytest.mark.parametrize("start", [0.73, 1.29])

@@ -236,7 +236,7 @@ def test_what_is_not_a_video(tmp_path):
 
 
 def whole_packets(path: Path, size: int) -> int:
-    """How many coded frames lie wholly within the first `size` bytes."""
+    """Number of coded frames that lie wholly within the first `size` bytes."""
     with av.open(str(path)) as container:
         return sum(1 for p in container.demux(video=0) if p.size and p.pos + p.size <= size)
 
@@ -305,25 +305,21 @@ def test_exact_rate():
     assert exact_rate(Fraction(8, 3)) == Fraction(8, 3)
 
 
-def test_real_videos(tmp_path):
-    """The six real ones where they are at hand, a made one anywhere."""
-    expected = {write_clip(tmp_path / "made.mp4", ramp(33), rate=29): (33, 128, 96, 29)}
-    if MEDIA.is_dir():
-        expected |= {
-            MEDIA / "videos" / name: facts
-            for name, facts in {
-                "fullbody_dance.mp4": (288, 1080, 1920, 24),
-                "halfbody_hands.mp4": (133, 576, 1024, 29),
-                "dance_512x896.mp4": (657, 512, 896, 8),
-                "dance_512x896_skeleton.mp4": (657, 512, 896, 8),
-                "small_person.mp4": (100, 1080, 1920, 60),
-                # Stored as 176x144, with pixels wider than high (128:117).
-                "head_only_lowres.mp4": (120, 193, 144, Fraction(30000, 1001)),
-            }.items()
-        }
-    for path, (num_frames, width, height, rate) in expected.items():
-        reader = open_video(path)
-        assert (reader.num_frames, reader.height, reader.rate) == (num_frames, height, rate)
-        assert reader.width == width
-        last = list(reader.frames(start=num_frames - 1))
-        assert [frame.shape for frame in last] == [(height, width, 3)]
+@pytest.mark.skipif(not MEDIA.is_dir(), reason="no sample media in ../shared/media")
+@pytest.mark.parametrize(
+    ("name", "num_frames", "width", "height", "rate"),
+    [
+        ("fullbody_dance.mp4", 288, 1080, 1920, 24),
+        ("halfbody_hands.mp4", 133, 576, 1024, 29),
+        ("dance_512x896.mp4", 657, 512, 896, 8),
+        ("dance_512x896_skeleton.mp4", 657, 512, 896, 8),
+        ("small_person.mp4", 100, 1080, 1920, 60),
+        # Stored as 176x144, with pixels wider than high (128:117).
+        ("head_only_lowres.mp4", 120, 193, 144, Fraction(30000, 1001)),
+    ],
+)
+def test_real_videos(name, num_frames, width, height, rate):
+    reader = open_video(MEDIA / "videos" / name)
+    assert (reader.num_frames, reader.width, reader.height, reader.rate) == (num_frames, width, height, rate)
+    (last,) = reader.frames(start=num_frames - 1)
+    assert last.shape == (height, width, 3)

@@ -154,27 +154,30 @@ LIVE = """
 import sys, time
 import numpy as np
 from mimicmotion_jax.video.encode import open_writer
-with open_writer(sys.argv[1], 15, 64, 48, progress=False) as writer:
-    writer.write(np.zeros((48, 64, 3), np.uint8))
+a, b = (open_writer(path, 15, 64, 48, progress=False) for path in sys.argv[1:])
+with a as first, b as second:
+    for writer in (first, second):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
     print("writing", flush=True)
     time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("name", ["a.gif", "frames"])
-def test_a_live_process_is_left_alone_and_a_dead_ones_remains_go(tmp_path, name):
-    path = tmp_path / name
-    with subprocess.Popen([sys.executable, "-c", LIVE, path], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+def test_a_live_process_is_left_alone_and_a_dead_ones_remains_go(tmp_path):
+    paths = [tmp_path / "a.gif", tmp_path / "frames"]
+    with subprocess.Popen([sys.executable, "-c", LIVE, *paths], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "writing\n"
         before = contents(tmp_path)
         assert before
-        with pytest.raises(InputError, match="being written already"):
-            write(path)
+        for path in paths:
+            with pytest.raises(InputError, match="being written already"):
+                write(path)
         assert contents(tmp_path).keys() == before.keys()
         other.kill()
     assert contents(tmp_path)
-    write(path)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    for path in paths:
+        write(path)
+    assert sorted(tmp_path.iterdir()) == paths
 
 
 class ObjectStore(MemoryFileSystem):

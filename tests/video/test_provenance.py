@@ -1,4 +1,4 @@
-"""What is written about a video's origin is read back from every format, and nothing is read into other files."""
+"""A video's origin is read back from every format, and nothing is read into other files."""
 
 import hashlib
 
