@@ -26,7 +26,7 @@ import numpy as np
 from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.data.loader import ClipLoader
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
-from mimicmotion_jax.data.sources import Footage, Item
+from mimicmotion_jax.data.sources import Item, OpenedVideo
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
 from mimicmotion_jax.runtime.atomic_files import write_file
 
@@ -51,14 +51,14 @@ class Textures:
         return [Item(f"video {n}", str(n), str(n), has_keypoints=True) for n in range(NUM_VIDEOS)]
 
     @contextlib.contextmanager
-    def open(self, item: Item) -> Iterator[Footage]:
+    def open(self, item: Item) -> Iterator[OpenedVideo]:
         seed = int(item.content)
 
-        def frames(start: int, stop: int) -> Iterator[np.ndarray]:
+        def frames() -> Iterator[np.ndarray]:
             random = np.random.default_rng(seed)
             smooth = cv2.resize(random.integers(0, 256, (36, 64, 3), np.uint8), (WIDTH, HEIGHT)).astype(np.int16)
             grain = random.integers(-12, 13, (HEIGHT, WIDTH, 3)).astype(np.int16)
-            for n in range(start, stop):
+            for n in range(NUM_FRAMES):
                 drifted = np.roll(smooth, (n, 2 * n), (0, 1)) + np.roll(grain, (3 * n, n), (0, 1))
                 yield np.clip(drifted, 0, 255).astype(np.uint8)
 
@@ -69,7 +69,7 @@ class Textures:
             place = random.uniform((0.3, 0.1), (0.6, 0.9), (1, int(np.prod(points)), 2))
             arrays[name] = (place + walk).reshape(NUM_FRAMES, 1, *points, 2)
             arrays[f"{name}_score"] = np.full((NUM_FRAMES, 1, *points), 0.9)
-        yield Footage(FPS, NUM_FRAMES, frames, Keypoints(**arrays, width=WIDTH, height=HEIGHT, fps=FPS))
+        yield OpenedVideo(FPS, NUM_FRAMES, frames, Keypoints(**arrays, width=WIDTH, height=HEIGHT, fps=FPS))
 
 
 def measure(config: DataConfig, seconds: float) -> tuple[float, float]:

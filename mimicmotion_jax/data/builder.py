@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 from mimicmotion_jax.data import record
 
 Example = tuple[int, dict[str, Any]]
-ReadExample = Callable[[str], Mapping[str, Any]]
-"""From a reference to a prepared record to its example; runs on Beam's workers."""
+ReadExample = Callable[[Any], Mapping[str, Any]]
+"""Reads the example of a prepared record, given a reference to it; runs on Beam's workers."""
 
 
 class PoseVideos(tfds.core.ShardBasedBuilder):

@@ -76,29 +76,26 @@ class PoseVideo:
 
     @classmethod
     def from_example(cls, example: Mapping[str, Any]) -> Self:
-        """From what TFDS read, or from an .npz of the same arrays.
+        """Make a record from the arrays that TFDS read, or that an .npz holds.
 
         Raises:
-            InputError: a damaged record.
+            KeyError, TypeError, ValueError: damaged arrays.
         """
-        try:
-            keypoints = Keypoints(
-                **{name: np.expand_dims(example[name], 1) for name in ARRAYS},
-                width=int(example["width"]),
-                height=int(example["height"]),
-                fps=float(example["fps"]),
-            )
-            if keypoints.num_frames != example["num_frames"]:
-                raise InputError("a record is damaged; prepare the data again.")
-            return cls(
-                name=_text(example["name"]),
-                source=_text(example["source"]),
-                video=example["video"].tobytes(),
-                keypoints=keypoints,
-                **{name: example[name] for name in ENCODINGS if name in example},
-            )
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"a record is damaged ({error}); prepare the data again.") from None
+        keypoints = Keypoints(
+            **{name: np.expand_dims(example[name], 1) for name in ARRAYS},
+            width=int(example["width"]),
+            height=int(example["height"]),
+            fps=float(example["fps"]),
+        )
+        if keypoints.num_frames != example["num_frames"]:
+            raise ValueError(f"{keypoints.num_frames} frames have keypoints, not {example['num_frames']}")
+        return cls(
+            name=_text(example["name"]),
+            source=_text(example["source"]),
+            video=example["video"].tobytes(),
+            keypoints=keypoints,
+            **{name: example[name] for name in ENCODINGS if name in example},
+        )
 
 
 def features(latent_shape: Sequence[int] | None = None, embedding_size: int | None = None) -> Any:

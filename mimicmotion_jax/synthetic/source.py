@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mimicmotion_jax.config import build_config, to_dict
-from mimicmotion_jax.data.sources import Footage, Item
+from mimicmotion_jax.data.sources import Item, OpenedVideo
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.atomic_files import write_file
@@ -48,12 +48,12 @@ class SyntheticWorld:
         return [Item(name, digest, digest, has_keypoints=True) for name, digest in found]
 
     @contextlib.contextmanager
-    def open(self, item: Item) -> Iterator[Footage]:
+    def open(self, item: Item) -> Iterator[OpenedVideo]:
         """See `Source`; renders the whole scene."""
         scene = self._scenes[item.name]
         rendered = render(scene)
         detected = detect(scene, rendered.keypoints)
-        yield Footage(scene.fps, scene.num_frames, lambda a, b: iter(rendered.frames[a:b]), detected)
+        yield OpenedVideo(scene.fps, scene.num_frames, lambda: iter(rendered.frames), detected)
 
 
 def write_test_set(scenes: Sequence[Scene], directory: str | Path, progress: bool = True) -> list[str]:

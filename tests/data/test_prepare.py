@@ -169,9 +169,9 @@ def test_keypoints_are_found_in_all_their_forms(tmp_path):
     def check(source: VideoFolder) -> None:
         found = source.items(progress=False)[0]
         assert found.content != item.content
-        with source.open(found) as footage:
-            assert (footage.keypoints.width, footage.keypoints.height) == (WIDTH, HEIGHT)
-            np.testing.assert_allclose(footage.keypoints.hands, expected.hands, atol=1e-5)
+        with source.open(found) as video:
+            assert (video.keypoints.width, video.keypoints.height) == (WIDTH, HEIGHT)
+            np.testing.assert_allclose(video.keypoints.hands, expected.hands, atol=1e-5)
 
     save_keypoints(larger, videos / "a.json")  # in pixels of its own size
     check(VideoFolder(videos))

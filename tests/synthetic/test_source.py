@@ -70,9 +70,9 @@ def test_clips_are_read_back(dataset):
     world = SyntheticWorld(COUNT, **VALUES)
     found = set()
     for item in world.items():
-        with world.open(item) as footage:
-            poses = draw_poses(footage.keypoints, HEIGHT, WIDTH)
-            frames = np.stack(list(footage.frames(0, NUM_FRAMES)))
+        with world.open(item) as video:
+            poses = draw_poses(video.keypoints, HEIGHT, WIDTH)
+            frames = np.stack(list(video.frames()))
         for sample in range(2):
             for start in range(NUM_FRAMES - 15):
                 if (batch["poses"][sample] == poses[start : start + 16 : 5]).all():
@@ -102,9 +102,9 @@ def test_a_scene_is_rendered_once_per_opening(monkeypatch):
     monkeypatch.setattr(synthetic, "render", lambda scene: rendered.append(scene) or render(scene))
     world = SyntheticWorld(1, **VALUES)
     (item,) = world.items()
-    with world.open(item) as footage:
-        assert len(list(footage.frames(0, 5))) == len(list(footage.frames(13, 18))) == 5
-        assert (footage.num_frames, footage.fps) == (NUM_FRAMES, FPS)
+    with world.open(item) as video:
+        assert len(list(video.frames())) == len(list(video.frames())) == NUM_FRAMES
+        assert (video.num_frames, video.fps) == (NUM_FRAMES, FPS)
     assert len(rendered) == 1
 
 
