@@ -41,7 +41,7 @@ class ScriptConfig(PrepareConfig):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = script_parser(__doc__, EXAMPLES, ScriptConfig, meanings="configs/prepare.yaml")
+    parser = script_parser(__doc__ or "", EXAMPLES, ScriptConfig, meanings="configs/prepare.yaml")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--videos", metavar="DIR", help="folder of videos, also in folders below; local or gs://")
     source.add_argument("--synthetic", type=int, metavar="N", help="N rendered scenes instead; see world.* below")
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.test_set and (args.beam_options or config != PrepareConfig()):
         raise InputError("a test set takes no options but world.*; leave the others and --beam-options out.")
 
-    if args.test_set:
+    if args.test_set and args.synthetic is not None:
         names = write_test_set(draw_scenes(world, args.synthetic, "test"), args.output)
         print(f"{args.output} holds {len(names)} test sequences")
         return 0

@@ -38,7 +38,7 @@ def choose_runner(options: Sequence[str]) -> Beam:
         InputError: Beam is not installed, there is no such runner, or an option is not `key=value`.
     """
     try:
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
         from apache_beam.runners.runner import create_runner
     except ImportError:
         raise InputError(f"preparing data needs Apache Beam; run {EXTRA}.") from None
@@ -71,7 +71,7 @@ def prepare_items(preparer: Preparer, items: Sequence[Item], num_finished: int, 
     with shown, plain_errors(), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
         # Beam would otherwise fuse the steps and leave everything to one worker.
         spread = pipeline | beam.Create(list(items)) | beam.Reshuffle()
-        spread | "Prepare" >> beam.Map(preparer)
+        _ = spread | "Prepare" >> beam.Map(preparer)
 
 
 @contextlib.contextmanager

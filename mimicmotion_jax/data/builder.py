@@ -1,16 +1,17 @@
-"""The TFDS builder: prepared records, in a given order, become shards of ArrayRecord; on Apache Beam."""
+"""TFDS builder that writes prepared records, in a given order, as shards of ArrayRecord on Apache Beam."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.splits import SplitDict
 
 from mimicmotion_jax.data import record
 
 Example = tuple[int, dict[str, Any]]
 ReadExample = Callable[[Any], Mapping[str, Any]]
-"""Reads the example of a prepared record, given a reference to it; runs on Beam's workers."""
+"""Function from the reference of a prepared record to its example; runs on Beam's workers."""
 
 
 class PoseVideos(tfds.core.ShardBasedBuilder):
@@ -26,7 +27,7 @@ class PoseVideos(tfds.core.ShardBasedBuilder):
         self,
         *,
         data_dir: str,
-        shards: Sequence[Sequence[str]],
+        shards: Sequence[Sequence[Any]],
         read: ReadExample,
         features: tfds.features.FeaturesDict,
         metadata: Mapping[str, Any],
@@ -34,11 +35,11 @@ class PoseVideos(tfds.core.ShardBasedBuilder):
         """Plan a dataset.
 
         Args:
-            data_dir: where to; the dataset will be in NAME/VERSION below.
-            shards: for each shard, the references of its records.
-            read: gives the example of a reference.
-            features: of the records, see `record.features`.
-            metadata: what is to be written beside the records; JSON-able.
+            data_dir: folder in which the dataset becomes NAME/VERSION.
+            shards: references of the records of each shard.
+            read: returns the example of a reference.
+            features: TFDS's description of a record, see `record.features`.
+            metadata: JSON values to write beside the records.
         """
         self._shards, self._read, self._features, self._metadata = shards, read, features, metadata
         super().__init__(data_dir=data_dir)
@@ -62,8 +63,8 @@ def build(builder: PoseVideos, shard_lengths: Sequence[int], beam_runner: Any, b
     config = tfds.download.DownloadConfig(beam_runner=beam_runner, beam_options=beam_options)
     builder.download_and_prepare(download_config=config, file_format="array_record")
     # On Beam, TFDS sorts the shards' lengths by their numbers as text: 10 comes before 2.
-    split = builder.info.splits["train"].replace(shard_lengths=list(shard_lengths))
-    builder.info.set_splits(tfds.core.splits.SplitDict([split]))
+    split: Any = builder.info.splits["train"]
+    builder.info.set_splits(SplitDict([split.replace(shard_lengths=list(shard_lengths))]))
     builder.info.write_to_directory(builder.data_path)
 
 

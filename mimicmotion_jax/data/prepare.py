@@ -6,7 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import pydantic
 from etils import epath
@@ -19,7 +19,13 @@ from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_in
 from mimicmotion_jax.data.sources import Item, Source
 from mimicmotion_jax.data.work import FAILED, Encoding, Outcome, Part, Preparer, Recipe, RunError, explain_write_errors
 from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
-from mimicmotion_jax.runtime.atomic_files import absolute_path, exclusive, replace_directory, restore_directory, write_file
+from mimicmotion_jax.runtime.atomic_files import (
+    absolute_path,
+    exclusive,
+    replace_directory,
+    restore_directory,
+    write_file,
+)
 from mimicmotion_jax.runtime.build_cache import BuildCache, content_key
 from mimicmotion_jax.runtime.errors import InputError
 
@@ -109,7 +115,8 @@ def prepare(
         progress: show progress bars.
 
     Raises:
-        InputError: no usable video, no detector or checkpoint, an output that cannot be written or that another run is writing.
+        InputError: no usable video, no detector or checkpoint, an output that cannot be written or that another run is
+            writing.
     """
     output = absolute_path(output)
     encoding, run_beam = config.encoding(), choose_runner(beam_options)
@@ -126,7 +133,7 @@ def prepare(
 def _prepare(
     preparer: Preparer,
     items: Sequence[Item],
-    skipped: Mapping[str, str],
+    skipped: dict[str, str],
     output: epath.Path,
     run_beam: Beam,
     progress: bool,
@@ -164,7 +171,7 @@ def _usable(items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
 def _build(
     preparer: Preparer,
     items: Sequence[Item],
-    skipped: Mapping[str, str],
+    skipped: dict[str, str],
     output: epath.Path,
     contents: str,
     run_beam: Beam,
@@ -201,9 +208,7 @@ def _build(
     return summary
 
 
-def _outcomes(
-    preparer: Preparer, items: Sequence[Item], run_beam: Beam, progress: bool
-) -> dict[Item, Outcome | None]:
+def _outcomes(preparer: Preparer, items: Sequence[Item], run_beam: Beam, progress: bool) -> dict[Item, Outcome | None]:
     """Prepare the items that are not finished; None for those that failed."""
     names = preparer.cache.names()
     outcomes = {item: preparer.outcome(item) if preparer.finished_name(item) in names else None for item in items}
@@ -237,7 +242,8 @@ def _write_dataset(
     new = output / WORK / "new"
     new.rmtree(missing_ok=True)
     encodings = info.encodings
-    features = record.features(*((encodings.latent_shape, encodings.embedding_size) if encodings else ()))
+    sizes = (encodings.latent_shape, encodings.embedding_size) if encodings else (None, None)
+    features = record.features(*sizes)
     shards = _shards(parts)
     builder = PoseVideos(
         data_dir=str(new), shards=shards, read=preparer.read, features=features, metadata=info.model_dump(mode="json")

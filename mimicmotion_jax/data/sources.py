@@ -87,8 +87,9 @@ class VideoFolder:
     def _item(self, path: epath.Path) -> Item:
         name = path.relative_to(self._videos).as_posix()
         try:
-            if not path.is_file():
-                raise FileNotFoundError(0, "it is no file, or a link to one that is missing")
+            # A pipe would be waited for; epath takes it for a file.
+            if not path.exists() or ("://" not in str(path) and not Path(path).is_file()):
+                raise FileNotFoundError("not a file, or a link to a missing one")
             video, keypoints = sha256_file(path), self._find_keypoints(path)
             hashes = [] if keypoints is None else [sha256_file(file) for file in _keypoint_files(keypoints)]
         except OSError as error:
@@ -104,7 +105,7 @@ class VideoFolder:
         with _local_copy(path) as file:
             reader = open_video(file)
             found = None if keypoints is None else _load_keypoints(keypoints, reader.width, reader.height, reader.fps)
-            if found is not None and found.num_frames != reader.num_frames:
+            if keypoints and found and found.num_frames != reader.num_frames:
                 raise InputError(
                     f"{keypoints.name} holds the keypoints of {found.num_frames} frames, but the video has "
                     f"{reader.num_frames}; make them anew or remove them."

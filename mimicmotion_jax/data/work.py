@@ -2,7 +2,7 @@
 
     POSES.poses.npz    detected keypoints of a video; depends on its content and on the detector
     KEY-0000.npz       part of a video: frames as H.264 and the keypoints of one person; depends on `Recipe` besides
-    KEY.json           `Outcome` of a video: its parts, or why it was skipped
+    KEY.json           `Outcome` of a video: its parts, or the reason for skipping it
     CODE-0000.npz      encodings of a part; depends on the checkpoint and on the size besides
     CODE.json          `Outcome` of a video whose parts are encoded
     KEY.failed.json    `Failure`; the next run tries the video again
@@ -63,7 +63,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """Encodings to compute: by which checkpoint, and how."""
+    """Encodings to compute, and the checkpoint to compute them with."""
 
     directory: str
     info: EncodingInfo
@@ -89,7 +89,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Parts of a prepared video, or why it was skipped."""
+    """Parts of a prepared video, or the reason for skipping it."""
 
     parts: tuple[Part, ...] = ()
     skipped: str | None = None
@@ -105,12 +105,7 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Preparer:
-    """Prepares items of a source; a call makes the pieces of one item that are missing.
-
-    Raises:
-        RunError: no detector, no such checkpoint, or the cache cannot be written. What is wrong with a video goes into
-            its `Outcome` or `Failure`.
-    """
+    """Prepares items of a source."""
 
     source: Source
     recipe: Recipe
@@ -119,6 +114,11 @@ class Preparer:
     cache: BuildCache
 
     def __call__(self, item: Item) -> None:
+        """Make the pieces of an item that are missing. An error of the video goes into its `Outcome` or `Failure`.
+
+        Raises:
+            RunError: no detector, no such checkpoint, or the cache cannot be written.
+        """
         try:
             self._prepare(item)
         except RunError:
@@ -128,7 +128,7 @@ class Preparer:
             self._store_json(self._video_key(item) + FAILED, Failure(reason, traceback.format_exc()))
 
     def outcome(self, item: Item) -> Outcome | None:
-        """Return what came of an item, with all that is asked for; None if it is not finished."""
+        """Return the outcome of an item; None if it is not finished."""
         outcome = self.cache.load(self.finished_name(item), _read_outcome)
         if outcome is None:
             return None
@@ -136,11 +136,11 @@ class Preparer:
         return dataclasses.replace(outcome, parts=tuple(parts))
 
     def failure(self, item: Item) -> Failure | None:
-        """Return the unexpected error of this run."""
+        """Return the unexpected error that an item met in this run."""
         return self.cache.load(self._video_key(item) + FAILED, _read_failure)
 
     def finished_name(self, item: Item) -> str:
-        """Name of the piece that is written last; depends on everything that determines the result."""
+        """Return the name of the piece that is written last; it depends on all that determines the result."""
         key = self._video_key(item)
         return f"{content_key(key, self.encoding.info.model_dump()) if self.encoding else key}.json"
 
@@ -150,16 +150,18 @@ class Preparer:
         Raises:
             RunError: a damaged piece.
         """
-        example = self.cache.load(part.piece, _read_npz)
-        encodings = self.cache.load(part.encodings, _read_npz) if part.encodings else {}
+        example = self.cache.load(part.piece, _read_part)
+        encodings = self.cache.load(part.encodings, _read_encodings) if part.encodings else {}
         if example is None or encodings is None:
             raise RunError(f"a piece of {part.name} in {self.cache.folder} is damaged; run the same command again.")
         return example | encodings | {"name": part.name}
 
     def is_whole(self, outcome: Outcome) -> bool:
         """Return True if all pieces of an outcome can be read."""
-        names = [name for part in outcome.parts for name in (part.piece, part.encodings) if name]
-        return all(self.cache.load(name, _read_npz) is not None for name in names)
+        try:
+            return all(self.read(part) for part in outcome.parts)
+        except RunError:
+            return False
 
     def _prepare(self, item: Item) -> None:
         key = self._video_key(item)
@@ -175,7 +177,10 @@ class Preparer:
             self._store_json(f"{key}.json", outcome)
         if self.encoding is not None:
             name = self.finished_name(item)
-            parts = [self._encoded(part, name.replace(".json", f"-{n:04d}.npz")) for n, part in enumerate(outcome.parts)]
+            parts = [
+                self._encoded(part, self.encoding, name.replace(".json", f"-{n:04d}.npz"))
+                for n, part in enumerate(outcome.parts)
+            ]
             self._store_json(name, dataclasses.replace(outcome, parts=tuple(parts)))
 
     def _parts(self, item: Item, video: OpenedVideo, key: str) -> Iterator[Part]:
@@ -191,7 +196,8 @@ class Preparer:
         for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
             stored = encode_video(itertools.islice(frames, stop - start), exact_rate(fps), recipe.crf)
             stretch = dataclasses.replace(keypoints[start:stop], width=width, height=height)
-            piece, content = f"{key}-{number:04d}.npz", _to_npz(PoseVideo("", item.sha256, stored, stretch).to_example())
+            content = _to_npz(PoseVideo("", item.sha256, stored, stretch).to_example())
+            piece = f"{key}-{number:04d}.npz"
             self._store(piece, content)
             name = f"[{start}:{stop}]" if count > 1 else ""
             yield Part(name, stop - start, width, height, fps, len(content), piece)
@@ -199,7 +205,7 @@ class Preparer:
     def _detected(self, item: Item, video: OpenedVideo) -> Keypoints:
         name = self._poses_name(item)
         found = self.cache.load(name, load_keypoints)
-        if found is None:
+        if found is None or found.num_frames != video.num_frames:
             try:
                 detector = _load_detector(self.detector, self.recipe.detector)
             except InputError as error:
@@ -209,13 +215,13 @@ class Preparer:
                 save_keypoints(found, self.cache.path(name))
         return found
 
-    def _encoded(self, part: Part, piece: str) -> Part:
-        if self.cache.load(piece, _read_npz) is None:
+    def _encoded(self, part: Part, encoding: Encoding, piece: str) -> Part:
+        if self.cache.load(piece, _read_encodings) is None:
             try:
-                encoder = _load_encoder(self.encoding.directory, self.encoding.batch_size)
+                encoder = _load_encoder(encoding.directory, encoding.batch_size)
             except InputError as error:
                 raise RunError(str(error)) from None
-            record, info = PoseVideo.from_example(self.read(part)), self.encoding.info
+            record, info = PoseVideo.from_example(self.read(part)), encoding.info
             self._store(piece, _to_npz(encoder(record, info.width, info.height)._asdict()))
         size = part.num_bytes + self.cache.path(piece).stat().length
         return dataclasses.replace(part, encodings=piece, num_bytes=size)
@@ -273,6 +279,17 @@ def _read_outcome(path: epath.Path) -> Outcome:
 
 def _read_failure(path: epath.Path) -> Failure:
     return pydantic.TypeAdapter(Failure).validate_json(path.read_bytes())
+
+
+def _read_part(path: epath.Path) -> dict[str, Any]:
+    example = _read_npz(path)
+    PoseVideo.from_example(example)  # raises an error if it is damaged
+    return example
+
+
+def _read_encodings(path: epath.Path) -> dict[str, Any]:
+    arrays = _read_npz(path)
+    return {name: arrays[name] for name in ENCODINGS}
 
 
 def _to_npz(arrays: dict[str, Any]) -> bytes:

@@ -128,20 +128,6 @@ def test_a_killed_run_goes_on_and_new_videos_are_added(tmp_path):
         assert summary.read_bytes() == whole
 
 
-def test_a_damaged_note_is_told(tmp_path):
-    write_counted(tmp_path / "videos" / "a.mp4", 20)
-    source, output = VideoFolder(tmp_path / "videos"), tmp_path / "out"
-    prepare(source, output, PrepareConfig(), progress=False)
-    (output / "summary.json").unlink()
-    (listing,) = (output / preparing.WORK).glob("*.json")
-    for damaged in (bytes(100), b'{"parts": [{"name": ""}]}'):
-        listing.write_bytes(damaged)
-        with pytest.raises(InputError, match=rf"{listing.name} is damaged; remove it and run this again"):
-            prepare(source, output, PrepareConfig(), progress=False)
-    listing.unlink()
-    assert prepare(source, output, PrepareConfig(), progress=False).records == 1
-
-
 def test_nothing_usable_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         VideoFolder(tmp_path / "nowhere")
