@@ -24,20 +24,32 @@ from mimicmotion_jax.video.image import Crop
 class DataConfig(DrawOptions):
     """Choice of the dataset and of the clips taken from it."""
 
-    dataset: str = ""  # folder written by `mimicmotion prepare`, local or gs://
-    width: Annotated[int, Field(ge=64)] = 1024  # pixels
+    dataset: str = ""
+    """Folder written by `mimicmotion prepare`, local or gs://."""
+    width: Annotated[int, Field(ge=64)] = 1024
+    """Width of the clips in pixels."""
     height: Annotated[int, Field(ge=64)] = 576
+    """Height of the clips in pixels."""
     num_frames: Annotated[int, Field(ge=1)] = 16
+    """Number of frames of a clip."""
     interval: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (1, 4)
     """Smallest and largest distance between a clip's frames, in frames of the video; drawn uniformly."""
-    reference_slot: bool = False  # frame 0 of the clip is the reference with its own pose; counts in num_frames
-    flip: bool = False  # mirror every other sample, and the person's left and right with it
-    random_crop: bool = False  # crop anywhere in the picture instead of in its middle
-    encodings: bool = False  # stored latents and embeddings instead of pixels
+    reference_slot: bool = False
+    """Make frame 0 of the clip the reference with its own pose; it counts in num_frames."""
+    flip: bool = False
+    """Mirror every other sample, and the person's left and right with it."""
+    random_crop: bool = False
+    """Crop anywhere in the picture instead of in its middle."""
+    encodings: bool = False
+    """Read stored latents and embeddings instead of pixels."""
     hand_threshold: Annotated[float, Field(ge=0)] = THRESHOLD
+    """Confidence that all 21 keypoints of a hand must exceed for the hand to be in the mask."""
     hand_padding: Annotated[float, Field(ge=0)] = PADDING
-    num_workers: Annotated[int, Field(ge=0)] = 0  # processes; 0 reads in threads of this one
-    prefetch: Annotated[int, Field(ge=0)] = 2  # batches that each worker makes ahead
+    """Margin of the mask around a hand's bounding box, as a fraction of its size."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Number of worker processes; 0 reads in threads of this process."""
+    prefetch: Annotated[int, Field(ge=0)] = 2
+    """Number of batches that each worker makes ahead."""
 
     def __post_init__(self) -> None:
         if self.interval[0] > self.interval[1]:

@@ -6,14 +6,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from etils import epath
-from flax import nnx
 from jaxtyping import Float16
 
 from mimicmotion_jax import checkpoint
 from mimicmotion_jax.data.dataset import EncodingInfo
 from mimicmotion_jax.data.record import PoseVideo
 from mimicmotion_jax.models import encode
-from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.runtime.errors import InputError
@@ -62,12 +60,10 @@ class Encoder:
             InputError: no checkpoint, or a damaged one.
         """
         config = checkpoint.read_config(directory)
-
-        def load(name: str) -> nnx.Module:
-            graph, abstract = nnx.split(abstract_network(name, config))
-            return nnx.merge(graph, checkpoint.load_params(directory, name, abstract, np.float32, progress=False))
-
-        return cls(load("vae"), load("image_encoder"), batch_size)
+        vae, image_encoder = (
+            checkpoint.load_network(directory, name, config, "float32") for name in ("vae", "image_encoder")
+        )
+        return cls(vae, image_encoder, batch_size)
 
     def __call__(self, record: PoseVideo, width: int, height: int) -> Encodings:
         """Encode all stored frames, resized and cropped in the middle to a size in pixels.

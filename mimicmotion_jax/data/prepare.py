@@ -42,14 +42,22 @@ _Pixels = Annotated[int, Field(ge=1)]
 class PrepareConfig(DetectorOptions):
     """Options of the preparation."""
 
-    resolution: Annotated[int, Field(ge=64)] = 576  # short side of the stored frames, pixels; never enlarged
+    resolution: Annotated[int, Field(ge=64)] = 576
+    """Short side of the stored frames in pixels; smaller videos are not enlarged."""
     crf: Annotated[int, Field(ge=0, le=51)] = 18
-    max_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0  # longer videos are cut into equal parts
-    min_frames: Annotated[int, Field(ge=1)] = 17  # shorter videos are skipped
+    """Quality of the stored videos, from 0 (best) to 51 (smallest)."""
+    max_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0
+    """Cut longer videos into equal parts."""
+    min_frames: Annotated[int, Field(ge=1)] = 17
+    """Skip shorter videos."""
     person: PersonChoice = "largest"
-    encode: str | None = None  # checkpoint whose VAE and CLIP outputs are stored for every frame
-    size: tuple[_Pixels, _Pixels] = (1024, 576)  # width, height at which they see the frames
-    batch_size: Annotated[int, Field(ge=1)] = 8  # frames that are encoded together
+    """Person to follow if there are several: largest, central, or a number from 0."""
+    encode: str | None = None
+    """Checkpoint whose VAE and CLIP outputs are stored for every frame; null stores none."""
+    size: tuple[_Pixels, _Pixels] = (1024, 576)
+    """Width and height at which frames are encoded; data.width and data.height of the training."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Number of frames that are encoded together; more needs more memory."""
 
     def encoding(self) -> Encoding | None:
         """Describe the encodings to compute; None if none are.

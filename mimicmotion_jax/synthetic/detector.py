@@ -50,18 +50,28 @@ Amount = Annotated[float, Field(ge=0)]
 
 @config_dataclass
 class DetectorConfig:
-    """How good the detector is; with the first seven at 0 it makes no errors."""
+    """Quality of the simulated detector; with the first seven options at 0 it makes no errors."""
 
-    jitter: Amount = 1.0  # times what is typical
-    blur: Amount = 0.005  # seconds: what speed adds to the error
-    dropped: Share = 0.01  # of the time a joint, hand or face is missing
-    hallucinated: Share = 0.7  # of the time that the body hides more than half of it, it is found all the same
-    duplicated: Share = 0.01  # of the time a hand is reported where the other one is
-    swapped: Share = 0.01  # of the time each is
-    duplicated_hidden: Share = 0.3  # as `duplicated`, of a hand that cannot be seen
-    spread: Amount = 0.7  # of the logarithm of the error's size
-    misjudged: Amount = 0.25  # error of the logarithm that confidence is made of
-    jitter_seconds: Amount = 0.1  # over which an error lasts
+    jitter: Amount = 1.0
+    """Size of the errors, as a multiple of the typical one."""
+    blur: Amount = 0.005
+    """Error that speed adds, in seconds of motion."""
+    dropped: Share = 0.01
+    """Share of the time that a joint, hand or face is missing."""
+    hallucinated: Share = 0.7
+    """Share of the time that a joint, hand or face is found although the body hides more than half of it."""
+    duplicated: Share = 0.01
+    """Share of the time that a hand is reported in the place of the other one."""
+    swapped: Share = 0.01
+    """Share of the time that both hands are."""
+    duplicated_hidden: Share = 0.3
+    """Share of the time that a hidden hand is reported in the place of the other one."""
+    spread: Amount = 0.7
+    """Standard deviation of the logarithm of the error's size."""
+    misjudged: Amount = 0.25
+    """Standard deviation of the logarithm by which confidence misjudges the error's size."""
+    jitter_seconds: Amount = 0.1
+    """Time in seconds for which an error lasts."""
 
 
 LIKE_DWPOSE = DetectorConfig()
