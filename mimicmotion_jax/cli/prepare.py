@@ -5,7 +5,7 @@ import logging
 import warnings
 
 from mimicmotion_jax.cli.common import log_to_stderr, script_parser
-from mimicmotion_jax.config import config_dataclass, load_config, to_dict, values_of
+from mimicmotion_jax.config import config_dataclass, load_config, values_of
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.sources import VideoFolder
 from mimicmotion_jax.runtime.errors import InputError
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.synthetic is None:
         source = VideoFolder(args.videos, args.keypoints)
     else:
-        source = SyntheticWorld(args.synthetic, **to_dict(world))
+        source = SyntheticWorld(args.synthetic, world)
     beam_options = [option for option in args.beam_options.split(",") if option]
     print(prepare(source, args.output, config, beam_options))
     return 0

@@ -187,7 +187,8 @@ class Preparer:
         recipe, fps = self.recipe, video.fps
         if video.num_frames < recipe.min_frames:
             raise InputError(f"it has {video.num_frames} frames, and min_frames is {recipe.min_frames}.")
-        keypoints = select_person(video.keypoints or self._detected(item, video), recipe.person)
+        keypoints = self._detected(item, video) if video.keypoints is None else video.keypoints
+        keypoints = select_person(keypoints, recipe.person)
         height, width = _stored_size(keypoints.height, keypoints.width, recipe.resolution)
         # Equal parts, so that the last one is no shorter than the others.
         count = -(-video.num_frames // max(recipe.min_frames, int(recipe.max_seconds * fps)))

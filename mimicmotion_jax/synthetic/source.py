@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mimicmotion_jax.config import build_config
 from mimicmotion_jax.data.sources import Item, OpenedVideo
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
@@ -29,17 +28,12 @@ VERSION = 2
 class SyntheticWorld:
     """Source (see `data.sources`) of `count` rendered scenes with simulated detections.
 
-    The other arguments are those of `WorldConfig`.
-
     Raises:
-        InputError: no scenes, or a number out of range.
+        InputError: a count below 1.
     """
 
-    def __init__(
-        self, count: int, seed: int, width: int, height: int, num_frames: int, fps: float, split: Split | None = None
-    ):
-        values = {"seed": seed, "width": width, "height": height, "num_frames": num_frames, "fps": fps, "split": split}
-        self._scenes = named(draw_scenes(build_config(WorldConfig, values, source="the synthetic world"), count))
+    def __init__(self, count: int, config: WorldConfig):
+        self._scenes = named(draw_scenes(config, count))
 
     def items(self, progress: bool = True) -> list[Item]:
         """List the scenes; nothing is rendered, so there is no progress to show."""

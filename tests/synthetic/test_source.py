@@ -45,7 +45,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("world")
-    summary = prepare(SyntheticWorld(COUNT, **VALUES), output, PrepareConfig(), progress=False)
+    summary = prepare(SyntheticWorld(COUNT, WORLD), output, PrepareConfig(), progress=False)
     assert (summary.prepared, summary.frames, summary.skipped) == (COUNT, COUNT * NUM_FRAMES, {})
     return output
 
@@ -67,7 +67,7 @@ def test_clips_are_read_back(dataset):
     loader.close()
     assert batch["frames"].shape == batch["poses"].shape == (2, 4, HEIGHT, WIDTH, 3)
     assert batch["hand_mask"].shape == (2, 4, HEIGHT // 8, WIDTH // 8)
-    world = SyntheticWorld(COUNT, **VALUES)
+    world = SyntheticWorld(COUNT, WORLD)
     found = set()
     for item in world.items():
         with world.open(item) as video:
@@ -85,7 +85,7 @@ def test_a_scene_is_known_by_its_values(dataset, monkeypatch):
     rendered = []
     monkeypatch.setattr(synthetic, "render", lambda scene: rendered.append(scene) or render(scene))
     files = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
-    prepare(SyntheticWorld(COUNT, **VALUES), dataset, PrepareConfig(), progress=False)
+    prepare(SyntheticWorld(COUNT, WORLD), dataset, PrepareConfig(), progress=False)
     assert not rendered
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == files
     # Values, keypoints included, change with any number that goes in.
@@ -100,7 +100,7 @@ def test_a_scene_is_known_by_its_values(dataset, monkeypatch):
 def test_a_scene_is_rendered_once_per_opening(monkeypatch):
     rendered = []
     monkeypatch.setattr(synthetic, "render", lambda scene: rendered.append(scene) or render(scene))
-    world = SyntheticWorld(1, **VALUES)
+    world = SyntheticWorld(1, WORLD)
     (item,) = world.items()
     with world.open(item) as video:
         assert len(list(video.frames())) == len(list(video.frames())) == NUM_FRAMES
