@@ -1,15 +1,14 @@
-"""The synthetic world as a dataset and as a test set: what is stored is what was rendered, and only once."""
+"""The synthetic world as a dataset and as a test set: every scene is stored as rendered, and rendered once."""
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mimicmotion_jax.cli import prepare as command
 from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.data.dataset import Records, read_info
 from mimicmotion_jax.data.loader import ClipLoader
@@ -17,14 +16,13 @@ from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS, Keypoints
 from mimicmotion_jax.pose.render import draw_poses
-from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.synthetic import source as synthetic
 from mimicmotion_jax.synthetic.config import WorldConfig
 from mimicmotion_jax.synthetic.detector import simulate_detection
 from mimicmotion_jax.synthetic.source import SyntheticWorld, draw_scenes, named, scene_digest, write_test_set
 from mimicmotion_jax.synthetic.world import make_scenes, render
 
-ROOT = Path(__file__).parents[2]
 COUNT, WIDTH, HEIGHT, NUM_FRAMES, FPS = 2, 96, 128, 18, 15.0
 VALUES = {"seed": 7, "width": WIDTH, "height": HEIGHT, "num_frames": NUM_FRAMES, "fps": FPS}
 WORLD = WorldConfig(**VALUES)
@@ -37,7 +35,7 @@ def assert_same(found: Keypoints, expected: Keypoints) -> None:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Decibels, of the brightness of RGB pictures; colours are stored at half the resolution."""
+    """Return the PSNR in decibels of the brightness of RGB pictures; colours are stored at half the resolution."""
     difference = (a.astype(float) - b) @ (0.2126, 0.7152, 0.0722)
     return float(10 * np.log10(255**2 / np.square(difference).mean()))
 
@@ -81,7 +79,7 @@ def test_clips_are_read_back(dataset):
     assert found == {0, 1}
 
 
-def test_a_scene_is_known_by_its_values(dataset, monkeypatch):
+def test_a_finished_scene_is_recognised_by_its_values(dataset, monkeypatch):
     rendered = []
     monkeypatch.setattr(synthetic, "render", lambda scene: rendered.append(scene) or render(scene))
     files = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
@@ -150,19 +148,12 @@ def test_an_interrupted_sequence_is_made_again(tmp_path, monkeypatch):
     assert len(list((tmp_path / name).iterdir())) == NUM_FRAMES
 
 
-def script(*arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "prepare_data.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_script(tmp_path):
+def test_the_command(tmp_path, capsys):
     options = [f"world.{key}={value}" for key, value in VALUES.items()]
-    run = script("--synthetic", "1", "--output", tmp_path / "out", *options)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == "prepared 1 videos (18 frames, 0.0 minutes), none skipped\n"
+    assert command.main(["--synthetic", "1", "--output", str(tmp_path / "out"), *options]) == 0
+    assert capsys.readouterr().out == "prepared 1 videos (18 frames, 0.0 minutes), none skipped\n"
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == NUM_FRAMES
-    run = script("--synthetic", "1", "--test-set", "--output", tmp_path / "tests", *options)
-    assert run.returncode == 0, run.stderr
+    assert command.main(["--synthetic", "1", "--test-set", "--output", str(tmp_path / "tests"), *options]) == 0
     (name,) = named(draw_scenes(WORLD, 1, "test"))
     assert (tmp_path / "tests" / name / "00017.png").exists()
 
@@ -181,15 +172,9 @@ def test_the_script(tmp_path):
         (["--videos", "here", "--test-set"], "give --synthetic N"),
     ],
 )
-def test_bad_values_are_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
-    """In this process, which is faster: what the script's `main` raises is what `run_script` prints."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    import prepare_data
-    from mimicmotion_jax.runtime.errors import run_script
-
-    monkeypatch.setattr(sys, "argv", ["prepare_data.py", "--output", str(tmp_path / "out"), *arguments])
+def test_bad_values_are_one_sentence(arguments, sentence, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run_script(prepare_data.main)()
+        run_script(lambda: command.main(["--output", str(tmp_path / "out"), *arguments]))()
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
