@@ -48,7 +48,7 @@ def errors(found: Keypoints, exact: Keypoints, name: str) -> np.ndarray:
 
 
 def assert_share(events: np.ndarray, share: float, memory: float) -> None:
-    """Check a share of events [F, n] to 4 standard deviations; neighbours in time correlate by e^(-distance / memory)."""
+    """Check a share of events [F, n] to 4 standard deviations; in time they correlate by e^(-distance / memory)."""
     kept = math.exp(-1 / memory)
     deviation = math.sqrt(share * (1 - share) / events.size * (1 + kept) / (1 - kept))
     assert abs(events.mean() - share) < 4 * deviation
@@ -75,19 +75,19 @@ def test_the_same_seed_gives_the_same_detection():
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5])
-@pytest.mark.parametrize(("name", "typical"), [("body", 0.02), ("hands", 0.015), ("faces", 0.006)])
-def test_jitter_is_a_fraction_of_the_torso(scale, name, typical):
+def test_jitter_is_a_fraction_of_the_torso(scale):
     """E[e^(2 s g)] = e^(2 s^2) for a normal g, so this is the standard deviation of a mixture."""
     exact = figure(4000, scale)
     assert torso_length(exact) == pytest.approx(80 * scale, rel=1e-4)
     found = simulate_detection(exact, 0, but(jitter=0.5, spread=0.4))
-    expected = 0.5 * typical * 80 * scale * math.exp(0.4**2)
-    error = errors(found, exact, name)
-    assert error.std() == pytest.approx(expected, rel=0.1)
-    assert abs(error.mean()) < 0.1 * expected
-    # In time: the correlation of neighbours, e^(-1 / (0.1 s * 15 / s)); g hardly changes between them.
-    neighbours = np.corrcoef(error[1:].ravel(), error[:-1].ravel())[0, 1]
-    assert neighbours == pytest.approx(math.exp(-1 / 1.5), abs=0.05)
+    for name, typical in (("body", 0.02), ("hands", 0.015), ("faces", 0.006)):
+        expected = 0.5 * typical * 80 * scale * math.exp(0.4**2)
+        error = errors(found, exact, name)
+        assert error.std() == pytest.approx(expected, rel=0.1)
+        assert abs(error.mean()) < 0.1 * expected
+        # In time: the correlation of neighbours, e^(-1 / (0.1 s * 15 / s)); g hardly changes between them.
+        neighbours = np.corrcoef(error[1:].ravel(), error[:-1].ravel())[0, 1]
+        assert neighbours == pytest.approx(math.exp(-1 / 1.5), abs=0.05)
 
 
 def test_fast_hands_blur():

@@ -15,13 +15,14 @@ from mimicmotion_jax.synthetic.parts import View
 from mimicmotion_jax.synthetic.skeleton import Joints, Proportions, pose
 from mimicmotion_jax.synthetic.world import Rendered, Scene, make_scenes, render
 
-WIDTH, HEIGHT, FRAMES = 128, 192, 8
+WIDTH, HEIGHT, FRAMES = 128, 192, 4
 SIZE = np.array([WIDTH, HEIGHT])
 
 
 @cache
 def rendered(split: str = "train") -> list[tuple[Scene, Rendered]]:
-    return [(scene, render(scene)) for scene in make_scenes(16, 3, split, WIDTH, HEIGHT, FRAMES)]
+    """Scenes whose four frames are spread over the time of eight at 15 frames per second."""
+    return [(scene, render(scene)) for scene in make_scenes(16, 3, split, WIDTH, HEIGHT, FRAMES, fps=7.5)]
 
 
 def motion_of(kind: str) -> int:
@@ -204,7 +205,8 @@ def test_bones_keep_their_length_and_never_look_longer():
 def test_framing_fits_every_shape(width, height):
     """`full` shows the whole body at 50 to 95 per cent of the height; `half` cuts the legs and enlarges the rest."""
     for number in range(4):
-        scene = one_scene(character=number, motion=2 * number, width=width, height=height, framing="full")
+        look = {"character": number, "motion": 2 * number, "width": width, "height": height, "num_frames": 2}
+        scene = one_scene(**look, framing="full")
         full, half = render(scene), render(dataclasses.replace(scene, framing="half"))
         points = full.keypoints.body[:, 0]
         assert ((points > 0) & (points < 1)).all(-1).mean() > 0.97
