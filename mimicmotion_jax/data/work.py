@@ -217,15 +217,17 @@ class Preparer:
         return found
 
     def _encoded(self, part: Part, encoding: Encoding, piece: str) -> Part:
-        if self.cache.load(piece, _read_encodings) is None:
+        encodings = self.cache.load(piece, _read_encodings)
+        if encodings is None:
             try:
                 encoder = _load_encoder(encoding.directory, encoding.batch_size)
             except InputError as error:
                 raise RunError(str(error)) from None
             record, info = PoseVideo.from_example(self.read(part)), encoding.info
-            self._store(piece, _to_npz(encoder(record, info.width, info.height)._asdict()))
-        size = part.num_bytes + self.cache.path(piece).stat().length
-        return dataclasses.replace(part, encodings=piece, num_bytes=size)
+            encodings = encoder(record, info.width, info.height)._asdict()
+            self._store(piece, _to_npz(encodings))
+        size = sum(array.nbytes for array in encodings.values())
+        return dataclasses.replace(part, encodings=piece, num_bytes=part.num_bytes + size)
 
     def _video_key(self, item: Item) -> str:
         recipe = dataclasses.asdict(self.recipe) | ({"detector": None} if item.has_keypoints else {})
