@@ -1,9 +1,9 @@
-"""Training samples per second from the data loader, against what a training step consumes.
+"""Training samples per second from the data loader, compared with those that a training step consumes.
 
     python benchmarks/data.py [--workers N] [--seconds S]
 
-Makes a small dataset of textured videos of its own in a temporary folder, reads it at several sizes, prints JSON and
-writes it to benchmarks/results/data.json.
+Makes a small dataset of textured videos in a temporary folder, reads it at several sizes, prints JSON and writes it to
+benchmarks/results/data.json.
 """
 
 import argparse
@@ -35,16 +35,16 @@ ROOT = Path(__file__).resolve().parent.parent
 NUM_VIDEOS, NUM_FRAMES, WIDTH, HEIGHT, FPS = 3, 100, 1024, 576, 30
 SIZES = [(1024, 576, 16), (512, 320, 16), (256, 192, 8)]
 
-# A full-size step, 576x1024x16: forward and backward, per sample of a batch of 8.
+# A full-size step at 576x1024x16: forward and backward, per sample of a batch of 8.
 FLOP_PER_SAMPLE = 1230e12 / 8
 MFU = 0.4
-# Peak FLOP/s in bfloat16 of one device, and devices that one host feeds.
+# Peak FLOP/s in bfloat16 of one device, and number of devices per host.
 DEVICES = {"A100": (312e12, 8), "TPU v5p": (459e12, 4), "TPU v5e": (197e12, 4)}
 PACKAGES = ("grain", "tensorflow-datasets", "array-record", "av", "opencv-python", "pillow", "numpy")
 
 
 class Textures:
-    """A source of videos in which smooth noise and a grain drift, with a figure that moves over them."""
+    """Source of videos in which smooth noise and grain drift, with a moving figure."""
 
     def items(self, progress: bool) -> list[Item]:
         del progress
@@ -73,7 +73,7 @@ class Textures:
 
 
 def measure(config: DataConfig, seconds: float) -> tuple[float, float]:
-    """Samples per second, once the workers run, and this process's CPU seconds per sample."""
+    """Return samples per second with running workers, and CPU seconds of this process per sample."""
     loader = ClipLoader(config, batch_size=1, seed=0)
     for _ in range(2 * max(config.num_workers, 1) + config.prefetch):
         next(loader)
@@ -88,8 +88,8 @@ def measure(config: DataConfig, seconds: float) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="default: one per core")
-    parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="per measurement")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="worker processes; default: one per core")
+    parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="seconds per measurement; default: 15")
     args = parser.parse_args()
 
     load = os.getloadavg()[0]
@@ -108,7 +108,7 @@ def main() -> None:
                 row = {"size": f"{height}x{width}x{num_frames}", "workers": num_workers}
                 row["samples_per_second"] = round(rate, 2)
                 if not num_workers:
-                    row["cpu_seconds_per_sample"] = round(cost, 2)  # does not depend on who else uses the machine
+                    row["cpu_seconds_per_sample"] = round(cost, 2)  # independent of other work on the machine
                 rows.append(row)
     cost = rows[0]["cpu_seconds_per_sample"]
     needs = {}
@@ -124,7 +124,7 @@ def main() -> None:
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.date.today().isoformat(),
         "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()},
-        "load": [round(load, 1), round(os.getloadavg()[0], 1)],  # of the machine, before and after
+        "load": [round(load, 1), round(os.getloadavg()[0], 1)],  # load average before and after
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "dataset": {
             "videos": summary.prepared,
