@@ -88,9 +88,7 @@ def measure(config: DataConfig, seconds: float) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes; default: one per core"
-    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="default: one per core")
     parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="seconds per measurement; default: 15")
     args = parser.parse_args()
 

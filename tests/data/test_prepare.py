@@ -202,19 +202,6 @@ def test_shards_of_unequal_length_keep_their_order(tmp_path, beam):
     assert "tensorflow" not in sys.modules
 
 
-def test_the_script(tmp_path):
-    """Run the root's script with options of Beam, and a detector on pictures of nobody."""
-    videos = tmp_path / "videos"
-    write_counted(videos / "a.mp4", 17)
-    write_counted(videos / "b.mp4", 17)
-    (videos / "b.npz").unlink()
-    command = [sys.executable, ROOT / "prepare_data.py", "--videos", videos, "--output", tmp_path / "out"]
-    command += ["detector=mediapipe", "--beam-options", "direct_num_workers=2,direct_running_mode=multi_threading"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("prepared 1 videos (17 frames, 0.0 minutes), 1 skipped:\n  b.mp4: nobody was found")
-
-
 def test_av_agrees_on_the_stored_video(dataset):
     """A record's video is an ordinary MP4 file."""
     with av.open(io.BytesIO(Records(dataset)[1].video)) as container:
