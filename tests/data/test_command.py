@@ -34,9 +34,9 @@ def test_the_script(tmp_path):
     write_counted(videos / "a.mp4", 17)
     write_counted(videos / "b.mp4", 17)
     (videos / "b.npz").unlink()
-    command = [sys.executable, ROOT / "prepare_data.py", "--videos", videos, "--output", tmp_path / "out"]
-    command += ["detector=mediapipe", "--beam-options", "direct_num_workers=2,direct_running_mode=multi_threading"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    line = [sys.executable, ROOT / "prepare_data.py", "--videos", videos, "--output", tmp_path / "out"]
+    line += ["detector=mediapipe", "--beam-options", "direct_num_workers=2,direct_running_mode=multi_threading"]
+    run = subprocess.run(line, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("prepared 1 videos (17 frames, 0.0 minutes), 1 skipped:\n  b.mp4: nobody was found")
 
