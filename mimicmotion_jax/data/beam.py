@@ -10,8 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 from mimicmotion_jax.data.dataset import EXTRA
+from mimicmotion_jax.data.pieces import RunError
 from mimicmotion_jax.data.sources import Item
-from mimicmotion_jax.data.work import Preparer, RunError
+from mimicmotion_jax.data.work import Preparer
 from mimicmotion_jax.runtime.errors import InputError
 
 _SECONDS = 2.0  # between two looks at the finished pieces, each a request to gs://

@@ -1,12 +1,10 @@
 """Preparation of a dataset from a source of videos: detect, cut, encode and write; run by `mimicmotion prepare`."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import pydantic
 from etils import epath
@@ -16,8 +14,9 @@ from mimicmotion_jax.config import config_dataclass, values_of
 from mimicmotion_jax.data import record
 from mimicmotion_jax.data.beam import Beam, choose_runner, plain_errors, prepare_items
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_info, records_path
+from mimicmotion_jax.data.pieces import FAILED, Encoding, Outcome, Part, Recipe, RunError, explain_write_errors
 from mimicmotion_jax.data.sources import Item, Source
-from mimicmotion_jax.data.work import FAILED, Encoding, Outcome, Part, Preparer, Recipe, RunError, explain_write_errors
+from mimicmotion_jax.data.work import Preparer
 from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
 from mimicmotion_jax.runtime.atomic_files import (
     absolute_path,
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 WORK = ".work"
 LOG = "prepare.log"
-SHARD_BYTES = 2**28  # a shard's records are in memory while it is written
 
 _Pixels = Annotated[int, Field(ge=1)]
 
@@ -205,7 +203,7 @@ def _build(
             encodings=None if preparer.encoding is None else preparer.encoding.info,
             records=[RecordInfo(**{key: getattr(part, key) for key in RecordInfo.model_fields}) for part in parts],
         )
-        _write_dataset(preparer, parts, info, output, run_beam)
+        _write_dataset(output, parts, preparer.read, info, run_beam)
     write_file(output / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
     if not parts:
         name, reason = next(iter(summary.skipped.items()))
@@ -240,38 +238,16 @@ def _finished(output: epath.Path, contents: str) -> Summary | None:
 
 
 def _write_dataset(
-    preparer: Preparer, parts: Sequence[Part], info: DatasetInfo, output: epath.Path, run_beam: Beam
+    output: epath.Path, parts: Sequence[Part], read: Callable[[Part], Any], info: DatasetInfo, run_beam: Beam
 ) -> None:
     """Build beside the earlier dataset, then put it in its place."""
     try:
-        from mimicmotion_jax.data.builder import PoseVideos, build
+        from mimicmotion_jax.data.builder import build_dataset
     except ImportError:
         raise InputError(f"preparing data needs TensorFlow Datasets; run {EXTRA}.") from None
     new = output / WORK / "new"
     new.rmtree(missing_ok=True)
-    encodings = info.encodings
-    sizes = (encodings.latent_shape, encodings.embedding_size) if encodings else (None, None)
-    features = record.features(*sizes)
-    shards = _shards(parts)
-    builder = PoseVideos(
-        data_dir=str(new), shards=shards, read=preparer.read, features=features, metadata=info.model_dump(mode="json")
-    )
-    logger.info("writing %d records in %d shards", len(parts), len(shards))
-    # TFDS prints the size of a download that is none.
-    with contextlib.redirect_stdout(io.StringIO()), plain_errors():
-        build(builder, [len(shard) for shard in shards], run_beam.runner, run_beam.options())
+    with plain_errors():
+        build_dataset(new, parts, read, info, run_beam)
     replace_directory(new / record.NAME, output / record.NAME, f"{record.VERSION}/metadata.json")
     new.rmtree()
-
-
-def _shards(parts: Sequence[Part]) -> list[list[Part]]:
-    """Cut parts, in order, into groups of at most `SHARD_BYTES`; a larger part is a group of its own."""
-    shards: list[list[Part]] = []
-    free = 0
-    for part in parts:
-        if not shards or part.num_bytes > free:
-            shards.append([])
-            free = SHARD_BYTES
-        shards[-1].append(part)
-        free -= part.num_bytes
-    return shards

@@ -1,37 +1,35 @@
-"""Preparation of one video, on Beam's workers; every finished piece is kept, so that a rerun goes on from there.
+"""Preparation of one video, on Beam's workers; every finished piece is kept, so that a rerun goes on from there."""
 
-    POSES.poses.npz    detected keypoints of a video; depends on its content and on the detector
-    KEY-0000.npz       part of a video: frames as H.264 and the keypoints of one person; depends on `Recipe` besides
-    KEY.json           `Outcome` of a video: its parts, or the reason for skipping it
-    CODE-0000.npz      encodings of a part; depends on the checkpoint and on the size besides
-    CODE.json          `Outcome` of a video whose parts are encoded
-    KEY.failed.json    `Failure`; the next run tries the video again
-
-All are pieces of a `BuildCache`.
-"""
-
-import contextlib
 import dataclasses
 import functools
-import io
 import itertools
 import json
 import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pydantic
-from etils import epath
-
 from mimicmotion_jax.data.codec import encode_video
-from mimicmotion_jax.data.dataset import EncodingInfo
-from mimicmotion_jax.data.record import ENCODINGS, VERSION, PoseVideo
+from mimicmotion_jax.data.pieces import (
+    FAILED,
+    Encoding,
+    Failure,
+    Outcome,
+    Part,
+    Recipe,
+    RunError,
+    explain_write_errors,
+    read_encodings,
+    read_failure,
+    read_outcome,
+    read_part,
+    to_npz,
+)
+from mimicmotion_jax.data.record import VERSION, PoseVideo
 from mimicmotion_jax.data.sources import Item, OpenedVideo, Source
 from mimicmotion_jax.pose.detect import Detector, detect_video
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
-from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
+from mimicmotion_jax.pose.options import DetectorOptions
 from mimicmotion_jax.pose.select import select_person
 from mimicmotion_jax.runtime.build_cache import BuildCache, content_key
 from mimicmotion_jax.runtime.errors import InputError
@@ -40,67 +38,6 @@ from mimicmotion_jax.video.image import resize
 
 if TYPE_CHECKING:
     from mimicmotion_jax.data.encodings import Encoder
-
-FAILED = ".failed.json"
-
-
-class RunError(InputError):
-    """An error for which no single video is to blame; it ends the run."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Options that determine a prepared video."""
-
-    resolution: int
-    crf: int
-    max_seconds: float
-    min_frames: int
-    person: PersonChoice
-    detector: str | None
-    """`DetectorOptions.identity()`; None if no video needs a detector."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Encoding:
-    """Encodings to compute, and the checkpoint to compute them with."""
-
-    directory: str
-    info: EncodingInfo
-    batch_size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A prepared stretch of a video."""
-
-    name: str
-    """Range of frames if the video was cut, else empty; `Preparer.outcome` puts the video's name before it."""
-    num_frames: int
-    width: int
-    height: int
-    fps: float
-    num_bytes: int
-    """Size of its pieces."""
-    piece: str
-    encodings: str | None = None
-    """Piece with the encodings."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """Parts of a prepared video, or the reason for skipping it."""
-
-    parts: tuple[Part, ...] = ()
-    skipped: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """An unexpected error while a video was prepared."""
-
-    reason: str
-    traceback: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +66,7 @@ class Preparer:
 
     def outcome(self, item: Item) -> Outcome | None:
         """Return the outcome of an item; None if it is not finished."""
-        outcome = self.cache.load(self.finished_name(item), _read_outcome)
+        outcome = self.cache.load(self.finished_name(item), read_outcome)
         if outcome is None:
             return None
         parts = (dataclasses.replace(part, name=item.name + part.name) for part in outcome.parts)
@@ -137,7 +74,7 @@ class Preparer:
 
     def failure(self, item: Item) -> Failure | None:
         """Return the unexpected error that an item met in this run."""
-        return self.cache.load(self._video_key(item) + FAILED, _read_failure)
+        return self.cache.load(self._video_key(item) + FAILED, read_failure)
 
     def finished_name(self, item: Item) -> str:
         """Return the name of the piece that is written last; it depends on all that determines the result."""
@@ -150,8 +87,8 @@ class Preparer:
         Raises:
             RunError: a damaged piece.
         """
-        example = self.cache.load(part.piece, _read_part)
-        encodings = self.cache.load(part.encodings, _read_encodings) if part.encodings else {}
+        example = self.cache.load(part.piece, read_part)
+        encodings = self.cache.load(part.encodings, read_encodings) if part.encodings else {}
         if example is None or encodings is None:
             raise RunError(f"a piece of {part.name} in {self.cache.folder} is damaged; run the same command again.")
         return example | encodings | {"name": part.name}
@@ -165,7 +102,7 @@ class Preparer:
 
     def _prepare(self, item: Item) -> None:
         key = self._video_key(item)
-        outcome = self.cache.load(f"{key}.json", _read_outcome)
+        outcome = self.cache.load(f"{key}.json", read_outcome)
         if outcome is None or not self.is_whole(outcome):
             try:
                 with self.source.open(item) as video:
@@ -197,7 +134,7 @@ class Preparer:
         for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
             stored = encode_video(itertools.islice(frames, stop - start), exact_rate(fps), recipe.crf)
             stretch = dataclasses.replace(keypoints[start:stop], width=width, height=height)
-            content = _to_npz(PoseVideo("", item.sha256, stored, stretch).to_example())
+            content = to_npz(PoseVideo("", item.sha256, stored, stretch).to_example())
             piece = f"{key}-{number:04d}.npz"
             self._store(piece, content)
             name = f"[{start}:{stop}]" if count > 1 else ""
@@ -217,7 +154,7 @@ class Preparer:
         return found
 
     def _encoded(self, part: Part, encoding: Encoding, piece: str) -> Part:
-        encodings = self.cache.load(piece, _read_encodings)
+        encodings = self.cache.load(piece, read_encodings)
         if encodings is None:
             try:
                 encoder = _load_encoder(encoding.directory, encoding.batch_size)
@@ -225,7 +162,7 @@ class Preparer:
                 raise RunError(str(error)) from None
             record, info = PoseVideo.from_example(self.read(part)), encoding.info
             encodings = encoder(record, info.width, info.height)._asdict()
-            self._store(piece, _to_npz(encodings))
+            self._store(piece, to_npz(encodings))
         size = sum(array.nbytes for array in encodings.values())
         return dataclasses.replace(part, encodings=piece, num_bytes=part.num_bytes + size)
 
@@ -242,18 +179,6 @@ class Preparer:
     def _store(self, name: str, content: bytes) -> None:
         with explain_write_errors(self.cache.folder):
             self.cache.store(name, content)
-
-
-@contextlib.contextmanager
-def explain_write_errors(folder: epath.PathLike) -> Iterator[None]:
-    """Raise a full disk, missing permission and the like as a `RunError`."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"cannot write to {folder} ({error.strerror or error}); once that is mended, run the same command again to "
-            "go on."
-        ) from None
 
 
 @functools.cache
@@ -274,33 +199,3 @@ def _stored_size(height: int, width: int, resolution: int) -> tuple[int, int]:
     """Never larger than the video; sides are even, since colours are stored at half the resolution."""
     scale = min(1.0, resolution / min(height, width))
     return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)
-
-
-def _read_outcome(path: epath.Path) -> Outcome:
-    return pydantic.TypeAdapter(Outcome).validate_json(path.read_bytes())
-
-
-def _read_failure(path: epath.Path) -> Failure:
-    return pydantic.TypeAdapter(Failure).validate_json(path.read_bytes())
-
-
-def _read_part(path: epath.Path) -> dict[str, Any]:
-    example = _read_npz(path)
-    PoseVideo.from_example(example)  # raises an error if it is damaged
-    return example
-
-
-def _read_encodings(path: epath.Path) -> dict[str, Any]:
-    arrays = _read_npz(path)
-    return {name: arrays[name] for name in ENCODINGS}
-
-
-def _to_npz(arrays: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _read_npz(path: epath.Path) -> dict[str, Any]:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-        return {name: array if array.ndim else array.item() for name, array in file.items()}
