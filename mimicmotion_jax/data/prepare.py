@@ -144,7 +144,7 @@ def _prepare(
     run_beam: Beam,
     progress: bool,
 ) -> Summary:
-    contents = content_key([(item.name, preparer.finished_name(item)) for item in items])
+    contents = content_key([(item.name, preparer.finished_name(item)) for item in items], skipped)
     restore_directory(output / record.NAME)
     if (finished := _finished(output, contents)) is not None:
         logger.info("%s is up to date.", output)
