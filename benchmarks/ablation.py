@@ -315,11 +315,12 @@ def read_train_config(args: argparse.Namespace) -> TrainConfig:
         raise InputError("there is nothing to learn from; give --dataset DIR, or --scenes N to have it rendered.")
     if args.scenes is not None:
         width, height = config.data.width, config.data.height
-        values: dict[str, Any] = {"resolution": min(width, height), "world": {"width": width, "height": height}}
+        world = build_config(WorldConfig, {"width": width, "height": height}, source="the synthetic world")
+        values: dict[str, Any] = {"resolution": min(width, height)}
         if config.data.encodings:
             values |= {"encode": config.checkpoint or config.encoders, "size": (width, height)}
-        options = build_config(PrepareConfig, values, source="the synthetic world")
-        prepare(SyntheticWorld(args.scenes, **to_dict(options.world)), config.data.dataset, options)
+        options = build_config(PrepareConfig, values, source="the dataset's configuration")
+        prepare(SyntheticWorld(args.scenes, world), config.data.dataset, options)
     return config
 
 

@@ -1,7 +1,8 @@
-"""Apache Beam: choosing a runner, and letting it prepare the items of a source with a bar that follows."""
+"""Apache Beam: choosing a runner, preparing items with a progress bar, and errors of workers as one sentence."""
 
 import contextlib
 import dataclasses
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from tqdm import tqdm
 
 from mimicmotion_jax.data.dataset import EXTRA
+from mimicmotion_jax.data.pieces import RunError
 from mimicmotion_jax.data.sources import Item
-from mimicmotion_jax.data.work import Workshop
+from mimicmotion_jax.data.work import Preparer
 from mimicmotion_jax.runtime.errors import InputError
+
+_SECONDS = 2.0  # between two looks at the finished pieces, each a request to gs://
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +26,20 @@ class Beam:
     flags: tuple[str, ...]
 
     def options(self) -> Any:
-        """A fresh object, since pipelines change theirs."""
+        """Return a new options object, since pipelines change theirs."""
         from apache_beam.options.pipeline_options import PipelineOptions
 
         return PipelineOptions(flags=list(self.flags))
 
 
 def choose_runner(options: Sequence[str]) -> Beam:
-    """From `key=value` options, of which `runner` names the runner; the local one by default.
+    """Make a runner from `key=value` options; `runner` names it, by default Beam's local one.
 
     Raises:
-        InputError: Beam is missing, no such runner, or not an option.
+        InputError: Beam is not installed, there is no such runner, or an option is not `key=value`.
     """
     try:
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
         from apache_beam.runners.runner import create_runner
     except ImportError:
         raise InputError(f"preparing data needs Apache Beam; run {EXTRA}.") from None
@@ -44,7 +48,7 @@ def choose_runner(options: Sequence[str]) -> Beam:
         key, equals, value = option.strip().partition("=")
         if not equals or not key:
             raise InputError(
-                f"'{option}' is no option for Apache Beam; write key=value, for example runner=FlinkRunner."
+                f"'{option}' is not an option of Apache Beam; write key=value, for example runner=FlinkRunner."
             )
         values[key] = value
     # The local engine by its own name: "DirectRunner" first tries another one that it has to download.
@@ -56,34 +60,50 @@ def choose_runner(options: Sequence[str]) -> Beam:
     return Beam(runner, tuple(f"--{key}={value}" for key, value in values.items()))
 
 
-def prepare_items(workshop: Workshop, items: Sequence[Item], run_beam: Beam, progress: bool) -> None:
-    """Let the runner prepare the items that are not done yet."""
+def prepare_items(preparer: Preparer, items: Sequence[Item], num_finished: int, run_beam: Beam, progress: bool) -> None:
+    """Let the runner prepare items; the progress bar begins at `num_finished`.
+
+    Raises:
+        RunError: see `Preparer`.
+    """
     import apache_beam as beam
 
-    todo = [item for item in items if not workshop.is_done(item)]
-    if not todo:
-        return
-    with _watch(workshop, items, todo, progress), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
+    shown = _progress_bar(preparer, items, num_finished) if progress else contextlib.nullcontext()
+    with shown, plain_errors(), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
         # Beam would otherwise fuse the steps and leave everything to one worker.
-        spread = pipeline | beam.Create(todo) | beam.Reshuffle()
-        spread | "Prepare" >> beam.Map(workshop.prepare)
+        spread = pipeline | beam.Create(list(items)) | beam.Reshuffle()
+        _ = spread | "Prepare" >> beam.Map(preparer)
 
 
 @contextlib.contextmanager
-def _watch(workshop: Workshop, items: Sequence[Item], todo: Sequence[Item], progress: bool) -> Iterator[None]:
-    """A bar of finished videos, wherever they are worked on: it looks for their files."""
-    done, stop = len(items) - len(todo), threading.Event()
+def plain_errors() -> Iterator[None]:
+    """Raise a worker's `RunError` or failure to write as such: runners report both as text inside a traceback."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if sentences := re.findall(rf"\b{RunError.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
+            raise RunError(sentences[-1]) from None
+        # In the words of Python and of ArrayRecord's writer.
+        if reasons := re.findall(r"(?:OSError: \[Errno \d+\]|write\(\) failed:) ([^:;\[\n]+)", text):
+            raise OSError(reasons[-1].strip()) from error
+        raise
 
-    def look(bar: tqdm) -> None:
-        waiting, last = list(todo), False
+
+@contextlib.contextmanager
+def _progress_bar(preparer: Preparer, items: Sequence[Item], num_finished: int) -> Iterator[None]:
+    """Show how many videos are finished, wherever they are worked on: count their pieces in the cache."""
+    wanted, stop = {preparer.finished_name(item) for item in items}, threading.Event()
+
+    def follow() -> None:
+        last = False
         while not last:
-            last = stop.wait(1)
-            waiting = [item for item in waiting if not workshop.is_done(item)]
-            bar.n = len(items) - len(waiting)
+            last = stop.wait(_SECONDS)
+            bar.n = num_finished + len(wanted & preparer.cache.names())
             bar.refresh()
 
-    with tqdm(total=len(items), initial=done, desc="preparing", unit="video", disable=not progress) as bar:
-        watcher = threading.Thread(target=look, args=(bar,))
+    with tqdm(total=num_finished + len(items), initial=num_finished, desc="preparing", unit="video") as bar:
+        watcher = threading.Thread(target=follow)
         watcher.start()
         try:
             yield

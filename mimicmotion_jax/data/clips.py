@@ -1,14 +1,13 @@
-"""From a record to a training sample: which frames, how they are cropped, what is drawn and weighed.
+"""Making a training sample of a record: choice of frames, crop, drawn poses and the mask of the hands.
 
 Everything random is a function of the seed and the sample's number, so that any process, worker or resumed run makes
 the same sample.
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Int
 from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
@@ -17,27 +16,40 @@ from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.hands import PADDING, THRESHOLD, hand_mask
 from mimicmotion_jax.pose.options import DrawOptions
 from mimicmotion_jax.pose.render import draw_poses
+from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.image import Crop
 
 
 @config_dataclass
 class DataConfig(DrawOptions):
-    """Which clips are taken from which dataset."""
+    """Choice of the dataset and of the clips taken from it."""
 
-    dataset: str = ""  # folder written by prepare_data.py, local or gs://
-    width: Annotated[int, Field(ge=64)] = 1024  # pixels
+    dataset: str = ""
+    """Folder written by `mimicmotion prepare`, local or gs://."""
+    width: Annotated[int, Field(ge=64)] = 1024
+    """Width of the clips in pixels."""
     height: Annotated[int, Field(ge=64)] = 576
+    """Height of the clips in pixels."""
     num_frames: Annotated[int, Field(ge=1)] = 16
+    """Number of frames of a clip."""
     interval: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (1, 4)
-    """Distance between a clip's frames, in frames of the video: drawn uniformly, as far as the video is long enough."""
-    reference_slot: bool = False  # frame 0 of the clip is the reference with its own pose; num_frames includes it
-    flip: bool = False  # every other sample is mirrored, the person's left and right with it
-    random_crop: bool = False  # the crop lies anywhere in the picture instead of in its middle
-    encodings: bool = False  # latents and embeddings that prepare_data.py stored, instead of pixels
+    """Smallest and largest distance between a clip's frames, in frames of the video; drawn uniformly."""
+    reference_slot: bool = False
+    """Make frame 0 of the clip the reference with its own pose; it counts in num_frames."""
+    flip: bool = False
+    """Mirror every other sample, and the person's left and right with it."""
+    random_crop: bool = False
+    """Crop anywhere in the picture instead of in its middle."""
+    encodings: bool = False
+    """Read stored latents and embeddings instead of pixels."""
     hand_threshold: Annotated[float, Field(ge=0)] = THRESHOLD
+    """Confidence that all 21 keypoints of a hand must exceed for the hand to be in the mask."""
     hand_padding: Annotated[float, Field(ge=0)] = PADDING
-    num_workers: Annotated[int, Field(ge=0)] = 0  # processes; 0 reads in threads of this one
-    prefetch: Annotated[int, Field(ge=0)] = 2  # batches made ahead, by each worker
+    """Margin of the mask around a hand's bounding box, as a fraction of its size."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Number of worker processes; 0 reads in threads of this process."""
+    prefetch: Annotated[int, Field(ge=0)] = 2
+    """Number of batches that each worker makes ahead."""
 
     def __post_init__(self) -> None:
         if self.interval[0] > self.interval[1]:
@@ -49,31 +61,31 @@ class DataConfig(DrawOptions):
 
     @property
     def num_moving(self) -> int:
-        """Frames at equal intervals, without the reference's slot."""
+        """Number of frames at equal intervals, without the reference's slot."""
         return self.num_frames - int(self.reference_slot)
 
     @property
     def min_video_frames(self) -> int:
-        """The shortest video that a clip can be taken from, frames."""
+        """Number of frames of the shortest video that a clip can be taken from."""
         return (self.num_moving - 1) * self.interval[0] + 1
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipPlan:
-    """The choices that make a sample of a record."""
+    """Random choices that turn a record into a sample."""
 
     frames: tuple[int, ...]
-    """Of the record, the reference's slot first where there is one."""
+    """Numbers of the record's frames; the reference comes first if it has a slot."""
     reference: int
     flip: bool
     crop: tuple[float, float]
-    """Place of the crop in what sticks out, (x, y) in [0, 1]; 1/2 is the middle."""
+    """Position of the crop in the picture, (x, y) in [0, 1]; 1/2 is the middle."""
 
 
 def plan_clip(config: DataConfig, num_frames: int, seed: int, sample: int) -> ClipPlan:
-    """Draw the choices for sample number `sample`, from a video of `num_frames` (at least `min_video_frames`).
+    """Draw the choices for sample number `sample` of a video of `num_frames` (at least `min_video_frames`).
 
-    Interval, start and reference frame are uniform and independent, but that an interval must leave room for the clip.
+    Interval, start and reference frame are uniform and independent; the interval is limited by the video's length.
     """
     random = np.random.default_rng([seed, sample])
     steps = config.num_moving - 1
@@ -87,10 +99,15 @@ def plan_clip(config: DataConfig, num_frames: int, seed: int, sample: int) -> Cl
     return ClipPlan((reference, *frames) if config.reference_slot else frames, reference, flip, crop)
 
 
-def make_sample(
-    record: PoseVideo, config: DataConfig, seed: int, sample: int, downscale: int
-) -> dict[str, Int[np.ndarray, "..."] | np.ndarray]:
-    """One sample; what it holds is listed at `loader.ClipLoader`.
+def make_sample(record: PoseVideo, config: DataConfig, seed: int, sample: int, downscale: int) -> dict[str, Any]:
+    """Make one sample; `loader.ClipLoader` lists its arrays.
+
+    Args:
+        record: a video of at least `config.min_video_frames`.
+        config: options.
+        seed: with `sample` determines everything random.
+        sample: number of the sample.
+        downscale: pixels per latent cell.
 
     Raises:
         InputError: a damaged record.
@@ -108,6 +125,8 @@ def make_sample(
         "hand_mask": hand_mask(keypoints, *cells, config.hand_threshold, config.hand_padding),
     }
     if config.encodings:
+        if record.latents is None or record.embeddings is None:
+            raise InputError("a record holds no encodings; prepare the videos again with encode=CHECKPOINT.")
         latents = record.latents.astype(np.float32)
         return common | {
             "latents": latents[list(plan.frames)],

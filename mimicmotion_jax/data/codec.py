@@ -1,4 +1,4 @@
-"""H.264 in memory, made for random access: a keyframe every `KEYFRAME_INTERVAL` frames, any frame decoded from it."""
+"""H.264 in memory for random access: every `KEYFRAME_INTERVAL` frames a keyframe, from which to decode."""
 
 import io
 import itertools
@@ -19,23 +19,23 @@ KEYFRAME_INTERVAL = 12
 
 
 def encode_video(frames: Iterable[UInt8[np.ndarray, "height width 3"]], rate: Fraction, crf: int) -> bytes:
-    """Frames of one size, with even sides, as an MP4 file in memory; at least one.
+    """Encode frames as an MP4 file in memory.
 
     Args:
-        frames: RGB.
+        frames: at least one; RGB, all of one size, with even sides.
         rate: frames per second.
         crf: quality, 0 (lossless in size and look) to 51.
     """
-    # Keyframes at fixed places, also across cuts, so that what has to be decoded is bounded.
+    # Keyframes at fixed places, also across cuts, bound how much has to be decoded.
     interval = str(KEYFRAME_INTERVAL)
     options = {"crf": str(crf), "g": interval, "keyint_min": interval, "sc_threshold": "0"}
-    coming = iter(frames)
-    first = next(coming)
+    rest = iter(frames)
+    first = next(rest)
     height, width = first.shape[:2]
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = H264Stream(container, rate, width, height, options)
-        for pixels in itertools.chain([first], coming):
+        for pixels in itertools.chain([first], rest):
             stream.write(pixels)
         stream.finish()
     return file.getvalue()
@@ -43,34 +43,35 @@ def encode_video(frames: Iterable[UInt8[np.ndarray, "height width 3"]], rate: Fr
 
 @jaxtyped(typechecker=beartype)
 def decode_frames(video: bytes, indices: Sequence[int], rate: Fraction) -> UInt8[np.ndarray, "frames height width 3"]:
-    """Chosen frames of a video that `encode_video` made, decoding only from the keyframe before each.
+    """Decode chosen frames of a video that `encode_video` made, each from the keyframe before it.
 
     Args:
         video: the MP4 file.
-        indices: which frames, in any order, also repeatedly.
+        indices: numbers of the frames, in any order, also repeatedly.
         rate: frames per second that it was encoded with.
 
     Raises:
-        InputError: damaged, or without one of these frames.
+        InputError: the video is damaged or lacks one of these frames.
     """
     found: dict[int, np.ndarray] = {}
     try:
-        with av.open(io.BytesIO(video)) as container:
+        with av.open(io.BytesIO(video), "r") as container:
             stream = container.streams.video[0]
-            # Clips are decoded side by side; threads within one would only wait for each other.
+            # Clips are decoded in parallel; threads within one would only wait for each other.
             stream.codec_context.thread_count = 1
-            decoder, position = None, -1
+            unit = stream.time_base or Fraction(1)  # seconds per tick; every stream of an MP4 file has it
+            decoder, position = container.decode(stream), -1
             for index in sorted(set(indices)):
-                keyframe = index - index % KEYFRAME_INTERVAL
-                if decoder is None or keyframe > position:
-                    container.seek(round(index / rate / stream.time_base), stream=stream)
+                if index - index % KEYFRAME_INTERVAL > position:
+                    container.seek(round(index / rate / unit), stream=stream)
                     decoder = container.decode(stream)
-                while position != index:
-                    frame = next(decoder)
-                    position = round(frame.pts * frame.time_base * rate)
-                    if position > index:
-                        raise InputError(f"a video holds no frame {index}; prepare the data again.")
-                found[index] = upright_rgb(frame, stream)
-    except (av.error.FFmpegError, StopIteration, IndexError) as error:
+                for frame in decoder:
+                    position = round((frame.pts or 0) * unit * rate)
+                    if position >= index:
+                        found[index] = upright_rgb(frame, stream)
+                        break
+                if position != index:
+                    raise InputError(f"a video holds no frame {index}; prepare the data again.")
+    except (av.error.FFmpegError, IndexError) as error:
         raise InputError(f"a video cannot be decoded ({type(error).__name__}); prepare the data again.") from None
     return np.stack([found[index] for index in indices])

@@ -1,4 +1,4 @@
-"""Opening a dataset that `prepare_data.py` wrote: what it holds, and its records by number."""
+"""Reading a dataset that `mimicmotion prepare` wrote: its metadata, and its records by number."""
 
 import json
 from typing import Any
@@ -8,13 +8,13 @@ from etils import epath
 
 from mimicmotion_jax.data.record import NAME, VERSION, PoseVideo
 from mimicmotion_jax.runtime.atomic_files import absolute_path
-from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError, root_cause
 
 EXTRA = 'pip install "mimicmotion_jax[train]"'
 
 
 class RecordInfo(pydantic.BaseModel):
-    """What is known of a record without reading it."""
+    """Description of a record, known without reading it."""
 
     name: str
     num_frames: int
@@ -24,38 +24,38 @@ class RecordInfo(pydantic.BaseModel):
 
 
 class EncodingInfo(pydantic.BaseModel):
-    """Which frozen networks made the stored encodings, and at which size."""
+    """Description of the stored encodings: size of the frames in pixels, shapes, and the networks that made them."""
 
     width: int
     height: int
     latent_shape: tuple[int, int, int]
     embedding_size: int
     checkpoint: str
-    """sha256 of the checkpoint's manifest.json"""
+    """SHA-256 of the checkpoint's manifest.json."""
 
 
 class DatasetInfo(pydantic.BaseModel):
-    """The metadata of a dataset, in `metadata.json` beside its shards."""
+    """Metadata of a dataset, stored in `metadata.json` beside its shards."""
 
     contents: str
-    """Changes whenever a record does."""
+    """Hash that changes whenever a record does."""
     options: dict[str, Any]
-    """Of the preparation."""
+    """Options of the preparation."""
     encodings: EncodingInfo | None
     records: list[RecordInfo]
     """In the order of the shards."""
 
 
 def records_path(root: epath.PathLike) -> epath.Path:
-    """Where the records of the dataset `root` are, in this version's format."""
+    """Return the folder of the dataset's records in this version's format."""
     return absolute_path(root) / NAME / VERSION
 
 
 def read_info(root: epath.PathLike) -> DatasetInfo:
-    """What a dataset holds.
+    """Read a dataset's metadata.
 
     Raises:
-        InputError: no dataset there, one of another version, or a damaged one.
+        InputError: no dataset, one of another version, or a damaged one.
     """
     root, path = absolute_path(root), records_path(root)
     if not (path / "metadata.json").exists():
@@ -64,9 +64,9 @@ def read_info(root: epath.PathLike) -> DatasetInfo:
         if others:
             raise InputError(
                 f"{root} holds a dataset of format {others[-1]}, but this version reads {VERSION}; prepare the videos "
-                "again with prepare_data.py."
+                "again with mimicmotion prepare."
             )
-        raise InputError(f"there is no dataset in {root}; make one with prepare_data.py.")
+        raise InputError(f"there is no dataset in {root}; make one with mimicmotion prepare.")
     try:
         info = DatasetInfo.model_validate(json.loads((path / "metadata.json").read_text()))
         content = json.loads((path / "dataset_info.json").read_text())
@@ -83,10 +83,10 @@ def read_info(root: epath.PathLike) -> DatasetInfo:
 
 
 class Records:
-    """The records of a dataset by number; can be sent to another process.
+    """Records of a dataset by number; can be sent to another process.
 
     Raises:
-        InputError: TFDS is missing, files are; when reading, a damaged record.
+        InputError: TFDS or files are missing; when reading, a damaged record.
     """
 
     def __init__(self, root: epath.PathLike):
@@ -96,10 +96,10 @@ class Records:
             raise InputError(f"reading training data needs TensorFlow Datasets; run {EXTRA}.") from None
         self._root = str(root)
         try:
-            builder = tfds.builder_from_directory(records_path(root))
+            builder: Any = tfds.builder_from_directory(records_path(root))
             self._source = builder.as_data_source(split="train")
         except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"the dataset in {root} cannot be read ({_first_line(error)}).") from None
+            raise InputError(f"the dataset in {root} cannot be read ({root_cause(error)}).") from None
 
     def __len__(self) -> int:
         return len(self._source)
@@ -109,11 +109,7 @@ class Records:
             raise IndexError(f"there is no record {number}")
         try:
             return PoseVideo.from_example(self._source[number])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise InputError(
-                f"record {number} of {self._root} is damaged ({_first_line(error)}); prepare the videos again."
+                f"record {number} of {self._root} is damaged ({root_cause(error)}); prepare the videos again."
             ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

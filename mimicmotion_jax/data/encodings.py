@@ -1,4 +1,4 @@
-"""Outputs of the frozen networks for every frame of a record: computed once, instead of in every epoch."""
+"""Outputs of the frozen networks for every frame of a record, computed once instead of in every epoch."""
 
 import dataclasses
 from typing import NamedTuple
@@ -6,14 +6,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from etils import epath
-from flax import nnx
 from jaxtyping import Float16
 
 from mimicmotion_jax import checkpoint
 from mimicmotion_jax.data.dataset import EncodingInfo
 from mimicmotion_jax.data.record import PoseVideo
 from mimicmotion_jax.models import encode
-from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.runtime.errors import InputError
@@ -21,17 +19,17 @@ from mimicmotion_jax.video.image import Crop
 
 
 class Encodings(NamedTuple):
-    """Of all frames of a record."""
+    """Encodings of all frames of a record."""
 
     latents: Float16[np.ndarray, "frames h w c"]
     embeddings: Float16[np.ndarray, "frames d"]
 
 
 def describe_encodings(directory: epath.PathLike, width: int, height: int) -> EncodingInfo:
-    """What the encodings of a checkpoint at this size (pixels) will be.
+    """Describe the encodings that a checkpoint makes at this size in pixels.
 
     Raises:
-        InputError: no checkpoint there, or a size that its networks cannot take.
+        InputError: no checkpoint, or a size that its networks cannot take.
     """
     config = checkpoint.read_config(directory)
     downscale, multiple = config.vae.downscale, config.size_multiple
@@ -48,7 +46,7 @@ def describe_encodings(directory: epath.PathLike, width: int, height: int) -> En
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """The frozen networks of a checkpoint."""
+    """Frozen networks of a checkpoint."""
 
     vae: VAE
     image_encoder: CLIPImageEncoder
@@ -56,21 +54,19 @@ class Encoder:
 
     @classmethod
     def load(cls, directory: epath.PathLike, batch_size: int) -> "Encoder":
-        """Load the VAE and the image encoder, in float32: they run once, and what they give is kept.
+        """Load the VAE and the image encoder in float32: they run only once, and their outputs are stored.
 
         Raises:
-            InputError: no checkpoint there, or a damaged one.
+            InputError: no checkpoint, or a damaged one.
         """
         config = checkpoint.read_config(directory)
-
-        def load(name: str) -> nnx.Module:
-            graph, abstract = nnx.split(abstract_network(name, config))
-            return nnx.merge(graph, checkpoint.load_params(directory, name, abstract, np.float32, progress=False))
-
-        return cls(load("vae"), load("image_encoder"), batch_size)
+        vae, image_encoder = (
+            checkpoint.load_network(directory, name, config, "float32") for name in ("vae", "image_encoder")
+        )
+        return cls(vae, image_encoder, batch_size)
 
     def __call__(self, record: PoseVideo, width: int, height: int) -> Encodings:
-        """Encode all frames as stored, resized and cropped in their middle to a size in pixels.
+        """Encode all stored frames, resized and cropped in the middle to a size in pixels.
 
         Raises:
             InputError: a damaged record.

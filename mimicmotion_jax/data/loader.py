@@ -1,7 +1,7 @@
-"""`ClipLoader`: batches of training samples, read and drawn ahead with Grain, the same however the work is spread."""
+"""Batches of training samples, read ahead with Grain; the same for any number of processes and workers."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -16,20 +16,20 @@ _END = 2**32  # sample numbers are uint32; without an end, Grain overflows on ba
 
 
 class ClipLoader:
-    """An endless iterator of batches; every epoch visits every video once, each time in another order.
+    """Endless iterator of batches; every epoch visits every video once, each time in another order.
 
     Samples are numbered: sample s is drawn from the s-th video of the shuffled sequence with a generator seeded by
     (seed, s). Batch k of all shards together holds the samples k * batch_size ... (k + 1) * batch_size - 1; shard p of
     n has those with s % n == p, in order. A batch holds, for its b = batch_size / num_shards samples:
 
-        index                uint32 [b]                 the samples' numbers
-        poses                uint8 [b, F, H, W, 3]      drawn keypoints
-        hand_mask            bool [b, F, h, w]          where hands are, in latents
+        index                uint32 [b]                 numbers of the samples
+        poses                uint8 [b, F, H, W, 3]      drawn keypoints, RGB
+        hand_mask            bool [b, F, h, w]          latent cells that show hands
         frames, reference    uint8 [b, F, H, W, 3], uint8 [b, H, W, 3]
       or, with `config.encodings`,
         latents              float32 [b, F, h, w, c]    not multiplied by the scaling factor
         reference_latents    float32 [b, h, w, c]
-        embedding            float32 [b, d]             CLIP's, of the reference
+        embedding            float32 [b, d]             CLIP embedding of the reference
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class ClipLoader:
         """Open a dataset.
 
         Args:
-            config: which clips.
-            batch_size: samples of all shards together.
-            seed: of the order and of everything that is drawn, 0 to 2**32 - 1.
-            shard: this process's.
-            num_shards: how many processes share a batch.
+            config: options of the dataset and its clips.
+            batch_size: number of samples in all shards together.
+            seed: determines the order and everything random, 0 to 2**32 - 1.
+            shard: number of this process's shard.
+            num_shards: number of processes that share a batch.
             downscale: pixels per latent cell.
 
         Raises:
@@ -65,12 +65,12 @@ class ClipLoader:
         _check_encodings(info, config)
         usable = _usable(info, config)
         self.num_videos = len(usable)
-        """Videos that are long enough for a clip."""
+        """Number of videos that are long enough for a clip."""
         self.contents = info.contents
         """Changes whenever a record of the dataset does."""
         self._config, self._seed, self._downscale = config, seed, downscale
         self._batch_size, self._shard, self._num_shards = batch_size, shard, num_shards
-        self._source = _Subset(Records(config.dataset), usable)
+        self._source: Any = _Subset(Records(config.dataset), usable)
         self._batches = 0
         self._iterator: Iterator[Batch | InputError] | None = None
 
@@ -87,33 +87,33 @@ class ClipLoader:
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Where the iterator stands: the same for every shard, whatever the number of shards and workers."""
+        """Return the iterator's position; it is the same for every shard and any number of shards and workers."""
         return {"batches": self._batches}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go on from there, exactly.
+        """Continue from a position that `get_state` returned.
 
         Raises:
             InputError: not a state.
         """
         batches = state.get("batches") if isinstance(state, dict) else None
         if not isinstance(batches, int) or batches < 0:
-            raise InputError(f"{state!r} is no state of a data iterator.")
+            raise InputError(f"{state!r} is not the state of a data iterator.")
         self.close()
         self._batches = batches
 
     def close(self) -> None:
         """Stop reading ahead; the next batch starts it again."""
-        # Older versions of Grain close only the iterators that own processes; others end with their last reference.
+        # Older versions of Grain close only iterators that own processes; others end with their last reference.
         if close := getattr(self._iterator, "close", None):
             close()
         self._iterator = None
 
     def _start(self) -> Iterator[Batch | InputError]:
-        """The pipeline from the current batch on.
+        """Start reading at the current batch.
 
         Starting Grain at an offset, rather than restoring its iterator's own state, makes resuming independent of the
-        number of processes and workers. Batches are formed before workers come in, so that their order is too.
+        number of processes and workers. Batches are formed before the workers' part, so that their order is too.
         """
         try:
             import grain
@@ -143,7 +143,7 @@ class ClipLoader:
 
 
 class _Subset:
-    """Some records, by place in `numbers`; a damaged one is its error, which so reaches the reader from any process."""
+    """Records by their place in `numbers`; a damaged one is returned as its error, to pass through worker processes."""
 
     def __init__(self, records: Records, numbers: Sequence[int]):
         self._records, self._numbers = records, list(numbers)
@@ -151,15 +151,15 @@ class _Subset:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __getitem__(self, place: int) -> PoseVideo | InputError:
+    def __getitem__(self, record_key: SupportsIndex) -> PoseVideo | InputError:
         try:
-            return self._records[self._numbers[place]]
+            return self._records[self._numbers[record_key]]
         except InputError as error:
             return error
 
 
 class _MakeSample:
-    """`make_sample` for Grain."""
+    """Picklable form of `make_sample` for Grain."""
 
     def __init__(self, config: DataConfig, seed: int, downscale: int):
         self._arguments = config, seed, downscale
@@ -175,14 +175,16 @@ class _MakeSample:
 
 
 def _stack(samples: Sequence[dict[str, Any] | InputError]) -> Batch | InputError:
+    arrays: list[dict[str, Any]] = []
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
-    return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+        arrays.append(sample)
+    return {key: np.stack([sample[key] for sample in arrays]) for key in arrays[0]}
 
 
 def _usable(info: DatasetInfo, config: DataConfig) -> list[int]:
-    """Numbers of the records that are long enough, in the order of their names, which outlives another sharding."""
+    """Return numbers of the records that are long enough, sorted by name, so that the sharding does not matter."""
     order = sorted(range(len(info.records)), key=lambda number: info.records[number].name)
     usable = [number for number in order if info.records[number].num_frames >= config.min_video_frames]
     if not usable:
@@ -199,11 +201,11 @@ def _check_encodings(info: DatasetInfo, config: DataConfig) -> None:
         return
     if info.encodings is None:
         raise InputError(
-            f"{config.dataset} holds no encodings; run prepare_data.py with encode=CHECKPOINT, or leave encodings off."
+            f"{config.dataset} holds no encodings; prepare it with encode=CHECKPOINT, or leave encodings off."
         )
     stored = (info.encodings.width, info.encodings.height)
     if stored != (config.width, config.height):
         raise InputError(
-            f"the encodings in {config.dataset} are of {stored[0]}x{stored[1]} pixels, not {config.width}x"
+            f"the encodings in {config.dataset} were made at {stored[0]}x{stored[1]} pixels, not {config.width}x"
             f"{config.height}; set width={stored[0]} height={stored[1]} or prepare them again."
         )

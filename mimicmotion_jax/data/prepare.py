@@ -1,87 +1,98 @@
-"""From a source of videos to a dataset on disk: what `prepare_data.py` calls."""
+"""Preparation of a dataset from a source of videos: detect, cut, encode and write; run by `mimicmotion prepare`."""
 
-import contextlib
 import dataclasses
-import hashlib
-import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import pydantic
 from etils import epath
 from pydantic import Field
 
-from mimicmotion_jax.checkpoint import plan_groups
 from mimicmotion_jax.config import config_dataclass, values_of
 from mimicmotion_jax.data import record
-from mimicmotion_jax.data.beam import Beam, choose_runner, prepare_items
+from mimicmotion_jax.data.beam import Beam, choose_runner, plain_errors, prepare_items
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_info, records_path
-from mimicmotion_jax.data.recipe import Encoding, Part, Recipe, detector
+from mimicmotion_jax.data.pieces import FAILED, Encoding, Outcome, Part, Recipe, RunError, explain_write_errors
 from mimicmotion_jax.data.sources import Item, Source
-from mimicmotion_jax.data.work import Workshop, read_part
+from mimicmotion_jax.data.work import Preparer
 from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
-from mimicmotion_jax.runtime.atomic_files import absolute_path, replace_directory, restore_directory, write_file
+from mimicmotion_jax.runtime.atomic_files import (
+    absolute_path,
+    exclusive,
+    replace_directory,
+    restore_directory,
+    write_file,
+)
+from mimicmotion_jax.runtime.build_cache import BuildCache, content_key
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.synthetic.config import WorldConfig
 
 logger = logging.getLogger(__name__)
 
 WORK = ".work"
-SHARD_BYTES = 2**28  # a shard's records lie in memory while it is written
-
+LOG = "prepare.log"
 
 _Pixels = Annotated[int, Field(ge=1)]
 
 
 @config_dataclass
 class PrepareConfig(DetectorOptions):
-    """Everything that `prepare_data.py` lets you choose, beside the folders."""
+    """Options of the preparation."""
 
-    resolution: Annotated[int, Field(ge=64)] = 576  # short side of the stored frames, pixels; never enlarged
+    resolution: Annotated[int, Field(ge=64)] = 576
+    """Short side of the stored frames in pixels; smaller videos are not enlarged."""
     crf: Annotated[int, Field(ge=0, le=51)] = 18
-    max_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0  # longer videos are cut into equal parts
-    min_frames: Annotated[int, Field(ge=1)] = 17  # shorter videos are skipped
+    """Quality of the stored videos, from 0 (best) to 51 (smallest)."""
+    max_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0
+    """Cut longer videos into equal parts."""
+    min_frames: Annotated[int, Field(ge=1)] = 17
+    """Skip shorter videos."""
     person: PersonChoice = "largest"
-    encode: str | None = None  # checkpoint whose VAE and CLIP outputs are stored for every frame
-    size: tuple[_Pixels, _Pixels] = (1024, 576)  # width, height at which they see the frames
-    batch_size: Annotated[int, Field(ge=1)] = 8  # frames that are encoded together
-    world: WorldConfig = WorldConfig()  # with --synthetic
-
-    @property
-    def recipe(self) -> Recipe:
-        """What determines the records."""
-        return Recipe(
-            resolution=self.resolution,
-            crf=self.crf,
-            max_seconds=self.max_seconds,
-            min_frames=self.min_frames,
-            person=self.person,
-            detector=DetectorOptions(**values_of(DetectorOptions, self)),
-        )
+    """Person to follow if there are several: largest, central, or a number from 0."""
+    encode: str | None = None
+    """Checkpoint whose VAE and CLIP outputs are stored for every frame; null stores none."""
+    size: tuple[_Pixels, _Pixels] = (1024, 576)
+    """Width and height at which frames are encoded; data.width and data.height of the training."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Number of frames that are encoded together; more needs more memory."""
 
     def encoding(self) -> Encoding | None:
-        """What is to be encoded; `InputError` where there is no such checkpoint."""
+        """Describe the encodings to compute; None if none are.
+
+        Raises:
+            InputError: no such checkpoint.
+        """
         if self.encode is None:
             return None
         from mimicmotion_jax.data.encodings import describe_encodings
 
         return Encoding(self.encode, describe_encodings(self.encode, *self.size), self.batch_size)
 
+    def recipe(self, detector: str | None) -> Recipe:
+        """Return the options that determine a prepared video; `detector` names the detector that runs."""
+        names = [field.name for field in dataclasses.fields(Recipe) if field.name != "detector"]
+        return Recipe(**{name: getattr(self, name) for name in names}, detector=detector)
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What came of a preparation; also in `summary.json`."""
+    """Result of a preparation; also in `summary.json`."""
 
     prepared: int
-    """Videos."""
+    """Number of videos."""
     records: int
-    """Videos, or parts of those that were cut up."""
+    """Number of videos, or of parts where they were cut."""
     frames: int
     seconds: float
     skipped: Mapping[str, str]
-    """Why, by name."""
+    """Reasons by name."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], num_videos: int, skipped: Mapping[str, str]) -> "Summary":
+        """Sum up the parts of `num_videos` videos, the skipped ones included."""
+        frames, seconds = sum(part.num_frames for part in parts), sum(part.num_frames / part.fps for part in parts)
+        return cls(num_videos - len(skipped), len(parts), frames, seconds, skipped)
 
     def __str__(self) -> str:
         text = f"prepared {self.prepared} videos ({self.frames} frames, {self.seconds / 60:.1f} minutes)"
@@ -96,118 +107,147 @@ def prepare(
     beam_options: Sequence[str] = (),
     progress: bool = True,
 ) -> Summary:
-    """Detect, cut, encode and write a dataset; what an earlier run has done is not done again.
+    """Prepare a dataset; what an earlier run has finished is not done again.
+
+    A video that cannot be used is skipped. After an unexpected error the traceback is in `prepare.log`, and the next
+    run tries that video again.
 
     Args:
         source: the videos.
-        output: folder of the dataset, local or gs://; what is kept for a rerun is in `.work` in it.
+        output: folder of the dataset, local or gs://; `.work` in it is the cache of finished pieces.
         config: options.
         beam_options: Apache Beam's, as `key=value`, for example `runner=DataflowRunner`. By default Beam's local
             runner works in this process.
-        progress: show bars.
+        progress: show progress bars.
 
     Raises:
-        InputError: no videos, none that can be used, something missing, or an output that cannot be written.
+        InputError: no usable video, no detector or checkpoint, an output that cannot be written or that another run is
+            writing.
     """
-    output, encoding = absolute_path(output), config.encoding()
-    items, repeated = _distinct(source.items(progress))
-    contents = _fingerprint(items, config.recipe, encoding)
+    output = absolute_path(output)
+    encoding, run_beam = config.encoding(), choose_runner(beam_options)
+    with exclusive(output):
+        items, skipped = _usable(source.items(progress))
+        detector = DetectorOptions(**values_of(DetectorOptions, config))
+        identity = None if all(item.has_keypoints for item in items) else detector.identity()
+        cache = BuildCache(str(output / WORK))
+        preparer = Preparer(source, config.recipe(identity), detector, encoding, cache)
+        with explain_write_errors(output):
+            return _prepare(preparer, items, skipped, output, run_beam, progress)
+
+
+def _prepare(
+    preparer: Preparer,
+    items: Sequence[Item],
+    skipped: dict[str, str],
+    output: epath.Path,
+    run_beam: Beam,
+    progress: bool,
+) -> Summary:
+    contents = content_key([(item.name, preparer.finished_name(item)) for item in items], skipped)
     restore_directory(output / record.NAME)
     if (finished := _finished(output, contents)) is not None:
         logger.info("%s is up to date.", output)
         return finished
-    run_beam = choose_runner(beam_options)
+    (output / WORK).mkdir(parents=True, exist_ok=True)
+    preparer.cache.remove(".tmp", FAILED)  # of an earlier run
     try:
-        (output / WORK).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {output}: {error.strerror or error}; choose another output.") from None
-    workshop = Workshop(source, config.recipe, encoding, str(output / WORK))
-    for leftover in (output / WORK).glob(".*.tmp"):  # of a run that was killed
-        leftover.unlink(missing_ok=True)
-    if not beam_options and any(workshop.needs_detector(item) for item in items):
-        detector(config.recipe.detector)  # says at once if there is none
-    prepare_items(workshop, items, run_beam, progress)
+        return _build(preparer, items, skipped, output, contents, run_beam, progress)
+    except RunError:
+        # If a damaged piece of an earlier run is the reason, a second attempt makes it again.
+        damaged = [item for item in items if (found := preparer.outcome(item)) and not preparer.is_whole(found)]
+        if not damaged:
+            raise
+        preparer.cache.remove(*map(preparer.finished_name, damaged))
+        return _build(preparer, items, skipped, output, contents, run_beam, progress)
 
-    results = {item.name: workshop.result(item) for item in items}
-    parts = [part for result in results.values() if not isinstance(result, str) for part in result]
-    skipped = {name: result for name, result in results.items() if isinstance(result, str)} | repeated
-    summary = Summary(
-        prepared=len(items) + len(repeated) - len(skipped),
-        records=len(parts),
-        frames=sum(part.num_frames for part in parts),
-        seconds=sum(part.num_frames / part.fps for part in parts),
-        skipped=skipped,
-    )
+
+def _usable(items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
+    """Separate items to prepare from those to skip: unreadable, or the same as an earlier one; with the reasons."""
+    first: dict[str, Item] = {}
+    skipped = {}
+    for item in items:
+        if item.problem is not None:
+            skipped[item.name] = item.problem
+        elif first.setdefault(item.content, item) is not item:
+            skipped[item.name] = f"it is the same as {first[item.content].name}."
+    return list(first.values()), skipped
+
+
+def _build(
+    preparer: Preparer,
+    items: Sequence[Item],
+    skipped: dict[str, str],
+    output: epath.Path,
+    contents: str,
+    run_beam: Beam,
+    progress: bool,
+) -> Summary:
+    """Prepare what is missing and write the dataset with its summary."""
+    outcomes = _outcomes(preparer, items, run_beam, progress)
+    failures = {item: preparer.failure(item) for item, outcome in outcomes.items() if outcome is None}
+    log = "\n".join(f"{item.name}\n{failure.traceback}" for item, failure in failures.items() if failure)
+    write_file(output / LOG, log.encode()) if log else (output / LOG).unlink(missing_ok=True)
+    reasons = {
+        item.name: f"unexpected error ({failure.reason if failure else 'no result'}); see {output / LOG}."
+        for item, failure in failures.items()
+    }
+    done = {item: outcome for item, outcome in outcomes.items() if outcome is not None}
+    reasons |= {item.name: outcome.skipped for item, outcome in done.items() if outcome.skipped is not None}
+    parts = [part for outcome in done.values() for part in outcome.parts]
+    summary = Summary.of(parts, len(items) + len(skipped), reasons | skipped)
+    if parts:
+        info = DatasetInfo(
+            contents="" if failures else contents,  # the next run tries those again
+            options=dataclasses.asdict(preparer.recipe),
+            encodings=None if preparer.encoding is None else preparer.encoding.info,
+            records=[RecordInfo(**{key: getattr(part, key) for key in RecordInfo.model_fields}) for part in parts],
+        )
+        _write_dataset(output, parts, preparer.read, info, run_beam)
+    write_file(output / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
     if not parts:
-        _write_json(output / "summary.json", dataclasses.asdict(summary))
-        name, reason = next(iter(skipped.items()))
+        name, reason = next(iter(summary.skipped.items()))
         raise InputError(
-            f"none of the {len(skipped)} videos can be used; {name}: {reason} The other reasons are in "
+            f"none of the {len(summary.skipped)} videos can be used; {name}: {reason} The other reasons are in "
             f"{output / 'summary.json'}."
         )
-    info = DatasetInfo(
-        contents=contents,
-        options=dataclasses.asdict(config.recipe),
-        encodings=None if encoding is None else encoding.info,
-        records=[RecordInfo(**{key: getattr(part, key) for key in RecordInfo.model_fields}) for part in parts],
-    )
-    _write_dataset(output, parts, info, run_beam)
-    _write_json(output / "summary.json", dataclasses.asdict(summary))
     return summary
 
 
-def _distinct(items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
-    """The items but for those with the same content as an earlier one, and the reason for leaving those out."""
-    first: dict[str, Item] = {}
-    repeated = {}
-    for item in items:
-        if first.setdefault(item.content, item) is not item:
-            repeated[item.name] = f"it is the same as {first[item.content].name}."
-    return list(first.values()), repeated
-
-
-def _fingerprint(items: Sequence[Item], recipe: Recipe, encoding: Encoding | None) -> str:
-    keys = [(item.name, encoding.key(recipe.key(item)) if encoding else recipe.key(item)) for item in items]
-    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
+def _outcomes(preparer: Preparer, items: Sequence[Item], run_beam: Beam, progress: bool) -> dict[Item, Outcome | None]:
+    """Prepare the items that are not finished; None for those that failed."""
+    names = preparer.cache.names()
+    outcomes = {item: preparer.outcome(item) if preparer.finished_name(item) in names else None for item in items}
+    missing = [item for item, outcome in outcomes.items() if outcome is None]
+    if missing:
+        prepare_items(preparer, missing, len(items) - len(missing), run_beam, progress)
+        outcomes |= {item: preparer.outcome(item) for item in missing}
+    return outcomes
 
 
 def _finished(output: epath.Path, contents: str) -> Summary | None:
-    """What an earlier run said, if its dataset is of these contents."""
+    """Return the summary of an earlier run if its dataset has these contents and is whole."""
     if not (records_path(output) / "metadata.json").exists() or not (output / "summary.json").exists():
         return None
     try:
         if read_info(output).contents != contents:
             return None
-    except InputError:  # damaged, to be made anew
-        return None
-    try:
         return pydantic.TypeAdapter(Summary).validate_json((output / "summary.json").read_bytes())
-    except pydantic.ValidationError:  # damaged; finished is what can say what came of it
+    except (InputError, pydantic.ValidationError):  # damaged, to be made again
         return None
 
 
-def _write_dataset(output: epath.Path, parts: Sequence[Part], info: DatasetInfo, run_beam: Beam) -> None:
+def _write_dataset(
+    output: epath.Path, parts: Sequence[Part], read: Callable[[Part], Any], info: DatasetInfo, run_beam: Beam
+) -> None:
     """Build beside the earlier dataset, then put it in its place."""
     try:
-        from mimicmotion_jax.data.builder import PoseVideos, build
+        from mimicmotion_jax.data.builder import build_dataset
     except ImportError:
         raise InputError(f"preparing data needs TensorFlow Datasets; run {EXTRA}.") from None
     new = output / WORK / "new"
     new.rmtree(missing_ok=True)
-    encodings = info.encodings
-    features = record.features(*((encodings.latent_shape, encodings.embedding_size) if encodings else ()))
-    groups = plan_groups({number: part.num_bytes for number, part in enumerate(parts)}, SHARD_BYTES)
-    shards = [[parts[number] for number in group] for group in groups]
-    builder = PoseVideos(
-        data_dir=str(new), shards=shards, read=read_part, features=features, metadata=info.model_dump(mode="json")
-    )
-    logger.info("writing %d records in %d shards", len(parts), len(shards))
-    # TFDS prints what it is about to download.
-    with contextlib.redirect_stdout(io.StringIO()):
-        build(builder, [len(shard) for shard in shards], run_beam.runner, run_beam.options())
+    with plain_errors():
+        build_dataset(new, parts, read, info, run_beam)
     replace_directory(new / record.NAME, output / record.NAME, f"{record.VERSION}/metadata.json")
     new.rmtree()
-
-
-def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-    write_file(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""`PoseVideo`: one record of the dataset, a video with the keypoints of one person and, if wanted, its encodings."""
+"""Record of the dataset: a video with the keypoints of one person and, optionally, its encodings."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,45 +10,44 @@ from jaxtyping import Float16, UInt8
 
 from mimicmotion_jax.data.codec import decode_frames
 from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
-from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import exact_rate
 
 NAME = "pose_videos"
 VERSION = "1.0.0"
-"""Of the records' format, as TFDS counts: another first number cannot be read by this version."""
+"""Version of the format, as TFDS counts: a record with another first number cannot be read."""
 
 ENCODINGS = ("latents", "embeddings")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PoseVideo:
-    """A video as it is stored."""
+    """Video as it is stored."""
 
     name: str
-    """File and, of a video that was cut up, the range of frames."""
+    """Name of the file and, if the video was cut, the range of frames."""
     source: str
-    """sha256 of the file that it came from."""
+    """SHA-256 of the original file."""
     video: bytes
-    """H.264 in MP4, see `codec`."""
+    """MP4 file with H.264, see `codec`."""
     keypoints: Keypoints
-    """Of one person; also the picture's size and the frame rate."""
+    """Keypoints of one person, with the picture's size and the frame rate."""
     latents: Float16[np.ndarray, "frames h w c"] | None = None
-    """The VAE's mean of every frame, not multiplied by the scaling factor."""
+    """Mean of the VAE's posterior of every frame, not multiplied by the scaling factor."""
     embeddings: Float16[np.ndarray, "frames d"] | None = None
-    """CLIP's of every frame."""
+    """CLIP embedding of every frame."""
 
     @property
     def num_frames(self) -> int:
-        """How many frames there are."""
+        """Number of frames."""
         return self.keypoints.num_frames
 
     @property
     def rate(self) -> Fraction:
-        """Frames per second, exactly."""
+        """Exact number of frames per second."""
         return exact_rate(self.keypoints.fps)
 
     def frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "frames height width 3"]:
-        """Decode these frames only.
+        """Decode the given frames.
 
         Raises:
             InputError: a damaged record.
@@ -56,12 +55,12 @@ class PoseVideo:
         return decode_frames(self.video, indices, self.rate)
 
     def poses(self, indices: Sequence[int]) -> Keypoints:
-        """The keypoints of these frames."""
+        """Return the keypoints of the given frames."""
         chosen = {name: getattr(self.keypoints, name)[list(indices)] for name in ARRAYS}
         return dataclasses.replace(self.keypoints, **chosen)
 
     def to_example(self) -> dict[str, Any]:
-        """As `features` lists it."""
+        """Return the record as the dictionary of arrays that `features` describes."""
         example = {
             "name": self.name,
             "source": self.source,
@@ -76,33 +75,30 @@ class PoseVideo:
 
     @classmethod
     def from_example(cls, example: Mapping[str, Any]) -> Self:
-        """From what TFDS read, or from an .npz of the same arrays.
+        """Make a record from the arrays that TFDS read, or that an .npz holds.
 
         Raises:
-            InputError: a damaged record.
+            KeyError, TypeError, ValueError: damaged arrays.
         """
-        try:
-            keypoints = Keypoints(
-                **{name: np.expand_dims(example[name], 1) for name in ARRAYS},
-                width=int(example["width"]),
-                height=int(example["height"]),
-                fps=float(example["fps"]),
-            )
-            if keypoints.num_frames != example["num_frames"]:
-                raise InputError("a record is damaged; prepare the data again.")
-            return cls(
-                name=_text(example["name"]),
-                source=_text(example["source"]),
-                video=example["video"].tobytes(),
-                keypoints=keypoints,
-                **{name: example[name] for name in ENCODINGS if name in example},
-            )
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"a record is damaged ({error}); prepare the data again.") from None
+        keypoints = Keypoints(
+            **{name: np.expand_dims(example[name], 1) for name in ARRAYS},
+            width=int(example["width"]),
+            height=int(example["height"]),
+            fps=float(example["fps"]),
+        )
+        if keypoints.num_frames != example["num_frames"]:
+            raise ValueError(f"{keypoints.num_frames} frames have keypoints, not {example['num_frames']}")
+        return cls(
+            name=_text(example["name"]),
+            source=_text(example["source"]),
+            video=example["video"].tobytes(),
+            keypoints=keypoints,
+            **{name: example[name] for name in ENCODINGS if name in example},
+        )
 
 
 def features(latent_shape: Sequence[int] | None = None, embedding_size: int | None = None) -> Any:
-    """TFDS's description of a record; with encodings where their sizes per frame are given."""
+    """Describe a record to TFDS; encodings are included if their sizes per frame are given."""
     import tensorflow_datasets as tfds
 
     def array(dtype: type, *shape: int) -> tfds.features.Tensor:

@@ -1,4 +1,4 @@
-"""Where videos come from: a source lists its items and opens one at a time; a folder of video files is a source."""
+"""Sources of videos: a source lists its items and opens one at a time; `VideoFolder` reads a folder of video files."""
 
 import contextlib
 import dataclasses
@@ -28,33 +28,35 @@ class Item:
     name: str
     """Unique in its source."""
     sha256: str
-    """Of the video."""
+    """Hash of the video file."""
     content: str
-    """Changes whenever the video or the keypoints that come with it do."""
+    """Hash of the video and of the keypoints that come with it."""
     has_keypoints: bool
+    problem: str | None = None
+    """Reason why the file cannot be read at all; the other fields then mean nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Footage:
-    """An opened item."""
+class OpenedVideo:
+    """A video's frames on demand, and its keypoints if there are any."""
 
     fps: float
     num_frames: int
-    frames: Callable[[int, int], Iterator[UInt8[np.ndarray, "height width 3"]]]
-    """Frames `start` to `stop`, as often as is asked for."""
+    frames: Callable[[], Iterator[UInt8[np.ndarray, "height width 3"]]]
+    """Starts reading: all frames in order, RGB."""
     keypoints: Keypoints | None
-    """Of everybody in all frames; None: they are to be detected."""
+    """Everybody in all frames; None if they are to be detected."""
 
 
 class Source(Protocol):
     """A collection of videos; is sent to Beam's workers."""
 
     def items(self, progress: bool) -> list[Item]:
-        """All of it, in a fixed order."""
+        """List all videos in a fixed order."""
         ...
 
-    def open(self, item: Item) -> AbstractContextManager[Footage]:
-        """One video; `InputError` says why it cannot be used."""
+    def open(self, item: Item) -> AbstractContextManager[OpenedVideo]:
+        """Open one video; `InputError` says why it cannot be used."""
         ...
 
 
@@ -76,33 +78,39 @@ class VideoFolder:
                 raise InputError(f"there is no folder {folder}; check the path.")
 
     def items(self, progress: bool = True) -> list[Item]:
-        """See `Source`; reads every file, to know it again by its content."""
+        """List the videos; reads every file, to recognise it by its content."""
         paths = sorted(path for path in _walk(self._videos) if path.suffix.lower() in VIDEO_SUFFIXES)
         if not paths:
             raise InputError(f"the folder {self._videos} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}).")
-        items = []
-        for path in tqdm(paths, "looking", unit="video", disable=not progress):
+        return [self._item(path) for path in tqdm(paths, "hashing", unit="video", disable=not progress)]
+
+    def _item(self, path: epath.Path) -> Item:
+        name = path.relative_to(self._videos).as_posix()
+        try:
+            # A pipe would be waited for; epath takes it for a file.
+            if not path.exists() or ("://" not in str(path) and not Path(path).is_file()):
+                raise FileNotFoundError("not a file, or a link to a missing one")
             video, keypoints = sha256_file(path), self._find_keypoints(path)
-            files = [] if keypoints is None else _files(keypoints)
-            content = hashlib.sha256(" ".join([video, *map(sha256_file, files)]).encode()).hexdigest()
-            name = path.relative_to(self._videos).as_posix()
-            items.append(Item(name, video, content, has_keypoints=keypoints is not None))
-        return items
+            hashes = [] if keypoints is None else [sha256_file(file) for file in _keypoint_files(keypoints)]
+        except OSError as error:
+            return Item(name, "", "", has_keypoints=False, problem=f"it cannot be read ({error.strerror or error}).")
+        content = hashlib.sha256(" ".join([video, *hashes]).encode()).hexdigest()
+        return Item(name, video, content, has_keypoints=keypoints is not None)
 
     @contextlib.contextmanager
-    def open(self, item: Item) -> Iterator[Footage]:
-        """See `Source`."""
+    def open(self, item: Item) -> Iterator[OpenedVideo]:
+        """Open a video; a remote one is copied to this machine first, since FFmpeg reads local files only."""
         path = self._videos / item.name
         keypoints = self._find_keypoints(path)
-        with _local(path) as file:
+        with _local_copy(path) as file:
             reader = open_video(file)
             found = None if keypoints is None else _load_keypoints(keypoints, reader.width, reader.height, reader.fps)
-            if found is not None and found.num_frames != reader.num_frames:
+            if keypoints and found and found.num_frames != reader.num_frames:
                 raise InputError(
                     f"{keypoints.name} holds the keypoints of {found.num_frames} frames, but the video has "
                     f"{reader.num_frames}; make them anew or remove them."
                 )
-            yield Footage(reader.fps, reader.num_frames, lambda a, b: reader.frames(start=a, stop=b), found)
+            yield OpenedVideo(reader.fps, reader.num_frames, reader.frames, found)
 
     def _find_keypoints(self, video: epath.Path) -> epath.Path | None:
         stem = video.relative_to(self._videos).with_suffix("")
@@ -117,15 +125,13 @@ class VideoFolder:
 
 
 def _load_keypoints(path: epath.Path, width: int, height: int, fps: float) -> Keypoints:
-    try:
-        found = load_keypoints(path, fps=fps)
-    except InputError:  # OpenPose's own files are in pixels and do not say of what
-        found = load_keypoints(path, width, height, fps)
+    """Read keypoints that belong to a video of this size and rate, whatever picture they were recorded with."""
+    found = load_keypoints(path, fps=fps, fallback_size=(width, height))
     return dataclasses.replace(found, width=width, height=height, fps=fps)
 
 
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
-    """All files below a folder but for hidden ones."""
+    """Yield all files below a folder except hidden ones."""
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
@@ -135,13 +141,13 @@ def _walk(folder: epath.Path) -> Iterator[epath.Path]:
             yield path
 
 
-def _files(path: epath.Path) -> list[epath.Path]:
+def _keypoint_files(path: epath.Path) -> list[epath.Path]:
     return sorted(path.glob("*_keypoints.json")) if path.is_dir() else [path]
 
 
 @contextlib.contextmanager
-def _local(path: epath.Path) -> Iterator[Path]:
-    """The file itself, or a copy of a remote one: FFmpeg reads local files only."""
+def _local_copy(path: epath.Path) -> Iterator[Path]:
+    """Give the path of a local file, or of a temporary copy of a remote one."""
     if "://" not in str(path):
         yield Path(path)
         return

@@ -1,4 +1,4 @@
-"""What a person looks like: proportions, skin, hair and clothes, drawn from a character's number."""
+"""Appearance of a person: proportions, skin, hair and clothes, drawn from a character's number."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from mimicmotion_jax.synthetic.skeleton import Proportions
 
 _TAG = 0x6C6F
 
-Colour = tuple[int, int, int]  # RGB
+Colour = tuple[int, ...]  # RGB
 
 SKINS: tuple[Colour, ...] = (
     (250, 214, 190), (244, 199, 168), (232, 180, 143), (214, 155, 116), (190, 128, 90), (156, 100, 70), (118, 74, 54),
@@ -18,7 +18,7 @@ HAIRS: tuple[Colour, ...] = (
     (40, 30, 32), (62, 42, 36), (96, 60, 40), (140, 88, 50), (196, 142, 76), (226, 188, 118), (164, 70, 44),
     (150, 146, 150), (58, 62, 104), (186, 92, 126),
 )  # fmt: skip
-# A top, a bottom and an accent that go together.
+# Matching colours of top, bottom and accent.
 OUTFITS: tuple[tuple[Colour, Colour, Colour], ...] = (
     ((214, 66, 62), (40, 52, 92), (252, 226, 190)),
     ((244, 176, 48), (46, 74, 110), (255, 246, 226)),
@@ -53,7 +53,7 @@ class Fabric:
 
 @dataclass(frozen=True)
 class Character:
-    """One look. `sleeves` and `legs` say how far clothes cover a limb: 0 none, 1 to the elbow or knee, 2 all of it."""
+    """Appearance of one person; clothes reach `sleeves` and `legs` far: 0 none, 1 elbow or knee, 2 the whole limb."""
 
     body: Proportions
     skin: Colour
@@ -67,7 +67,7 @@ class Character:
     bottom: Fabric
     sleeves: float
     legs: float
-    skirt: float  # its length in thighs; 0 is no skirt
+    skirt: float  # length in thighs; 0 is no skirt
     collar: str
     shoes: Colour
     socks: Colour
@@ -78,7 +78,7 @@ PATTERNS = ("plain", "logo", "stripes", "columns", "checks", "dots", "band")
 
 
 def make_character(number: int) -> Character:
-    """The character of a number."""
+    """Draw the character of a number."""
     random = np.random.default_rng([_TAG, number])
     top_colour, bottom_colour, accent = (_jitter(random, colour) for colour in OUTFITS[random.integers(len(OUTFITS))])
     dress = random.random() < 0.16

@@ -1,4 +1,4 @@
-"""Which scenes of the synthetic world."""
+"""Options of the synthetic world."""
 
 from typing import Annotated, Literal
 
@@ -12,11 +12,17 @@ Side = Annotated[int, Field(ge=64, multiple_of=2)]  # even, as the stored video'
 
 @config_dataclass
 class WorldConfig:
-    """A world of scenes, beside their number."""
+    """Options of all scenes of a world."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    width: Side = 1024  # pixels
+    """Seed of people, motions and backgrounds."""
+    width: Side = 1024
+    """Width in pixels, even."""
     height: Side = 576
+    """Height in pixels, even."""
     num_frames: Annotated[int, Field(ge=1)] = 48
+    """Number of frames of a scene."""
     fps: Annotated[float, Field(gt=0, le=240)] = 15.0
-    split: Split | None = None  # who appears, moves how and where; null: train, or test for a folder of test sequences
+    """Frames per second."""
+    split: Split | None = None
+    """Draw from train or test, which share no people, motions or backgrounds; null: train, but test for a test set."""

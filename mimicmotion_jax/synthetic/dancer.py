@@ -1,4 +1,4 @@
-"""A dancer and a drawn person made from formulas, so that everything can be tried without any file at hand."""
+"""Drawn dancer and reference person made from formulas, to try everything without any file."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from mimicmotion_jax.pose.keypoints import Body, Keypoints
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.synthetic.dancer_picture import paint_person
 
-_BAR_SECONDS = 2.4  # one step-touch to the left and back
+_BAR_SECONDS = 2.4  # one step to the left and back
 _SCORE = 0.95
 
 
 @dataclass(frozen=True)
 class _Build:
-    """Lengths in heights of the dancer, measured on a person who stands."""
+    """Lengths of body parts in heights of the dancer."""
 
-    head: float = 1.0  # times that of the dancer
+    head: float = 1.0  # times the dancer's size
     neck: float = 0.085
     shoulder: float = 0.11
     hip: float = 0.058
@@ -32,7 +32,7 @@ class _Build:
 
 
 class _Figure(NamedTuple):
-    """Points in heights of the dancer; the origin is on the floor, y points down."""
+    """Points of a figure in heights of the dancer; the origin is on the floor, y points down."""
 
     body: Float[np.ndarray, "frames 18 2"]
     hands: Float[np.ndarray, "frames 2 21 2"]
@@ -41,7 +41,7 @@ class _Figure(NamedTuple):
 
 @beartype
 def demo_motion(num_frames: int, fps: float | int = 15.0, width: int = 576, height: int = 1024) -> Keypoints:
-    """A dancer who steps from side to side and waves, seen in full: one person over `num_frames` frames.
+    """Return keypoints of a dancer who steps from side to side and waves, seen in full over `num_frames` frames.
 
     Raises:
         InputError: fewer than one frame, or a size or frame rate that is not positive.
@@ -53,7 +53,7 @@ def demo_motion(num_frames: int, fps: float | int = 15.0, width: int = 576, heig
 
 @beartype
 def demo_reference(width: int = 576, height: int = 1024) -> tuple[UInt8[np.ndarray, "height width 3"], Keypoints]:
-    """A picture of a drawn person, uint8 RGB [height, width, 3], and that person's keypoints.
+    """Return a picture of a drawn person, RGB, and that person's keypoints.
 
     Raises:
         InputError: a size that is not positive.
@@ -75,7 +75,7 @@ def _keypoints(figure: _Figure, width: int, height: int, fps: float) -> Keypoint
 
 
 def _figure(seconds: Float[np.ndarray, " frames"], build: _Build, energy: float) -> _Figure:
-    """The pose at each time; `energy` 0 is somebody who stands, 1 the dance."""
+    """Return the pose at each time; `energy` 0 is standing, 1 is the dance."""
     phase = seconds / _BAR_SECONDS
     turn = 2 * np.pi * phase
     body = np.zeros((len(seconds), 18, 2))
@@ -130,7 +130,7 @@ def _turned(x: float, y: float, angle: np.ndarray) -> Float[np.ndarray, "frames 
 
 
 def _downward(angle: np.ndarray, side: int) -> np.ndarray:
-    """The direction that hangs down at angle 0 and points away from the body at a right angle."""
+    """Return the direction that points down at angle 0 and away from the body at a right angle."""
     return np.stack([side * np.sin(angle), np.cos(angle)], axis=-1)
 
 
@@ -142,7 +142,7 @@ def _knee(hip: np.ndarray, ankle: np.ndarray, upper: float, lower: float, side: 
     way = ankle - hip
     distance = np.minimum(np.hypot(*way.T), upper + lower)
     cosine = (upper**2 + distance**2 - lower**2) / (2 * upper * distance)
-    # Seen from the front a knee bends mostly towards us: a quarter of the bulge shows, to the outside.
+    # A knee bends mostly towards the viewer: a quarter of the bulge shows, to the outside.
     bulge = 0.25 * upper * np.sqrt(np.maximum(0, 1 - cosine**2))
     return hip + way * upper / (upper + lower) + np.stack([side * bulge, 0 * bulge], axis=-1)
 
@@ -156,7 +156,7 @@ def _hand(wrist: np.ndarray, angle: np.ndarray, side: int, length: float, spread
 
 
 def _face_shape() -> Float[np.ndarray, "68 2"]:
-    """The 68 points about the tip of the nose, in heights of the dancer."""
+    """Return the 68 points around the tip of the nose, in heights of the dancer."""
     jaw, brow = np.linspace(np.pi, 0, 17), np.linspace(0, 1, 5)
     brows = [np.stack([x + 0.027 * brow, -0.034 - 0.005 * np.sin(np.pi * brow)], axis=-1) for x in (-0.036, 0.009)]
     bridge = np.stack([np.zeros(4), np.linspace(-0.02, 0, 4)], axis=-1)

@@ -1,4 +1,4 @@
-"""Paint a person in clothes on given keypoints: the reference picture for those who have none at hand."""
+"""Picture of a dressed person painted on given keypoints: the reference picture of the demo."""
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ _WALL, _FLOOR, _SUN, _SHADOW = (244, 231, 211), (219, 184, 150), (246, 190, 120)
 
 
 class _Brush:
-    """Filled, smooth-edged shapes; lengths are in half widths of a face."""
+    """Brush for filled, smooth shapes; lengths are in half widths of a face."""
 
     def __init__(self, picture: UInt8[np.ndarray, "height width 3"], unit: float):
         self.picture, self.unit = picture, unit
@@ -28,8 +28,19 @@ class _Brush:
         return origin + self.unit * np.array([x, y])
 
     def blob(self, centre: Point, width: float, height: float, colour: Colour, start: int = 0, end: int = 360) -> None:
-        axes = np.maximum(1, np.round(np.array([width, height]) * self.unit)).astype(int)
-        cv2.ellipse(self.picture, np.round(centre).astype(int), axes, 0, start, end, colour, cv2.FILLED, cv2.LINE_AA)
+        x, y = np.round(centre).astype(int)
+        half_width, half_height = np.maximum(1, np.round(np.array([width, height]) * self.unit)).astype(int)
+        cv2.ellipse(
+            self.picture,
+            (int(x), int(y)),
+            (int(half_width), int(half_height)),
+            0,
+            start,
+            end,
+            colour,
+            cv2.FILLED,
+            cv2.LINE_AA,
+        )
 
     def area(self, corners: list[Point], colour: Colour) -> None:
         cv2.fillPoly(self.picture, [np.round(corners).astype(np.int32)], colour, cv2.LINE_AA)
@@ -39,7 +50,7 @@ class _Brush:
         cv2.polylines(self.picture, [np.round(points).astype(np.int32)], False, colour, thickness, cv2.LINE_AA)
 
     def limb(self, a: Point, b: Point, width_a: float, width_b: float, colour: Colour) -> None:
-        """A rounded limb from `a` to `b` with half widths there."""
+        """Paint a rounded limb from `a` to `b` with the half widths at both ends."""
         along = (b - a) / max(np.hypot(*(b - a)), 1e-6)
         across = np.array([-along[1], along[0]]) * self.unit
         self.area([a + across * width_a, b + across * width_b, b - across * width_b, a - across * width_a], colour)
@@ -49,9 +60,9 @@ class _Brush:
 
 @jaxtyped(typechecker=beartype)
 def paint_person(keypoints: Keypoints) -> UInt8[np.ndarray, "height width 3"]:
-    """The first person of the first frame before a wall with a large sun, in RGB at the keypoints' picture size.
+    """Paint the first person of the first frame in front of a wall with a large sun, at the keypoints' picture size.
 
-    All points must be there and the person must face the viewer.
+    All points must be present and the person must face the viewer.
     """
     size = np.array([keypoints.width, keypoints.height]) * _SUPERSAMPLING
     body, hands, face = (part[0, 0] * size for part in (keypoints.body, keypoints.hands, keypoints.faces))

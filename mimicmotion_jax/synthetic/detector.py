@@ -1,14 +1,14 @@
-"""What a pose detector makes of a figure whose keypoints are known: errors, mistakes and confidences like DWPose's.
+"""Simulation of a pose detector on a figure whose keypoints are known: errors, mistakes and confidences like DWPose's.
 
-The model, for each point and frame, in units of the person's torso (neck to hips), with g, h and n slow normal noise:
+The model, for each point and frame, in lengths of the person's torso (neck to hips), with slow normal noise g, h and n:
 
-    spread      s = typical * e^(spread g), and where a point is hidden 8^p times that, p being the part of its unit
-                    (a joint, a hand, the face) that is hidden: one finger of a hand that shows is known well enough,
+    spread      s = typical * e^(spread g); 8^p times that for a hidden point, where p is the hidden part of its unit
+                    (a joint, a hand, the face): one hidden finger of a visible hand is known well enough,
     error       sqrt((jitter s)^2 + (blur speed)^2) n,
     confidence  0.2 + 0.8 / (1 + (u / 3)^2),            u = that square root / typical * e^(misjudged h).
 
-So confidence tells how far a point is likely to be off, not how far it is. Besides, points are lost, and hands mistaken
-for each other; the paper's figure 7 shows these cases: keypoints found twice, a hidden hand found on the other one, and
+Confidence is thus about the expected error, not the actual one. Besides, points are lost, and hands mistaken for each
+other; the paper's figure 7 shows these cases: keypoints found twice, a hidden hand found on the other one, and
 a hidden elbow found nonetheless.
 """
 
@@ -25,10 +25,10 @@ from mimicmotion_jax.pose.layout import from_table, to_table
 from mimicmotion_jax.runtime.errors import InputError
 
 LOWEST = 0.2
-"""The least confidence of a point that is found."""
+"""Lowest confidence of a point that is found."""
 
-# Body points, the points of either hand and those of the face; the 18 joints, each hand and the face are units that
-# fail, and largely err, as one.
+# Points of the body, of both hands and of the face. The 18 joints, each hand and the face are units whose points fail
+# together and largely share their errors.
 _SIZES = [int(np.prod(points)) for points in GROUPS.values()]
 _UNIT_SIZES = [1] * 18 + [21, 21, 68]
 _UNIT = np.repeat(np.arange(len(_UNIT_SIZES)), _UNIT_SIZES)
@@ -40,7 +40,7 @@ _SHOULDERS = [Body.R_SHOULDER, Body.L_SHOULDER]
 _NECK_THRESHOLD = 0.3  # DWPose's
 
 _HIDDEN, _MISTAKEN = 8.0, 4.0  # times the uncertainty
-_HALF = 3.0  # times the typical error: where confidence is half way down
+_HALF = 3.0  # times the typical error: there confidence has fallen half-way
 _CONDITION_SECONDS = 1.0  # how long a point stays easy or difficult
 _MISTAKE_SECONDS = 0.5
 
@@ -50,18 +50,28 @@ Amount = Annotated[float, Field(ge=0)]
 
 @config_dataclass
 class DetectorConfig:
-    """How good the detector is; with the first seven at 0 it makes no errors."""
+    """Quality of the simulated detector; with the first seven options at 0 it makes no errors."""
 
-    jitter: Amount = 1.0  # times what is typical
-    blur: Amount = 0.005  # seconds: what speed adds to the error
-    dropped: Share = 0.01  # of the time a joint, hand or face is missing
-    hallucinated: Share = 0.7  # of the time that the body hides more than half of it, it is found all the same
-    duplicated: Share = 0.01  # of the time a hand is reported where the other one is
-    swapped: Share = 0.01  # of the time each is
-    duplicated_hidden: Share = 0.3  # as `duplicated`, of a hand that cannot be seen
-    spread: Amount = 0.7  # of the logarithm of the error's size
-    misjudged: Amount = 0.25  # error of the logarithm that confidence is made of
-    jitter_seconds: Amount = 0.1  # over which an error lasts
+    jitter: Amount = 1.0
+    """Size of the errors, as a multiple of the typical one."""
+    blur: Amount = 0.005
+    """Error that speed adds, in seconds of motion."""
+    dropped: Share = 0.01
+    """Share of the time that a joint, hand or face is missing."""
+    hallucinated: Share = 0.7
+    """Share of the time that a joint, hand or face is found although the body hides more than half of it."""
+    duplicated: Share = 0.01
+    """Share of the time that a hand is reported in the place of the other one."""
+    swapped: Share = 0.01
+    """Share of the time that both hands are."""
+    duplicated_hidden: Share = 0.3
+    """Share of the time that a hidden hand is reported in the place of the other one."""
+    spread: Amount = 0.7
+    """Standard deviation of the logarithm of the error's size."""
+    misjudged: Amount = 0.25
+    """Standard deviation of the logarithm by which confidence misjudges the error's size."""
+    jitter_seconds: Amount = 0.1
+    """Time in seconds for which an error lasts."""
 
 
 LIKE_DWPOSE = DetectorConfig()
@@ -69,12 +79,12 @@ LIKE_DWPOSE = DetectorConfig()
 
 @beartype
 def simulate_detection(keypoints: Keypoints, seed: int, config: DetectorConfig = LIKE_DWPOSE) -> Keypoints:
-    """Detect a figure whose exact keypoints are known.
+    """Simulate the detection of a figure whose exact keypoints are known.
 
     Args:
-        keypoints: One person. Score 1: visible, 0: hidden; coordinates are exact in both cases.
-        seed: At least 0; the same seed gives the same result.
-        config: How good the detector is.
+        keypoints: one person; score 1 means visible and 0 hidden, coordinates are exact in both cases.
+        seed: at least 0; the same seed gives the same result.
+        config: quality of the detector.
 
     Returns:
         Scores between 0.2 and 1, or 0 for points that are missing or outside the picture. The neck follows from the
@@ -95,7 +105,7 @@ def simulate_detection(keypoints: Keypoints, seed: int, config: DetectorConfig =
     velocity = np.gradient(points, axis=0) * fps if num_frames > 1 else np.zeros_like(points)
     speed = np.linalg.norm(velocity, axis=-1) / max(torso, 1e-6)  # torso lengths per second
 
-    # What is taken for what: the hands for each other, everything else for itself.
+    # Hands may be taken for each other, everything else is taken for itself.
     source = _mistake_hands(random, visible, fps, config)
     points, visible, inside, speed = (
         np.take_along_axis(array, source[..., None] if array.ndim == 3 else source, 1)
@@ -121,14 +131,14 @@ def simulate_detection(keypoints: Keypoints, seed: int, config: DetectorConfig =
 
 
 def torso_length(keypoints: Keypoints) -> float:
-    """Neck to the middle of the hips, the median over the frames, pixels: the person's size in the picture."""
+    """Return the median distance from the neck to the middle of the hips in pixels: the person's size."""
     body = keypoints.body[:, 0].astype(np.float64) * (keypoints.width, keypoints.height)
     hips = body[:, [Body.R_HIP, Body.L_HIP]].mean(1)
     return float(np.median(np.linalg.norm(body[:, Body.NECK] - hips, axis=-1))) if len(body) else 0.0
 
 
 def _mistake_hands(random: np.random.Generator, visible: np.ndarray, fps: float, config: DetectorConfig) -> np.ndarray:
-    """For each point and frame, the point whose place is reported [F, 128]."""
+    """Return, for each point and frame, the point whose position is reported [F, 128]."""
     num_frames, memory = len(visible), _MISTAKE_SECONDS * fps
     hidden = ~visible[:, _HAND].any(-1)  # [F, 2]
     duplicated = _stretches(random, num_frames, 2, config.duplicated, memory)
@@ -141,14 +151,14 @@ def _mistake_hands(random: np.random.Generator, visible: np.ndarray, fps: float,
 
 
 def _per_point(random: np.random.Generator, num_frames: int, shape: tuple[int, ...], memory: float) -> np.ndarray:
-    """Normal noise [F, 128, *shape], mean 0 and variance 1, which the points of a unit have largely in common."""
+    """Draw normal noise [F, 128, *shape] of mean 0 and variance 1, largely shared by the points of a unit."""
     units = _wander(random, num_frames, (len(_UNIT_SIZES), *shape), memory)[:, _UNIT]
     points = _wander(random, num_frames, (len(_UNIT), *shape), memory)
     return np.sqrt(_IN_COMMON) * units + np.sqrt(1 - _IN_COMMON) * points
 
 
 def _wander(random: np.random.Generator, num_frames: int, shape: tuple[int, ...], memory: float) -> np.ndarray:
-    """Normal noise [F, *shape], mean 0 and variance 1, whose correlation falls to 1/e in `memory` frames (AR(1))."""
+    """Draw AR(1) noise [F, *shape] of mean 0 and variance 1 whose correlation falls to 1/e in `memory` frames."""
     kept = _kept(memory)
     noise = random.standard_normal((num_frames, *shape))
     noise[1:] *= np.sqrt(1 - kept**2)
@@ -161,7 +171,7 @@ def _wander(random: np.random.Generator, num_frames: int, shape: tuple[int, ...]
 def _stretches(
     random: np.random.Generator, num_frames: int, count: int, share: float, memory: float
 ) -> Bool[np.ndarray, "{num_frames} {count}"]:
-    """Events that fill `share` of the frames, in stretches of `memory / (1 - share)` frames on average.
+    """Draw events that fill `share` of the frames, in stretches of `memory / (1 - share)` frames on average.
 
     In every frame each state is drawn anew with a probability of 1 - e^(-1 / memory).
     """
@@ -176,7 +186,7 @@ def _kept(memory: float) -> float:
 
 
 def _table(keypoints: Keypoints) -> tuple[Float[np.ndarray, "frames 128 2"], Bool[np.ndarray, "frames 128"]]:
-    """All points of the one person in pixels, and whether they are visible."""
+    """Return all points of the person in pixels, and True for the visible ones."""
     points, scores = to_table(keypoints)
     return points * (keypoints.width, keypoints.height), scores > 0
 

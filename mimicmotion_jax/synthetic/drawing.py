@@ -1,7 +1,7 @@
 """Flat shapes with soft shading, and the painter that lays them one over another.
 
 The painter keeps three pictures, drawn several times too large: plain colour, light (255 is full), and which part of
-the figure is on top. Light multiplies colour, so patterns and shading do not know of each other.
+the figure is on top. Light multiplies colour, so patterns and shading are independent.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from mimicmotion_jax.synthetic.appearance import Colour
 
-_FRACTION_BITS = 4  # of the whole numbers that OpenCV takes for corners
-_ARC = 11  # corners of the half circle at each end of a capsule
-RIM_LIGHT, LIGHTS = 120, (208, 234, 255)  # of the outline; of the side in the shade, the middle, the lit side
+_FRACTION_BITS = 4  # fixed-point coordinates of OpenCV
+_ARC = 11  # number of corners of the half circle at each end of a capsule
+RIM_LIGHT, LIGHTS = 120, (208, 234, 255)  # light of the outline; of the shaded side, the middle, the lit side
 _TOWARDS_LIGHT = np.array([-0.55, -0.83])
 
 Polygon = Float[np.ndarray, "frames corners 2"]  # in pixels of the painter's pictures
@@ -24,7 +24,7 @@ Polygon = Float[np.ndarray, "frames corners 2"]  # in pixels of the painter's pi
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """A filled polygon in every frame; without a colour it changes only the light, without a light only the colour."""
+    """Filled polygon in every frame; without a colour it changes only the light, without a light only the colour."""
 
     polygon: Int[np.ndarray, "frames corners 2"]
     colour: Colour | None
@@ -35,7 +35,7 @@ class Fill:
 
 @dataclass(eq=False)
 class Layer:
-    """A part of the figure. Layers of one group that come one after another share an outline."""
+    """Part of the figure. Consecutive layers of one group share an outline."""
 
     part: int
     group: str
@@ -51,13 +51,13 @@ def fill(
     convex: bool = True,
     shown: Bool[np.ndarray, " frames"] | None = None,
 ) -> Fill:
-    """A `Fill` from corners in pixels, where whole numbers are the corners between pixels."""
+    """Make a `Fill` from corners in pixels; whole numbers are the corners between pixels."""
     whole = np.rint((np.clip(polygon, -4000, 8000) - 0.5) * 2**_FRACTION_BITS).astype(np.int32, order="C")
     return Fill(whole, colour, light, convex, shown)
 
 
 def capsule(a: Float[np.ndarray, "frames 2"], b: np.ndarray, radius_a: float, radius_b: float) -> Polygon:
-    """The outline of two discs and all between them."""
+    """Return the outline of two discs and the area between them."""
     way = b - a
     length = np.hypot(way[:, 0], way[:, 1])
     angle = np.arctan2(way[:, 1], way[:, 0])[:, None]
@@ -75,7 +75,7 @@ def capsule(a: Float[np.ndarray, "frames 2"], b: np.ndarray, radius_a: float, ra
 def ellipse(
     centre: Float[np.ndarray, "frames 2"], x_axis: np.ndarray, y_axis: np.ndarray, corners: int = 28
 ) -> Polygon:
-    """An ellipse with the given half axes, each [frames, 2] or [2]."""
+    """Return an ellipse with the given half axes, each [frames, 2] or [2]."""
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)[:, None]
     return (
         centre[:, None]
@@ -85,16 +85,16 @@ def ellipse(
 
 
 def shaded_capsule(a: np.ndarray, b: np.ndarray, radius_a: float, radius_b: float, colour: Colour) -> list[Fill]:
-    """A capsule in three steps of light."""
+    """Return a capsule in three steps of light."""
     fills = [fill(capsule(a, b, radius_a, radius_b), colour, LIGHTS[0])]
     for inset, light in zip((0.17, 0.38), LIGHTS[1:], strict=True):
-        lit = [a + inset * radius_a * _TOWARDS_LIGHT, b + inset * radius_b * _TOWARDS_LIGHT]
-        fills.append(fill(capsule(*lit, (1 - inset) * radius_a, (1 - inset) * radius_b), None, light))
+        lit_a, lit_b = a + inset * radius_a * _TOWARDS_LIGHT, b + inset * radius_b * _TOWARDS_LIGHT
+        fills.append(fill(capsule(lit_a, lit_b, (1 - inset) * radius_a, (1 - inset) * radius_b), None, light))
     return fills
 
 
 class Painter:
-    """Paints layers from the farthest to the nearest."""
+    """Painter of layers, from the farthest to the nearest."""
 
     def __init__(self, width: int, height: int, scale: int):
         self.size, self.scale = (width, height), scale
@@ -102,7 +102,7 @@ class Painter:
         self._aux = np.zeros((height * scale, width * scale, 2), np.uint8)  # part, light
 
     def paint(self, layers: Sequence[Layer], frame: int) -> None:
-        """Replace what is painted by one frame."""
+        """Paint one frame over the earlier one."""
         self._aux[:] = 0
         order = sorted(layers, key=lambda layer: -layer.depth[frame])
         for _, run in groupby(order, key=lambda layer: layer.group):
@@ -115,15 +115,15 @@ class Painter:
                     self._draw(shape, layer.part, frame)
 
     def parts(self) -> UInt8[np.ndarray, "tall wide"]:
-        """The part on top everywhere, 0 where there is none; a view that the next frame changes."""
+        """Return the part on top at every pixel, 0 for none; a view that the next frame changes."""
         return self._aux[..., 0]
 
     def over(
         self, background: UInt8[np.ndarray, "height width 3"]
     ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
-        """The figure on a background, and where it covers more than half of a pixel."""
+        """Return the figure on a background, and a mask of pixels that it covers by more than half."""
         picture, cover = background.copy(), np.zeros(self.size[::-1], np.uint8)
-        inside = cv2.compare(cv2.extractChannel(self._aux, 0), 0, cv2.CMP_GT)
+        inside = (self._aux[..., 0] > 0).astype(np.uint8) * np.uint8(255)
         x, y, width, height = cv2.boundingRect(inside)
         if width == 0:
             return picture, cover > 0

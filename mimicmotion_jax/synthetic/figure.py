@@ -1,4 +1,4 @@
-"""A posed character: all its layers, and the truth about its 128 points.
+"""Posed character: its layers, and exact position and visibility of its 128 points.
 
 The points are 18 of the body, 21 of the left hand, 21 of the right hand and 68 of the face.
 """
@@ -23,7 +23,7 @@ _SIDES = ((Body.L_SHOULDER, Body.L_HIP), (Body.R_SHOULDER, Body.R_HIP))
 def figure_layers(
     view: View, character: Character, joints: Joints, face: Float[np.ndarray, "frames 68 3"]
 ) -> list[Layer]:
-    """Everything to paint; `face` is in the head's coordinates."""
+    """Return all layers to paint; `face` is in the head's coordinates."""
     layers = trunk(view, character, joints)
     for side in range(len(SIDES)):
         layers += leg(view, character, joints, side) + arm(view, character, joints, side)
@@ -34,7 +34,7 @@ def figure_layers(
 def figure_points(
     character: Character, joints: Joints, face: Float[np.ndarray, "frames 68 3"]
 ) -> Float[np.ndarray, "frames 128 3"]:
-    """All points in space; `face` is in the head's coordinates."""
+    """Return all points in space; `face` is in the head's coordinates."""
     face = in_space(character, joints, face)
     body = np.zeros((len(face), len(Body), 3))
     body[:, Body.NECK] = joints.neck
@@ -51,8 +51,10 @@ def figure_points(
 
 
 def owning_parts() -> Bool[np.ndarray, "128 256"]:
-    """The parts that each point lies in or on: with one of these on top it can be seen. A hand is one part
-    (but see `folded_away`)."""
+    """Return True for the parts on which a point is visible when they are on top. A hand counts as one part.
+
+    `folded_away` has the exception for fingers behind a palm.
+    """
     own = np.zeros((NUM_POINTS, 256), bool)
     own[Body.NECK, [Part.NECK, Part.TORSO, Part.HEAD]] = True
     own[[Body.NOSE, Body.R_EYE, Body.L_EYE, Body.R_EAR, Body.L_EAR], Part.HEAD] = True
@@ -75,7 +77,7 @@ def owning_parts() -> Bool[np.ndarray, "128 256"]:
 
 
 def folded_away(character: Character, joints: Joints) -> Bool[np.ndarray, "frames 128"]:
-    """True for points of a hand that lie so far behind its palm that they are hidden wherever the palm is on top."""
+    """Return True for points of a hand so far behind its palm that they are hidden wherever the palm is on top."""
     depth = joints.hands[..., 2]  # [F, 2, 21]
     folded = np.zeros((len(depth), NUM_POINTS), bool)
     behind = depth - depth[:, :, [0, 5, 17]].mean(2, keepdims=True) > 0.22 * character.body.hand
@@ -84,7 +86,7 @@ def folded_away(character: Character, joints: Joints) -> Bool[np.ndarray, "frame
 
 
 def turned_to_us(joints: Joints, face: Float[np.ndarray, "frames 68 3"]) -> Bool[np.ndarray, "frames 128"]:
-    """False for points on the side of the head that is turned away."""
+    """Return False for points on the side of the head that is turned away."""
     towards = np.ones((len(face), NUM_POINTS), bool)
     towards[:, FACE:] = seen_from_front(joints, face)
     towards[:, [Body.R_EYE, Body.L_EYE]] = towards[:, [FACE + 36, FACE + 45]]  # the outer corners

@@ -1,4 +1,4 @@
-"""Hair and hats as shapes to paint, behind the body and before the head."""
+"""Shapes of hair and hats, behind the body and in front of the head."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from mimicmotion_jax.synthetic.skull import SKULL, Brush
 
 
 def hair(brush: Brush) -> tuple[list[Fill], list[Fill]]:
-    """Hair behind the body, and hair or a hat before the head."""
+    """Return hair behind the body, and hair or a hat in front of the head."""
     character = brush.character
     style = character.hair_style
     behind: list[Fill] = []
@@ -32,12 +32,12 @@ def hair(brush: Brush) -> tuple[list[Fill], list[Fill]]:
             for x in (-0.5, 0.5):
                 blob(x, 0.5 * low, 0.15, 0.44, 0.5 * low + 0.3, LIGHTS[0])
             blob(0, -0.1, 0.2, 0.96, 0.97, LIGHTS[0])
-    behind.sort(key=lambda shape: shape.light != RIM_LIGHT)  # all outlines first, so that none parts the locks
+    behind.sort(key=lambda shape: shape.light != RIM_LIGHT)  # all outlines first, so that none cuts through the locks
     return behind, _hat(brush) if style in ("cap", "beanie") else _hairline(brush)
 
 
 def _hairline(brush: Brush) -> list[Fill]:
-    """What covers the head's upper part, down to a line over the brow that differs by style."""
+    """Return hair on the head's upper part, down to a line above the brow that depends on the style."""
     character = brush.character
     style, colour = character.hair_style, character.hair
     longitude = np.linspace(-100, 100, 33)
@@ -55,7 +55,7 @@ def _hairline(brush: Brush) -> list[Fill]:
     temples = 1 / (1 + np.exp(-(abs(longitude) - 58) / 3))
     line = over_brow + temples * (low - over_brow)
     grown = 1.0 if style == "afro" else 1.07
-    # Hair that goes on behind has no outline against itself.
+    # Hair that continues behind the head has no outline against itself.
     rim_light = 190 if style in ("long", "bob", "afro") else RIM_LIGHT
     fills = _cap(brush, longitude, line, grown, colour, rim_light)
     across = np.linspace(-62, 4, 9)
@@ -67,11 +67,11 @@ def _hairline(brush: Brush) -> list[Fill]:
 
 
 def _hat(brush: Brush) -> list[Fill]:
-    """A cap with a brim, or a knitted hat with a band."""
+    """Return a cap with a brim, or a knitted hat with a band."""
     colour = brush.character.hat
     dark = tuple(int(0.8 * c) for c in colour)
     longitude = np.linspace(-100, 100, 33)
-    # What the hat leaves of the hair.
+    # Hair that the hat does not cover.
     hair = _cap(brush, longitude, np.where(abs(longitude) > 56, -2.0, 30.0), 1.02, brush.character.hair, LIGHTS[1])
     fills = hair + _cap(brush, longitude, 27 + 4 * np.cos(np.radians(longitude)), 1.13, colour, RIM_LIGHT)
     if brush.character.hair_style == "beanie":
@@ -94,7 +94,7 @@ def _hat(brush: Brush) -> list[Fill]:
 def _cap(
     brush: Brush, longitude: np.ndarray, latitude: np.ndarray, grown: float, colour: Colour, rim_light: int
 ) -> list[Fill]:
-    """What covers the skull above a line."""
+    """Return a cover of the skull above a line."""
     arc = np.radians(np.linspace(latitude[-1], 180 - latitude[0], 25))
     top = np.stack([SKULL[0] * np.cos(arc), -1.03 * SKULL[1] * np.sin(arc), 0 * arc + 0.02], axis=-1) * grown
     outline = np.concatenate([brush.on_skull(longitude, latitude, grown), brush.at(top)], axis=1)

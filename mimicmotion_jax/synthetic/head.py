@@ -1,4 +1,4 @@
-"""A face: its 68 points, and the head as layers to paint on them."""
+"""Face: its 68 points, and the layers of the head painted on them."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -10,14 +10,14 @@ from mimicmotion_jax.synthetic.parts import RIM, Part, View
 from mimicmotion_jax.synthetic.skeleton import Joints
 from mimicmotion_jax.synthetic.skull import EARS, SKULL, Brush, seen_from_front
 
-_EYE = (0.33, 0.1)  # how far from the middle and below it
+_EYE = (0.33, 0.1)  # distance from the middle, and below it
 _INK = (48, 34, 38)
 
 
 def face_points(
     mouth: Float[np.ndarray, " frames"], blink: Float[np.ndarray, " frames"], smile: float
 ) -> Float[np.ndarray, "frames 68 3"]:
-    """The 68 points in the head's coordinates; `mouth` opens and `blink` shuts with 1."""
+    """Return the 68 points in the head's coordinates; at 1 `mouth` is open and `blink` shut."""
     angle = np.linspace(np.pi, 0, 17)
     jaw = np.stack([0.78 * np.cos(angle), 0.05 + 0.93 * np.sin(angle) ** 0.9, 0.05 - 0.72 * np.sin(angle)], axis=-1)
     arch = np.linspace(0, 1, 5)
@@ -41,7 +41,7 @@ def face_points(
 
 
 def head(view: View, character: Character, joints: Joints, face: Float[np.ndarray, "frames 68 3"]) -> list[Layer]:
-    """The head with its hair; `face` is in the head's coordinates."""
+    """Return the layers of the head with its hair; `face` is in the head's coordinates."""
     brush = Brush(view, character, joints)
     skin = character.skin
     layer = Layer(Part.HEAD, "head", joints.head[:, 2] - 0.04)
@@ -68,7 +68,7 @@ def head(view: View, character: Character, joints: Joints, face: Float[np.ndarra
 
 
 def _contour(brush: Brush, face: Float[np.ndarray, "frames 68 3"]) -> Polygon:
-    """The outline of skull and jaw: the convex hull of both."""
+    """Return the outline of skull and jaw: the convex hull of both."""
     latitude = np.concatenate([np.linspace(-35, 88, 12), np.linspace(88, -35, 12)])
     edge = brush.on_skull(np.repeat([-200.0, 200.0], 12), latitude)
     points = np.concatenate([edge, brush.at(face[:, :17])], axis=1)
@@ -86,15 +86,15 @@ def _on_skull(xy: np.ndarray) -> np.ndarray:
 def _ring(
     x: float, y: float, width: float, above: np.ndarray, below: np.ndarray, count: int, corners: float = 0.0
 ) -> Float[np.ndarray, "frames count 3"]:
-    """From the picture's left, over the top, round; `corners` moves the ends down."""
+    """Return a ring of points from the picture's left over the top; `corners` moves its ends down."""
     angle = np.pi - 2 * np.pi * np.arange(count) / count
     height = np.where(np.sin(angle) > 0, above[:, None], below[:, None])
-    y = y - height * np.sin(angle) + corners * np.cos(angle) ** 2
-    return _on_skull(np.stack([np.broadcast_to(x + width * np.cos(angle), y.shape), y], axis=-1))
+    rows = y - height * np.sin(angle) + corners * np.cos(angle) ** 2
+    return _on_skull(np.stack([np.broadcast_to(x + width * np.cos(angle), rows.shape), rows], axis=-1))
 
 
 def _features(brush: Brush, face: np.ndarray) -> list[Fill]:
-    """Cheeks, eyes, brows, nose and mouth, on the points that are given for them."""
+    """Return cheeks, eyes, brows, nose and mouth, painted on their points."""
     character, points = brush.character, brush.at(face)
     fills: list[Fill] = []
     shown = seen_from_front(brush.joints, face)
@@ -105,12 +105,12 @@ def _features(brush: Brush, face: np.ndarray) -> list[Fill]:
         cheek = np.array([[side * 0.47, 0.42, -0.6]])
         seen = seen_from_front(brush.joints, cheek)[:, 0]
         fills.append(fill(ellipse(brush.at(cheek)[:, 0], *brush.axes(0.15, 0.1)), blush, shown=seen))
-        fills += _eye(points[:, eye], character, shown[:, eye].all(1))
+        fills += _eye(points[:, eye], character, np.all(shown[:, eye], axis=1))
         arch = points[:, brow]
         thick = brush.axes(0, 1)[1][:, None] * np.array([0.025, 0.04, 0.045, 0.04, 0.025])[::-side, None]
         colour = tuple(int(0.62 * c) for c in character.hair)
         outline = np.concatenate([arch - thick, (arch + thick)[:, ::-1]], axis=1)
-        fills.append(fill(outline, colour, 255, False, shown[:, brow].all(1)))
+        fills.append(fill(outline, colour, 255, False, np.all(shown[:, brow], axis=1)))
     nose = np.concatenate([points[:, 29:30], points[:, 31:36]], axis=1)
     fills.append(fill(nose, tuple(int(0.84 * c) for c in character.skin), 240, convex=False))
     lips = tuple(round(0.5 * c + 0.5 * d) for c, d in zip(character.skin, (196, 64, 74), strict=True))

@@ -1,4 +1,4 @@
-"""Arms, legs and hands as layers to paint, with what clothes cover of them."""
+"""Layers of arms, legs and hands, and of the clothes on them."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from mimicmotion_jax.synthetic.parts import RIM, SHOULDER, SLEEVE, Part, View, l
 from mimicmotion_jax.synthetic.skeleton import Joints
 from mimicmotion_jax.synthetic.trunk import trunk_depth
 
-# Half widths of each finger's four points from the thumb on, and the way to the lit side, in lengths of the hand.
+# Half widths at each finger's four points from the thumb on, and the offset of the lit side, in lengths of the hand.
 _FINGER_RADII = np.array(
     [
         [0.115, 0.1, 0.09, 0.075],
@@ -22,12 +22,12 @@ _HAND_LIGHT = np.array([-0.035, -0.05])
 
 
 def arm(view: View, character: Character, joints: Joints, side: int) -> list[Layer]:
-    """Upper arm, forearm and what the sleeve covers of them."""
+    """Return upper arm and forearm with the sleeve."""
     girth = character.body.girth
     shoulder, elbow, wrist = joints.shoulders[:, side], joints.elbows[:, side], joints.wrists[:, side]
     group, skin, top = f"arm {side}", character.skin, character.top
     upper, lower = Part.UPPER_ARM + side, Part.FOREARM + side
-    # Hanging arms lie before the body's edge; a whole arm on one side of the body is one piece.
+    # Hanging arms are in front of the body's edge; an arm wholly in front of or behind the body is one piece.
     depths = [(shoulder[:, 2] + elbow[:, 2]) / 2 - 0.012, (elbow[:, 2] + wrist[:, 2]) / 2 - 0.012]
     torso = trunk_depth(joints)
     depths[0] = np.where((depths[0] < torso) == (depths[1] < torso), depths[1], depths[0])
@@ -51,12 +51,12 @@ def arm(view: View, character: Character, joints: Joints, side: int) -> list[Lay
 
 
 def leg(view: View, character: Character, joints: Joints, side: int) -> list[Layer]:
-    """Thigh, calf, foot and what covers them."""
+    """Return thigh, calf and foot with their clothes."""
     girth = character.body.girth
     hip, knee, ankle = joints.hips[:, side], joints.knees[:, side], joints.ankles[:, side]
     group, skin, bottom = f"leg {side}", character.skin, character.bottom
     thigh, calf = Part.THIGH + side, Part.CALF + side
-    # Legs go under the shirt however high the knee is.
+    # Legs are under the shirt however high the knee is.
     depth = joints.pelvis[:, 2] + 0.06 + 0.15 * (knee[:, 2] - joints.pelvis[:, 2])
     heel = ankle + np.array([0, 0.016, 0.012])
     foot = limb(view, Part.FOOT + side, group, (heel, joints.toes[:, side]), (0.028, 0.023), character.shoes, depth)
@@ -90,7 +90,7 @@ def _cover(layer: Layer, cloth: Layer) -> None:
 
 
 def hand(view: View, character: Character, joints: Joints, side: int) -> list[Layer]:
-    """A palm and five fingers. Nothing of another part comes between them."""
+    """Return a palm and five fingers; no other part comes between them."""
     points, group = joints.hands[:, side], f"hand {side}"
     pixels = view.project(points)
     unit, rim = character.body.hand * view.scale, 0.8 * RIM * view.scale
@@ -118,7 +118,7 @@ def hand(view: View, character: Character, joints: Joints, side: int) -> list[La
 def _finger(layer: Layer, joints: np.ndarray, radii: np.ndarray, rim: float, lit: np.ndarray, skin: Colour) -> Layer:
     bones = [(joints[:, i], joints[:, i + 1], radii[i], radii[i + 1]) for i in range(3)]
     layer.rim += [fill(capsule(a, b, ra + rim, rb + rim), skin, RIM_LIGHT) for a, b, ra, rb in bones]
-    # The first bone grows out of the palm; the others are set off from what they lie on.
+    # The first bone grows out of the palm; the others have an outline.
     layer.body += layer.rim[1:] + [fill(capsule(*bone), skin, LIGHTS[1]) for bone in bones]
     shines = [capsule(a + 0.5 * lit, b + 0.5 * lit, 0.6 * ra, 0.6 * rb) for a, b, ra, rb in bones]
     layer.body += [fill(shine, None, LIGHTS[2]) for shine in shines]

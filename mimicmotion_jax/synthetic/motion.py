@@ -1,4 +1,4 @@
-"""What a person does: tracks of angles and targets over time, drawn from a motion's number.
+"""Motion of a person: tracks of angles and targets over time, drawn from a motion's number.
 
 Every motion is a few poses of the arms, eased into one another on the beat, with swings on top: each track is smooth
 and goes on for any length of time.
@@ -11,10 +11,10 @@ from jaxtyping import Float
 
 from mimicmotion_jax.synthetic.skeleton import Tracks
 
-_TAG = 0x6D6F  # keeps a motion's random numbers apart from those of a character with the same number
+_TAG = 0x6D6F  # separates the random numbers from those of a character with the same number
 
-# Poses of an arm: where the wrist is (degrees from sideways to the front, distance from the body's axis, height above
-# the shoulders), the turn of the forearm in degrees, how far the fingers are closed.
+# Poses of an arm: position of the wrist (degrees from sideways to the front, distance from the body's axis, height
+# above the shoulders), turn of the forearm in degrees, closing of the fingers (0 to 1).
 ARMS = {
     "hang": (15, 0.18, -0.27, 40, 0.3),
     "hip": (12, 0.155, -0.215, 60, 0.45),
@@ -51,12 +51,12 @@ KINDS: dict[str, tuple[Sequence[str], bool]] = {
 
 
 def kind_of(number: int) -> str:
-    """The kind of motion (a key of `KINDS`) that a number stands for."""
+    """Return the kind of motion, a key of `KINDS`, of a number."""
     return str(_generator(number).choice(list(KINDS)))
 
 
 def make_tracks(number: int, num_frames: int, fps: float) -> Tracks:
-    """The motion of a number, seen at `num_frames` moments, `fps` of them a second."""
+    """Draw the motion of a number, for `num_frames` frames at `fps` frames per second."""
     random = _generator(number)
     kind = str(random.choice(list(KINDS)))
     seconds = np.arange(num_frames) / fps
@@ -101,11 +101,11 @@ def _arms(
 ) -> tuple[Float[np.ndarray, "frames 2 3"], Float[np.ndarray, "frames 2"], Float[np.ndarray, "frames 2 5"]]:
     poses, mirrored = KINDS[kind]
     sequence = random.permutation(len(poses))[: random.integers(2, 6)] if len(poses) > 1 else np.zeros(1, int)
-    left = [poses[i] for i in sequence]
+    left = [poses[int(i)] for i in sequence]
     if mirrored:
         right = left
     elif kind == "wave":
-        right = [str(random.choice(["hang", "hip", "behind", "chest"]))] * len(left)
+        right: list[str] = [str(random.choice(["hang", "hip", "behind", "chest"]))] * len(left)
     else:
         right = left[1:] + left[:1]  # a canon: what one arm does, the other does a beat later
     if random.random() < 0.5:
@@ -124,7 +124,7 @@ def _arms(
         raised = np.clip(6 * wrists[..., 2], 0, 1) if kind == "wave" else 0.25
         wrists[..., 1] += 0.06 * raised * np.sin(phase)
         wrists[..., 2] += 0.02 * np.cos(phase + 1)
-    # Past the shoulder a hand goes round outside: an arm folded on itself would swing about wildly.
+    # A hand passes the shoulder on the outside: an arm folded on itself would swing wildly.
     beside = np.exp(-((wrists[..., 2] / 0.1) ** 2)) * np.maximum(np.cos(wrists[..., 0]), 0) ** 2
     wrists[..., 1] += beside * 0.03 * np.logaddexp(0, (0.26 - wrists[..., 1]) / 0.03)
     pronation = np.radians(arms[..., 3]) + 0.35 * np.sin(phase / 2 + random.uniform(0, 6))
@@ -134,7 +134,7 @@ def _arms(
 def _steps(
     random: np.random.Generator, kind: str, beats: np.ndarray
 ) -> tuple[Float[np.ndarray, "frames 3"], Float[np.ndarray, "frames 3"], Float[np.ndarray, "frames 2 3"]]:
-    """Where the pelvis is and how it turns, and where the feet are."""
+    """Return position and turn of the pelvis, and positions of the feet."""
     sway = np.sin(np.pi * beats)
     both = np.array([0, np.pi])
     lifted = np.maximum(0, np.sin(np.pi * beats[:, None] + both))  # each foot in its own half of the step
@@ -147,7 +147,7 @@ def _steps(
     feet[..., 2] = (0.05 if kind == "walk" else 0.6 * height) * np.sin(np.pi * beats[:, None] + both - 0.6)
     if kind == "squat":
         feet[..., 0] += 0.045
-    # Over the foot that stands.
+    # The pelvis is over the foot on the floor.
     pelvis = np.stack(
         [-width * sway, dip * (0.5 - 0.5 * np.cos(2 * np.pi * beats * (0.5 if kind == "squat" else 1))), 0 * sway],
         axis=-1,
@@ -161,7 +161,7 @@ def _steps(
 
 
 def _eased(keys: Float[np.ndarray, "keys values"], beats: np.ndarray) -> Float[np.ndarray, "frames values"]:
-    """From key to key, one a beat, round and round: still at each key, fastest half-way."""
+    """Move from key to key, one per beat, in a cycle: at rest at each key, fastest half-way."""
     first = np.floor(beats).astype(int)
     u = np.clip((beats - first) / 0.92, 0, 1)[:, None]
     u = u * u * (3 - 2 * u)
@@ -171,7 +171,7 @@ def _eased(keys: Float[np.ndarray, "keys values"], beats: np.ndarray) -> Float[n
 def _swings(
     random: np.random.Generator, beats: np.ndarray, sizes: Sequence[float], period: tuple[float, float]
 ) -> Float[np.ndarray, "frames values"]:
-    """Two sines of different periods (in beats) for each size, which their sum never exceeds."""
+    """Return a sum of two sines of different periods (in beats) for each size, which it never exceeds."""
     count = len(sizes)
     slow, fast = random.uniform(*period, (2, count))
     phases = random.uniform(0, 2 * np.pi, (2, count))
@@ -180,5 +180,5 @@ def _swings(
 
 
 def _finger_delays(random: np.random.Generator) -> Float[np.ndarray, " 5"]:
-    """Fingers close together, or one after the other."""
+    """Draw the phases at which fingers close: together, or one after the other."""
     return np.linspace(0, random.choice([0.0, 1.5]), 5)

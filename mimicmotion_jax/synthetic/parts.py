@@ -1,4 +1,4 @@
-"""What all parts of a figure share: their names, the camera, and limbs between two joints."""
+"""Basics of a figure's parts: their names, the camera, and limbs between two joints."""
 
 import enum
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _CAMERA_PITCH = np.radians(8)
 
 
 class Part(enum.IntEnum):
-    """What can be on top of a pixel; parts of a pair are the left one, then the right one."""
+    """Parts of a figure; a pair has two numbers, the left one and then the right one."""
 
     NONE = 0
     TORSO = 1
@@ -36,14 +36,14 @@ class Part(enum.IntEnum):
 
 @dataclass(frozen=True)
 class View:
-    """An orthographic camera that looks down a little: pixels per height, and where the floor's origin is seen."""
+    """Orthographic camera that looks down a little: pixels per height, and the floor's origin in pixels."""
 
     scale: float
     x: float
     y: float
 
     def project(self, points: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 2"]:
-        """Pixels."""
+        """Project points to pixels."""
         down = points[..., 1] * np.cos(_CAMERA_PITCH) - points[..., 2] * np.sin(_CAMERA_PITCH)
         return np.stack([self.x + self.scale * points[..., 0], self.y + self.scale * down], axis=-1)
 
@@ -59,7 +59,7 @@ def limb(
     fabric: Fabric | None = None,
     outlined: float = 0.0,
 ) -> Layer:
-    """A rounded limb between two joints; its outline begins at the fraction `outlined` of its length."""
+    """Return a rounded limb between two joints; its outline begins at the fraction `outlined` of its length."""
     a, b = (view.project(end) for end in ends)
     ra, rb = (radius * view.scale for radius in radii)
     rim = RIM * view.scale

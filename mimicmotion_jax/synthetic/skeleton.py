@@ -1,4 +1,4 @@
-"""A person's joints in three dimensions: bones of fixed length, posed by the tracks of a motion.
+"""Joints of a person in three dimensions: bones of fixed length, posed by the tracks of a motion.
 
 Lengths are in heights of the person. The origin is on the floor; x points to the picture's right, y down, z away from
 the viewer. The person faces the viewer, so their left is at positive x. Index 0 of a pair is the left side.
@@ -12,8 +12,8 @@ from jaxtyping import Float
 SIDES = np.array([1.0, -1.0])  # the sign of x on the person's left and right
 HIP_WIDTH = 0.046
 
-# Of each finger from the thumb on: where it begins along and across the palm (towards the thumb), its three bones and
-# the angle by which it points to the thumb's side; all in lengths of the hand.
+# For each finger from the thumb on: its start along and across the palm (towards the thumb), its three bones, all in
+# lengths of the hand, and the angle by which it points to the thumb's side.
 _FINGERS = (
     ((0.14, 0.16), (0.2, 0.17, 0.15), 0.75),
     ((0.46, 0.155), (0.21, 0.15, 0.12), 0.16),
@@ -29,7 +29,7 @@ _THUMB_BEND = np.array([0.35, 0.5, 0.8])
 class Proportions:
     """Lengths of bones and sizes of parts, in heights of an average person."""
 
-    head: float = 1.0  # times that of the average
+    head: float = 1.0  # times the average size
     shoulder: float = 0.105
     spine: float = 0.285  # from the hips to the base of the neck
     upper_arm: float = 0.155
@@ -44,13 +44,13 @@ class Proportions:
 
     @property
     def pelvis_height(self) -> float:
-        """How high the hips are in a relaxed stance."""
+        """Height of the hips in a relaxed stance."""
         return self.ankle + 0.985 * (self.thigh + self.calf)
 
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
-    """What moves: angles in radians, lengths in heights. A turn is (yaw to the person's right, nod, tilt to the left).
+    """Motion over time; radians and heights. A turn is (yaw to the person's right, nod, tilt to the left).
 
     `wrists` are cylinder coordinates about the upper body's axis: the angle from straight sideways (0) over the front
     (pi / 2), the distance from the axis, and the height above the shoulders.
@@ -72,12 +72,12 @@ class Tracks:
 
 @dataclass(frozen=True, eq=False)
 class Joints:
-    """Where everything is, and how pelvis, chest and head are turned."""
+    """Positions of all joints, and rotations of pelvis, chest and head."""
 
     pelvis: Float[np.ndarray, "frames 3"]
     waist: Float[np.ndarray, "frames 3"]
-    neck: Float[np.ndarray, "frames 3"]  # the middle of the shoulders
-    head: Float[np.ndarray, "frames 3"]  # the middle of the head
+    neck: Float[np.ndarray, "frames 3"]  # middle of the shoulders
+    head: Float[np.ndarray, "frames 3"]  # middle of the head
     shoulders: Float[np.ndarray, "frames 2 3"]
     elbows: Float[np.ndarray, "frames 2 3"]
     wrists: Float[np.ndarray, "frames 2 3"]
@@ -92,7 +92,7 @@ class Joints:
 
 
 def pose(body: Proportions, tracks: Tracks, window: tuple[float, float]) -> Joints:
-    """Pose a body; wrists stay softly inside a window (half its width, its top above the floor) of the picture."""
+    """Pose a body; a soft limit keeps wrists in a window of the picture (half its width, its top above the floor)."""
     pelvis = tracks.pelvis + np.array([0, -body.pelvis_height, 0])
     pelvis_rotation = rotation(tracks.pelvis_turn)
     chest_rotation = pelvis_rotation @ rotation(tracks.chest_turn)
@@ -125,7 +125,7 @@ def pose(body: Proportions, tracks: Tracks, window: tuple[float, float]) -> Join
 
 
 def rotation(turn: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3 3"]:
-    """The matrix that tilts, then nods, then turns (yaw, nod, tilt)."""
+    """Return the matrix that tilts, then nods, then turns by (yaw, nod, tilt)."""
     (cy, cn, ct), (sy, sn, st) = (np.moveaxis(f(turn), -1, 0) for f in (np.cos, np.sin))
     zero, one = np.zeros_like(cy), np.ones_like(cy)
 
@@ -142,7 +142,7 @@ def _turned(matrices: np.ndarray, vectors: Float[np.ndarray, "2 3"]) -> Float[np
 
 
 def _soft_limit(values: np.ndarray, limit: float) -> np.ndarray:
-    """Values up to 0.8 limit as they are; beyond, smoothly pressed below the limit."""
+    """Keep values up to 0.8 of the limit, and press larger ones smoothly below the limit."""
     knee = 0.8 * limit
     beyond = np.maximum(abs(values) - knee, 0) / (limit - knee)
     return np.sign(values) * (np.minimum(abs(values), knee) + (limit - knee) * np.tanh(beyond))
@@ -151,7 +151,7 @@ def _soft_limit(values: np.ndarray, limit: float) -> np.ndarray:
 def _two_bones(
     root: np.ndarray, target: np.ndarray, pole: np.ndarray, first: float, second: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The joint between two bones, their end, at the target if it can be reached, and the way the joint points.
+    """Return the joint between two bones, their end (the target if it is in reach), and the joint's direction.
 
     The joint points to the pole's side, across the line from the root to the end.
     """
@@ -166,7 +166,7 @@ def _two_bones(
 
 
 def _upright(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """The unit vector across `axis` nearest to `vector`."""
+    """Return the unit vector perpendicular to `axis` nearest to `vector`."""
     across = vector - (vector * axis).sum(-1, keepdims=True) * axis
     return across / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-6)
 
@@ -174,7 +174,7 @@ def _upright(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
 def _hands(
     length: float, wrists: np.ndarray, forearm: np.ndarray, inwards: np.ndarray, tracks: Tracks
 ) -> Float[np.ndarray, "frames 2 21 3"]:
-    """The points of both hands; the elbow bends `inwards`."""
+    """Return the points of both hands; the elbow bends `inwards`."""
     forearm = forearm / np.linalg.norm(forearm, axis=-1, keepdims=True)
     # With the forearm half turned, the thumb lies in the plane of the arm, on the side to which the elbow bends.
     flexion = _upright(inwards, forearm)

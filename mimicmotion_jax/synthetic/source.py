@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mimicmotion_jax.config import build_config, to_dict
-from mimicmotion_jax.data.sources import Footage, Item
+from mimicmotion_jax.data.sources import Item, OpenedVideo
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.atomic_files import write_file
@@ -23,55 +22,50 @@ from mimicmotion_jax.synthetic.world import Scene, make_scenes, render
 from mimicmotion_jax.video.encode import check_writable, open_writer
 
 VERSION = 2
-"""To be raised when `world` or `detector` makes something else of the same scene, so that it is prepared again."""
+"""Version of `world` and `detector`; raise it when the same scene comes out different, so that it is prepared again."""
 
 
 class SyntheticWorld:
-    """A source (see `data.sources`) of `count` rendered scenes, with what a detector would find in them.
-
-    The other arguments are `WorldConfig`'s.
+    """Source (see `data.sources`) of `count` rendered scenes with simulated detections.
 
     Raises:
-        InputError: no scenes, or a number out of range.
+        InputError: a count below 1.
     """
 
-    def __init__(
-        self, count: int, seed: int, width: int, height: int, num_frames: int, fps: float, split: Split | None = None
-    ):
-        values = {"seed": seed, "width": width, "height": height, "num_frames": num_frames, "fps": fps, "split": split}
-        self._scenes = named(draw_scenes(build_config(WorldConfig, values, source="the synthetic world"), count))
+    def __init__(self, count: int, config: WorldConfig):
+        self._scenes = named(draw_scenes(config, count))
 
     def items(self, progress: bool = True) -> list[Item]:
-        """See `Source`; takes no time, so there is no progress to show."""
+        """List the scenes; nothing is rendered, so there is no progress to show."""
         del progress
         found = ((name, scene_digest(scene)) for name, scene in self._scenes.items())
         return [Item(name, digest, digest, has_keypoints=True) for name, digest in found]
 
     @contextlib.contextmanager
-    def open(self, item: Item) -> Iterator[Footage]:
-        """See `Source`; renders the whole scene."""
+    def open(self, item: Item) -> Iterator[OpenedVideo]:
+        """Render the whole scene."""
         scene = self._scenes[item.name]
         rendered = render(scene)
         detected = detect(scene, rendered.keypoints)
-        yield Footage(scene.fps, scene.num_frames, lambda a, b: iter(rendered.frames[a:b]), detected)
+        yield OpenedVideo(scene.fps, scene.num_frames, lambda: iter(rendered.frames), detected)
 
 
 def write_test_set(scenes: Sequence[Scene], directory: str | Path, progress: bool = True) -> list[str]:
     """Write scenes as test sequences: NAME/00000.png …, NAME.npz (detected poses), NAME.foreground.npz.
 
-    The last holds `foreground` Bool[F, H, W] and `background` UInt8[H, W, 3]. A folder NAME appears last and complete;
-    a sequence that has one is not rendered again.
+    The last holds `foreground` Bool[F, H, W] and `background` UInt8[H, W, 3]. The folder NAME appears last, when it is
+    complete; a sequence that has one is not rendered again.
 
     Args:
-        scenes: all of the test set.
-        directory: a local folder, new or with some of these sequences in it.
-        progress: show a bar.
+        scenes: all scenes of the test set.
+        directory: local folder, new or with some of these sequences in it.
+        progress: show a progress bar.
 
     Returns:
-        The names, which tell scenes apart by their values.
+        Names of the sequences, see `named`.
 
     Raises:
-        InputError: other sequences are in the folder, or it cannot be written.
+        InputError: the folder holds other files or cannot be written.
     """
     if "://" in str(directory):
         raise InputError(f"test sequences are written to a local folder, not to {directory}; copy them afterwards.")
@@ -96,26 +90,28 @@ def write_test_set(scenes: Sequence[Scene], directory: str | Path, progress: boo
 
 
 def draw_scenes(config: WorldConfig, count: int, split: Split = "train") -> list[Scene]:
-    """The first `count` scenes of a world, of `split` where the configuration leaves that open.
+    """Draw the first `count` scenes of a world, from `split` if the configuration names none.
 
     Raises:
         InputError: a count below 1.
     """
     if count < 1:
         raise InputError(f"a world of {count} scenes is empty; ask for 1 or more.")
-    return make_scenes(count, **to_dict(config) | {"split": config.split or split})
+    return make_scenes(
+        count, config.seed, config.split or split, config.width, config.height, config.num_frames, config.fps
+    )
 
 
 def named(scenes: Sequence[Scene]) -> dict[str, Scene]:
-    """Scenes by name: number and the beginning of `scene_digest`."""
+    """Name scenes by their number and the beginning of `scene_digest`."""
     return {f"{number:05d}-{scene_digest(scene)[:8]}": scene for number, scene in enumerate(scenes)}
 
 
 def scene_digest(scene: Scene) -> str:
-    """Of all that determines the video and the poses, as hexadecimal digits."""
+    """Hash all that determines a scene's video and poses, as a hex string."""
     return hashlib.sha256(json.dumps([VERSION, dataclasses.asdict(scene)], sort_keys=True).encode()).hexdigest()
 
 
 def detect(scene: Scene, exact: Keypoints) -> Keypoints:
-    """The poses that are stored with a scene: every scene has its own errors, always the same."""
+    """Simulate the detection that is stored with a scene; the scene determines its errors."""
     return simulate_detection(exact, int(scene_digest(scene)[:16], 16))

@@ -9,15 +9,15 @@ from jaxtyping import Float
 from mimicmotion_jax.synthetic.appearance import Fabric
 from mimicmotion_jax.synthetic.drawing import Fill, Polygon, fill
 
-_TORSO = 0.34  # heights; only an upper body is longer
+_TORSO = 0.34  # heights; only upper bodies are longer
 
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """The surface of a rounded part: its middle and its half width at evenly spaced rows, and how far it is turned.
+    """Surface of a rounded part: its middle and half width at evenly spaced rows, and its turn.
 
-    A place on it is t, from 0 to 1 along it, and a longitude: 0 faces forwards, and unless the part is turned pi / 2 is
-    the edge towards `across`. What is turned out of sight lies on the edge.
+    A position is t, from 0 to 1 along the part, and a longitude: 0 faces forwards, and pi / 2 is the edge towards
+    `across` unless the part is turned. Positions that are turned away are put on the edge.
     """
 
     centre: Float[np.ndarray, "frames rows 2"]
@@ -25,12 +25,12 @@ class Strip:
     turn: Float[np.ndarray, " frames"]
 
     def at(self, t: Sequence[float] | np.ndarray, longitude: Sequence[float] | np.ndarray) -> Polygon:
-        """Places on the surface."""
+        """Return positions on the surface."""
         turned = np.clip(np.asarray(longitude) + self.turn[:, None], -np.pi / 2, np.pi / 2)
         return self.flat(t, np.sin(turned))
 
-    def flat(self, t: Sequence[float] | np.ndarray, s: np.ndarray) -> Polygon:
-        """Places by how far across the visible side they lie, from -1 to 1."""
+    def flat(self, t: Sequence[float] | np.ndarray, s: np.ndarray | float) -> Polygon:
+        """Return positions given by t and the place across the visible side, from -1 to 1."""
         position = np.clip(np.asarray(t, float), 0, 1) * (self.centre.shape[1] - 1)
         low = np.minimum(position.astype(int), self.centre.shape[1] - 2)
         part = (position - low)[:, None]
@@ -39,20 +39,20 @@ class Strip:
         return centre + across * np.broadcast_to(s, centre.shape[:2])[..., None]
 
     def band(self, t0: float, t1: float, left: float = -1, right: float = 1) -> Polygon:
-        """What lies between two rows and two fractions of the width."""
+        """Return the area between two rows and two fractions of the width."""
         t = np.linspace(t0, t1, 2 + round((t1 - t0) * (self.centre.shape[1] - 1)))
-        return np.concatenate([self.flat(t, np.float64(left)), self.flat(t[::-1], np.float64(right))], axis=1)
+        return np.concatenate([self.flat(t, left), self.flat(t[::-1], right)], axis=1)
 
     def column(self, t0: float, t1: float, start: float, end: float) -> Polygon:
-        """What lies between two rows and two longitudes."""
+        """Return the area between two rows and two longitudes."""
         t = np.linspace(t0, t1, 2 + round((t1 - t0) * (self.centre.shape[1] - 1)))
         return np.concatenate([self.at(t, np.full(len(t), start)), self.at(t[::-1], np.full(len(t), end))], axis=1)
 
 
 def pattern(strip: Strip, fabric: Fabric, length: float, radius: float) -> list[Fill]:
-    """The fabric's pattern on a strip of the given length and mean half width (in heights).
+    """Return the fabric's pattern on a strip of the given length and mean half width, in heights.
 
-    A broad band goes on large parts only, a spot only on the chest.
+    Large parts only have a broad band; the chest only has a spot.
     """
     rows = max(1, round(length / fabric.pitch))
     columns = max(4, 2 * round(np.pi * radius / fabric.pitch))
@@ -95,7 +95,7 @@ def pattern(strip: Strip, fabric: Fabric, length: float, radius: float) -> list[
 def resampled(
     rows: Float[np.ndarray, "frames rows 2"], place: Float[np.ndarray, " rows"], count: int = 21
 ) -> Float[np.ndarray, "frames fine 2"]:
-    """Rows at equal distances along a Catmull-Rom spline through those at the given places."""
+    """Resample rows at equal distances along a Catmull-Rom spline through those at the given positions."""
     padded = np.concatenate([rows[:, :1], rows, rows[:, -1:]], axis=1)
     position = np.interp(np.linspace(place[0], place[-1], count), place, np.arange(len(place)))
     i = np.minimum(position.astype(int), len(place) - 2)
@@ -105,7 +105,7 @@ def resampled(
 
 
 def grown(strip: Strip, rim: float) -> np.ndarray:
-    """The strip's outline, larger by `rim` at its sides and its lower end."""
+    """Return the strip's outline, larger by `rim` at its sides and its lower end."""
     length = np.linalg.norm(strip.across, axis=-1, keepdims=True)
     wider = Strip(strip.centre, strip.across * (1 + rim / np.maximum(length, 1e-6)), strip.turn)
     outline = wider.band(0, 1)

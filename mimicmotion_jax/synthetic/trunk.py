@@ -1,4 +1,4 @@
-"""Upper body, pelvis, neck and skirt as layers to paint."""
+"""Layers of upper body, pelvis, neck and skirt."""
 
 import numpy as np
 from jaxtyping import Float
@@ -15,12 +15,12 @@ _DEPTHS = np.array([0.036, 0.045, 0.055, 0.065, 0.058, 0.065, 0.062])
 
 
 def trunk_depth(joints: Joints) -> Float[np.ndarray, " frames"]:
-    """How far the upper body is."""
+    """Return the depth of the upper body."""
     return (joints.neck[:, 2] + joints.waist[:, 2]) / 2
 
 
 def trunk(view: View, character: Character, joints: Joints) -> list[Layer]:
-    """Pelvis, upper body, neck, and a skirt if there is one."""
+    """Return pelvis, upper body, neck, and the skirt if there is one."""
     body, top, scale = character.body, character.top, view.scale
     strip = _torso_strip(view, character, joints)
     rim = RIM * scale
@@ -44,9 +44,9 @@ def trunk(view: View, character: Character, joints: Joints) -> list[Layer]:
     neck = limb(
         view, Part.NECK, "neck", (joints.neck, joints.head), (0.033, 0.029), character.skin, joints.neck[:, 2] + 0.02
     )
-    # The chin's shadow.
-    chin = [view.project(point) for point in (joints.head, 0.45 * joints.head + 0.55 * joints.neck)]
-    neck.body.append(fill(capsule(*chin, 0.03 * scale, 0.03 * scale), None, 186))
+    # Shadow of the chin.
+    chin, throat = (view.project(point) for point in (joints.head, 0.45 * joints.head + 0.55 * joints.neck))
+    neck.body.append(fill(capsule(chin, throat, 0.03 * scale, 0.03 * scale), None, 186))
     layers = [pelvis, torso, neck]
     if character.skirt:
         layers.append(_skirt(view, character, joints, strip))
@@ -54,7 +54,7 @@ def trunk(view: View, character: Character, joints: Joints) -> list[Layer]:
 
 
 def _torso_strip(view: View, character: Character, joints: Joints) -> Strip:
-    """The upper body's surface from the neck to a hem below the hips."""
+    """Return the upper body's surface from the neck to a hem below the hips."""
     body = character.body
     chest_rows = np.array([-0.056, -0.026, 0.012, 0.24 * body.spine])
     pelvis_rows = np.array([0.0, 0.055])
@@ -68,7 +68,7 @@ def _torso_strip(view: View, character: Character, joints: Joints) -> Strip:
     depth = _DEPTHS * body.girth
     rotations = np.stack([*[joints.chest_rotation] * 5, *[joints.pelvis_rotation] * 2], axis=1)
     x_axis, z_axis = rotations[..., 0], rotations[..., 2]
-    # The silhouette of an elliptical section: as wide as both half axes seen from here.
+    # Silhouette of an elliptical section: the width of both half axes as seen from the camera.
     half = np.hypot(width * x_axis[..., 0], depth * z_axis[..., 0])
     direction = view.project(x_axis) - view.project(np.zeros(3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
@@ -78,7 +78,7 @@ def _torso_strip(view: View, character: Character, joints: Joints) -> Strip:
 
 
 def _collar(character: Character, strip: Strip) -> list[Fill]:
-    """The neckline: an opening with a trim."""
+    """Return the neckline: an opening with a trim."""
     trim = tuple(int(0.82 * c) for c in character.top.colour)
     if character.collar == "high":
         return [fill(strip.band(0, 0.06), trim, LIGHTS[1], convex=False)]
@@ -97,7 +97,7 @@ def _collar(character: Character, strip: Strip) -> list[Fill]:
 
 
 def _skirt(view: View, character: Character, joints: Joints, torso: Strip) -> Layer:
-    """From the waist over the hips to a hem about the thighs; it lies over the shirt."""
+    """Return a skirt from the waist over the hips to a hem at the thighs; it is over the shirt."""
     body, fabric = character.body, character.bottom
     hem = view.project(joints.hips + character.skirt * (joints.knees - joints.hips))
     centre = hem.mean(1)

@@ -1,4 +1,4 @@
-"""Videos of drawn people who move in drawn rooms, with exact keypoints: data for training and tests from formulas."""
+"""Videos of drawn people who move in drawn rooms, with exact keypoints, for training and tests."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -34,10 +34,10 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Scene:
-    """One video, fully determined by these values.
+    """Description of one video, which these values determine.
 
-    `character`, `motion` and `background` are numbers from 0; each look, motion and room is a function of its number
-    alone. `full` shows the whole body, `half` what is above the thighs, with hands twice as large.
+    `character`, `motion` and `background` are numbers from 0; each appearance, motion and room is a function of its
+    number alone. `full` shows the whole body, `half` the body above the thighs, with hands twice as large.
 
     Raises:
         InputError: a negative number, a side below 32 pixels, less than one frame, or a frame rate not above 0.
@@ -55,7 +55,7 @@ class Scene:
     def __post_init__(self) -> None:
         if min(self.character, self.motion, self.background) < 0:
             raise InputError(
-                "a scene's character, motion and background are numbers from 0 on; take the negative one up."
+                "a scene's character, motion and background are numbers from 0; choose one that is not negative."
             )
         if self.framing not in ("full", "half"):
             raise InputError(f"a scene's framing is 'full' or 'half', not '{self.framing}'.")
@@ -64,10 +64,10 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """A scene's pictures and the truth about them.
+    """Frames of a scene with exact masks and keypoints.
 
-    Keypoints are exact, with score 1 where they can be seen and 0 where another part of the body hides them or the
-    picture ends. Hair and hats hide nothing; fingers do not hide each other, but a palm hides those folded behind it.
+    Keypoints have score 1 if they are visible, and 0 if another part of the body hides them or they are outside the
+    picture. Hair and hats hide nothing; fingers do not hide each other, but a palm hides those folded behind it.
     """
 
     frames: UInt8[np.ndarray, "frames height width 3"]  # RGB
@@ -86,9 +86,9 @@ def make_scenes(
     num_frames: int,
     fps: float | int = 15.0,
 ) -> list[Scene]:
-    """Draw scenes. Characters, motions and backgrounds of "test" have odd numbers, those of "train" even ones.
+    """Draw scenes; "test" has odd numbers of characters, motions and backgrounds, and "train" even ones.
 
-    So none occurs in both, whatever the seeds.
+    None therefore occurs in both, whatever the seeds.
 
     Raises:
         InputError: a negative count or seed, a side below 32 pixels, less than one frame, a frame rate not above 0.
@@ -100,7 +100,7 @@ def make_scenes(
 
 
 def _draw(number: int, seed: int, split: str, width: int, height: int, num_frames: int, fps: float) -> Scene:
-    """Scene `number` of a seed: the same however many there are."""
+    """Draw scene `number` of a seed; it does not depend on the count."""
     parity = _SPLITS.index(split)
     random = np.random.default_rng([_TAG, seed, parity, number])
     character, motion, background = (2 * int(random.integers(_NUMBERS)) + parity for _ in range(3))
@@ -110,7 +110,7 @@ def _draw(number: int, seed: int, split: str, width: int, height: int, num_frame
 
 @beartype
 def render(scene: Scene) -> Rendered:
-    """Draw a scene: the same values give the same pictures."""
+    """Render a scene; equal values give equal pictures."""
     character = make_character(scene.character)
     tracks = make_tracks(scene.motion, scene.num_frames, scene.fps)
     supersampling = 2 if max(scene.width, scene.height) > 400 else 4 if max(scene.width, scene.height) < 220 else 3
@@ -142,7 +142,7 @@ def _check_size(width: int, height: int, num_frames: int, fps: float) -> None:
 
 
 def _framing(scene: Scene, character: Character) -> tuple[float, float, float]:
-    """Pixels per height of the person, and where in the picture the floor below them is."""
+    """Return pixels per height of the person, and column and row of the floor below the person."""
     random = np.random.default_rng([_TAG, scene.character, scene.motion, scene.background])
     tall = character.body.pelvis_height + character.body.spine + 0.055 + 0.16 * character.body.head
     middle = scene.width * random.uniform(0.47, 0.53)
@@ -155,7 +155,7 @@ def _framing(scene: Scene, character: Character) -> tuple[float, float, float]:
 
 
 def _on_top(parts: np.ndarray, pixels: np.ndarray, owners: np.ndarray, folded: np.ndarray) -> Bool[np.ndarray, " 128"]:
-    """Whether each point lies in the picture with one of its own parts on top."""
+    """Return True for points in the picture with one of their own parts on top."""
     x, y = np.floor(pixels).astype(int).T
     inside = (x >= 0) & (y >= 0) & (x < parts.shape[1]) & (y < parts.shape[0])
     top = parts[np.where(inside, y, 0), np.where(inside, x, 0)]

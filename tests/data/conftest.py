@@ -1,4 +1,4 @@
-"""One small dataset with encodings, made by the real program from videos good and bad."""
+"""A small dataset with encodings, made by the real program from good and broken videos."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ from counted import SIZE, write_counted
 from flax import nnx
 
 from mimicmotion_jax.checkpoint import save_checkpoint
-from mimicmotion_jax.config import load_config
 from mimicmotion_jax.data.prepare import PrepareConfig, Summary, prepare
 from mimicmotion_jax.data.sources import VideoFolder
 
@@ -38,12 +37,15 @@ def checkpoint(tiny_pipeline, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(videos, checkpoint, tmp_path_factory) -> tuple[Path, Summary]:
-    """The dataset (c.mp4 is in two parts of 30 frames) and what was said of it."""
+def prepare_options(checkpoint) -> PrepareConfig:
+    return PrepareConfig(max_seconds=1.5, encode=str(checkpoint), size=SIZE, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def prepared(videos, prepare_options, tmp_path_factory) -> tuple[Path, Summary]:
+    """The dataset, in which c.mp4 is in two parts of 30 frames, and its summary."""
     output = tmp_path_factory.mktemp("datasets") / "all"
-    options = ["max_seconds=1.5", f"encode={checkpoint}", f"size=[{SIZE[0]},{SIZE[1]}]", "batch_size=16"]
-    config = load_config(PrepareConfig, overrides=options)
-    return output, prepare(VideoFolder(videos), output, config, progress=False)
+    return output, prepare(VideoFolder(videos), output, prepare_options, progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Videos whose frames say which they are, with keypoints that do as well."""
+"""Videos whose frames show their numbers, with keypoints that do as well."""
 
 from pathlib import Path
 
@@ -14,8 +14,11 @@ _BITS = 8
 
 
 def counted_frames(num_frames: int, blue: int = 0) -> np.ndarray:
-    """[num_frames, HEIGHT, WIDTH, 3]: on top eight fields, black or white, the binary number of the frame; below red
-    that grows from left to right, so that no frame is its own mirror image, and `blue`, which tells videos apart."""
+    """Make frames [num_frames, HEIGHT, WIDTH, 3] that show their number.
+
+    Eight black or white fields at the top are the number in binary. Below, red grows from left to right, so that no
+    frame is its own mirror image, and `blue` tells videos apart.
+    """
     numbers = np.arange(num_frames)
     frames = np.zeros((num_frames, HEIGHT, WIDTH, 3), np.uint8)
     for bit in range(_BITS):
@@ -27,7 +30,7 @@ def counted_frames(num_frames: int, blue: int = 0) -> np.ndarray:
 
 
 def number_of(frame: np.ndarray, mirrored: bool = False) -> int:
-    """Which frame of `counted_frames` this is, at any size."""
+    """Return the number that a frame shows, at any size."""
     row = frame[frame.shape[0] // 4].mean(-1)
     centres = ((np.arange(_BITS) + 0.5) * len(row) / _BITS).astype(int)
     bits = row[centres[::-1] if mirrored else centres] > 127
@@ -35,18 +38,18 @@ def number_of(frame: np.ndarray, mirrored: bool = False) -> int:
 
 
 def blue_of(frame: np.ndarray) -> int:
-    """The `blue` of its video, to within a few levels."""
+    """Return the `blue` of the frame's video, to within a few levels."""
     return round(float(frame[3 * frame.shape[0] // 4, :, 2].mean()))
 
 
 def is_mirrored(frame: np.ndarray) -> bool:
-    """Whether red falls from left to right."""
+    """Return True if red falls from left to right."""
     row = frame[3 * frame.shape[0] // 4, :, 0].astype(float)
     return row[-1] < row[0]
 
 
 def counted_keypoints(num_frames: int, score: float = 1.0) -> Keypoints:
-    """A figure that walks to the right, 1/100 of the picture per frame, with both hands, the left one higher."""
+    """Make a figure that moves to the right by 1/100 of the picture per frame; the left hand is higher."""
     random = np.random.default_rng(0)
     shapes = {name: random.uniform(0.3, 0.5, (1, 1, *points, 2)) for name, points in GROUPS.items()}
     shapes["hands"] = np.stack(
@@ -62,7 +65,7 @@ def counted_keypoints(num_frames: int, score: float = 1.0) -> Keypoints:
 
 
 def write_counted(path: Path, num_frames: int, blue: int = 0, keypoints: int | None = None, score: float = 1.0) -> Path:
-    """A video of `counted_frames`, and beside it the keypoints of as many frames (or of `keypoints`)."""
+    """Write a video of `counted_frames`, and beside it keypoints of as many frames (or of `keypoints`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=30, options={"crf": "10"})

@@ -1,4 +1,4 @@
-"""What is drawn for a sample, how pictures and keypoints are cropped together, and which configurations are refused."""
+"""Training samples: random choices, the common crop of pictures and keypoints, and configurations that are refused."""
 
 import collections
 
@@ -54,11 +54,11 @@ def test_half_is_flipped():
 
 @pytest.mark.parametrize("target", [(64, 128), (128, 64), (96, 96), (200, 320)])
 @pytest.mark.parametrize("source", [(96, 160), (161, 97)])
-def test_the_crop_is_that_of_generation_and_keypoints_follow(source, target):
+def test_the_crop_equals_that_of_sampling_and_keypoints_follow(source, target):
     pixels = np.random.default_rng(0).integers(0, 256, (2, *source, 3), np.uint8)
     crop = Crop.plan(source, target)
     np.testing.assert_array_equal(crop.pixels(pixels), crop_resize(pixels, *target))
-    # The left edge of what is seen, and the middle of the picture, in pixels of the source.
+    # The left edge of the visible part, and the middle of the picture, in pixels of the source.
     scale = max(target[0] / source[0], target[1] / source[1])
     keypoints = counted_keypoints(1)
     keypoints.body[0, 0, :2] = [[0.5, 0.5], [0.5 - target[1] / scale / source[1] / 2, 0.5]]
@@ -90,6 +90,6 @@ def test_random_crops_stay_inside():
         (["num_frame=8"], "num_frames"),
     ],
 )
-def test_what_cannot_work_is_refused(options, message):
+def test_impossible_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         load_config(DataConfig, overrides=options)

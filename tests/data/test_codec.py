@@ -1,4 +1,4 @@
-"""Random access against a full decode by PyAV, and keyframes where they should be."""
+"""Random access against a full decode by PyAV, and the positions of keyframes."""
 
 import io
 from fractions import Fraction
@@ -34,7 +34,7 @@ def test_quality_is_that_of_crf_18():
     assert np.abs(decoded.astype(int) - frames).mean() < 1.5  # colours kept: BT.709 in, BT.709 out
 
 
-def test_damage_is_told():
+def test_damage_is_reported():
     video = encode_video(counted_frames(30), Fraction(30), 18)
     with pytest.raises(InputError, match="cannot be decoded"):
         decode_frames(video[: len(video) // 2], [20], Fraction(30))

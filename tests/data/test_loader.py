@@ -1,4 +1,4 @@
-"""Batches: the right frames with the right poses, and the same ones over shards, workers and resumed runs."""
+"""Batches: frames with their poses, equal for any number of shards and workers and after resuming."""
 
 import dataclasses
 import shutil
@@ -39,7 +39,7 @@ def assert_same(a: dict, b: dict) -> None:
 
 
 def drawn(numbers: list[int], mirrored: bool = False) -> np.ndarray:
-    """The poses of these frames of any counted video, at its own size."""
+    """Draw the poses of these frames of a counted video, at its own size."""
     keypoints = counted_keypoints(max(numbers) + 1)
     keypoints = keypoints.mirrored() if mirrored else keypoints
     return np.concatenate([draw_poses(keypoints, HEIGHT, WIDTH, number, number + 1) for number in numbers])
@@ -61,7 +61,7 @@ def test_frames_poses_and_masks_belong_together(batches, config):
         ):
             numbers = [number_of(frame) for frame in frames]
             assert set(np.diff(numbers)) in ({2}, {3})
-            # A part's keypoints begin where it does: what is drawn is the pose of that frame of the whole video.
+            # A part's keypoints begin at its first frame: the drawn pose is that of the frame in the whole video.
             np.testing.assert_array_equal(poses, drawn(numbers))
             expected = hand_mask(counted_keypoints(numbers[-1] + 1), HEIGHT // 8, WIDTH // 8)[numbers]
             np.testing.assert_array_equal(mask, expected)
@@ -99,7 +99,7 @@ def test_resuming_is_exact(batches, config):
     assert_same(next(loader), batches[1])
     loader.close()
     assert_same(next(loader), batches[2])
-    with pytest.raises(InputError, match="no state"):
+    with pytest.raises(InputError, match="not the state"):
         loader.set_state({"step": 1})
 
 
@@ -147,7 +147,7 @@ def test_reference_slot_shows_the_reference(config):
             np.testing.assert_array_equal(poses, drawn([number_of(frame) for frame in frames]))
 
 
-def test_encodings_are_those_of_the_stages_on_the_same_frames(dataset, tiny_pipeline):
+def test_encodings_equal_those_of_the_networks_on_the_same_frames(dataset, tiny_pipeline):
     config = DataConfig(dataset=dataset, width=SIZE[0], height=SIZE[1], num_frames=3, reference_slot=True)
     seen = take(1, config)[0]
     encoded = take(1, dataclasses.replace(config, encodings=True))[0]
@@ -175,12 +175,12 @@ def test_encodings_are_those_of_the_stages_on_the_same_frames(dataset, tiny_pipe
         ({"width": 100}, {}, "multiple of 8"),
     ],
 )
-def test_what_cannot_work_is_told_at_once(config, change, arguments, message):
+def test_impossible_options_are_refused_at_once(config, change, arguments, message):
     with pytest.raises(InputError, match=message):
         ClipLoader(dataclasses.replace(config, **change), BATCH, 5, **arguments)
 
 
-def test_other_versions_and_damage_are_told(config, dataset, tmp_path):
+def test_other_versions_and_damage_are_reported(config, dataset, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(dataset, copy, ignore=shutil.ignore_patterns(".work"))
     config = dataclasses.replace(config, dataset=str(copy))

@@ -11,7 +11,6 @@ import yaml
 from mimicmotion_jax.cli import evaluate, sample
 from mimicmotion_jax.cli import prepare as prepare_data
 from mimicmotion_jax.config import to_dict
-from mimicmotion_jax.data.prepare import PrepareConfig
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.inference.options import GenerateConfig, load_options
 from mimicmotion_jax.runtime.errors import InputError
@@ -25,7 +24,7 @@ EXPLAINED = ROOT / "configs" / "sample.yaml"
     ("script", "name", "options"),
     [
         (sample, "sample", GenerateConfig),
-        (prepare_data, "prepare", PrepareConfig),
+        (prepare_data, "prepare", prepare_data.ScriptConfig),
         (evaluate, "evaluate", EvaluateConfig),
     ],
 )

@@ -1,4 +1,4 @@
-"""The made-up dancer and person: in view, smooth, of constant build, and where the keypoints say they are."""
+"""The drawn dancer and person: in view, smooth, of constant size, and painted at their keypoints."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_the_picture_shows_the_person_where_the_keypoints_are(width, height):
     assert colour(np.array([0.02, 0.02])).min() > 200  # wall
 
 
-def test_nonsense_is_refused():
+def test_bad_values_are_refused():
     for make in (lambda: demo_motion(0), lambda: demo_motion(3, fps=0), lambda: demo_reference(0, 5)):
         with pytest.raises(InputError):
             make()

@@ -1,4 +1,4 @@
-"""Simulated detections: each failure against the rate, size or rule that the configuration states."""
+"""Simulated detections: each kind of error against the rate, size or rule that the configuration states."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ BUT_NECK = [joint for joint in Body if joint != Body.NECK]
 
 
 def figure(num_frames: int, scale: float = 1.0, score: float = 1.0, hands_per_second: float = 0.0) -> Keypoints:
-    """Somebody in the middle of the picture, with a torso of 80 `scale` pixels, whose hands may move sideways."""
+    """Make a person in the middle of the picture with a torso of 80 `scale` pixels; hands may move sideways."""
     random = np.random.default_rng(0)
     body = random.uniform(-50, 50, (18, 2))
     body[Body.NECK], body[Body.R_SHOULDER], body[Body.L_SHOULDER] = (0, -40), (-20, -40), (20, -40)
@@ -37,22 +37,22 @@ def figure(num_frames: int, scale: float = 1.0, score: float = 1.0, hands_per_se
 
 
 def but(**changes: float) -> DetectorConfig:
-    """A detector that makes only these errors."""
+    """Return a detector that makes only these errors."""
     return DetectorConfig(**EXACT | changes)
 
 
 def errors(found: Keypoints, exact: Keypoints, name: str) -> np.ndarray:
-    """Pixels in x and y, [F, ..., 2], the neck left out."""
+    """Return errors in pixels, [F, ..., 2], without the neck."""
     difference = ((getattr(found, name) - getattr(exact, name)) * SIZE)[:, 0]
     return difference[:, BUT_NECK] if name == "body" else difference
 
 
 def assert_share(events: np.ndarray, share: float, memory: float) -> None:
-    """Within 4 standard deviations: binomial, but that neighbours in time [F, n] agree with e^(-distance / memory)."""
+    """Check a share of events [F, n] to 4 standard deviations; in time they correlate by e^(-distance / memory)."""
     kept = math.exp(-1 / memory)
     deviation = math.sqrt(share * (1 - share) / events.size * (1 + kept) / (1 - kept))
     assert abs(events.mean() - share) < 4 * deviation
-    assert deviation < share / 4  # or there is nothing to see
+    assert deviation < share / 4  # otherwise the check says nothing
 
 
 def test_without_noise_the_input_comes_back():
@@ -75,43 +75,43 @@ def test_the_same_seed_gives_the_same_detection():
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5])
-@pytest.mark.parametrize(("name", "typical"), [("body", 0.02), ("hands", 0.015), ("faces", 0.006)])
-def test_jitter_is_a_fraction_of_the_torso(scale, name, typical):
+def test_jitter_is_a_fraction_of_the_torso(scale):
     """E[e^(2 s g)] = e^(2 s^2) for a normal g, so this is the standard deviation of a mixture."""
     exact = figure(4000, scale)
     assert torso_length(exact) == pytest.approx(80 * scale, rel=1e-4)
     found = simulate_detection(exact, 0, but(jitter=0.5, spread=0.4))
-    expected = 0.5 * typical * 80 * scale * math.exp(0.4**2)
-    error = errors(found, exact, name)
-    assert error.std() == pytest.approx(expected, rel=0.1)
-    assert abs(error.mean()) < 0.1 * expected
-    # In time: the correlation of neighbours, e^(-1 / (0.1 s * 15 / s)); g hardly changes between them.
-    neighbours = np.corrcoef(error[1:].ravel(), error[:-1].ravel())[0, 1]
-    assert neighbours == pytest.approx(math.exp(-1 / 1.5), abs=0.05)
+    for name, typical in (("body", 0.02), ("hands", 0.015), ("faces", 0.006)):
+        expected = 0.5 * typical * 80 * scale * math.exp(0.4**2)
+        error = errors(found, exact, name)
+        assert error.std() == pytest.approx(expected, rel=0.1)
+        assert abs(error.mean()) < 0.1 * expected
+        # In time: the correlation of neighbours, e^(-1 / (0.1 s * 15 / s)); g hardly changes between them.
+        neighbours = np.corrcoef(error[1:].ravel(), error[:-1].ravel())[0, 1]
+        assert neighbours == pytest.approx(math.exp(-1 / 1.5), abs=0.05)
 
 
 def test_fast_hands_blur():
-    """0.01 s at half a torso length per second: an error of 0.005 torso lengths, and nothing elsewhere."""
+    """0.01 s at half a torso length per second is an error of 0.005 torso lengths, and none elsewhere."""
     exact = figure(20, hands_per_second=0.5)
     found = [simulate_detection(exact, seed, but(blur=0.01)) for seed in range(200)]
     error = np.concatenate([errors(each, exact, "hands") for each in found])
     assert error.std() == pytest.approx(0.01 * 0.5 * 80, rel=0.05)
     assert all(not errors(each, exact, "body").any() for each in found)
-    # u = 0.005 / 0.015 of the typical error, judged without fault.
+    # u = 0.005 / 0.015 of the typical error, judged exactly.
     surely = simulate_detection(exact, 0, but(blur=0.01, misjudged=0))
     np.testing.assert_allclose(surely.hands_score, 0.2 + 0.8 / (1 + (1 / 9) ** 2), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("spread", "misjudged"), [(0.5, 0.0), (0.0, 0.3), (0.5, 0.3)])
 def test_confidence_is_of_log_normal_uncertainty(spread, misjudged):
-    """score = 0.2 + 0.8 / (1 + (u / 3)^2), solved for u."""
+    """Solve score = 0.2 + 0.8 / (1 + (u / 3)^2) for u."""
     found = simulate_detection(figure(4000), 9, but(jitter=1, spread=spread, misjudged=misjudged))
     uncertainty = np.log(3 * np.sqrt(0.8 / (found.faces_score.astype(np.float64) - 0.2) - 1))
     assert uncertainty.std() == pytest.approx(math.hypot(spread, misjudged), rel=0.1)
     assert abs(uncertainty.mean()) < 0.15 * uncertainty.std()
 
 
-def test_confidence_tells_errors_but_not_all():
+def test_confidence_correlates_with_the_error():
     found = [(simulate_detection(exact, seed), exact) for seed in range(10) for exact in [figure(200)]]
     for name in GROUPS:
         size = np.concatenate([np.linalg.norm(errors(*pair, name), axis=-1).ravel() for pair in found])
@@ -209,12 +209,12 @@ def test_outside_the_picture_there_is_nothing():
     outside = ((found.body < 0) | (found.body > 1)).any(-1)
     assert 0.1 < outside.mean() < 0.9
     assert not found.body_score[outside].any()
-    # What is known to be outside is not seen inside either.
+    # A point outside the picture is never reported inside it.
     edge = dataclasses.replace(exact, body=exact.body + np.float32([2, 0]), body_score=np.zeros_like(exact.body_score))
     assert not simulate_detection(edge, 0, but(jitter=100, hallucinated=1)).body_score.any()
 
 
-def test_a_single_frame_will_do():
+def test_a_single_frame_works():
     found = simulate_detection(figure(1), 0)
     assert found.num_frames == 1
     assert (found.faces_score > 0).all()

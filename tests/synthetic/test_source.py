@@ -1,15 +1,14 @@
-"""The synthetic world as a dataset and as a test set: what is stored is what was rendered, and only once."""
+"""The synthetic world as a dataset and as a test set: every scene is stored as rendered, and rendered once."""
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mimicmotion_jax.cli import prepare as command
 from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.data.dataset import Records, read_info
 from mimicmotion_jax.data.loader import ClipLoader
@@ -24,7 +23,6 @@ from mimicmotion_jax.synthetic.detector import simulate_detection
 from mimicmotion_jax.synthetic.source import SyntheticWorld, draw_scenes, named, scene_digest, write_test_set
 from mimicmotion_jax.synthetic.world import make_scenes, render
 
-ROOT = Path(__file__).parents[2]
 COUNT, WIDTH, HEIGHT, NUM_FRAMES, FPS = 2, 96, 128, 18, 15.0
 VALUES = {"seed": 7, "width": WIDTH, "height": HEIGHT, "num_frames": NUM_FRAMES, "fps": FPS}
 WORLD = WorldConfig(**VALUES)
@@ -37,7 +35,7 @@ def assert_same(found: Keypoints, expected: Keypoints) -> None:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Decibels, of the brightness of RGB pictures; colours are stored at half the resolution."""
+    """Return the PSNR in decibels of the brightness of RGB pictures; colours are stored at half the resolution."""
     difference = (a.astype(float) - b) @ (0.2126, 0.7152, 0.0722)
     return float(10 * np.log10(255**2 / np.square(difference).mean()))
 
@@ -45,7 +43,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("world")
-    summary = prepare(SyntheticWorld(COUNT, **VALUES), output, PrepareConfig(), progress=False)
+    summary = prepare(SyntheticWorld(COUNT, WORLD), output, PrepareConfig(), progress=False)
     assert (summary.prepared, summary.frames, summary.skipped) == (COUNT, COUNT * NUM_FRAMES, {})
     return output
 
@@ -67,12 +65,12 @@ def test_clips_are_read_back(dataset):
     loader.close()
     assert batch["frames"].shape == batch["poses"].shape == (2, 4, HEIGHT, WIDTH, 3)
     assert batch["hand_mask"].shape == (2, 4, HEIGHT // 8, WIDTH // 8)
-    world = SyntheticWorld(COUNT, **VALUES)
+    world = SyntheticWorld(COUNT, WORLD)
     found = set()
     for item in world.items():
-        with world.open(item) as footage:
-            poses = draw_poses(footage.keypoints, HEIGHT, WIDTH)
-            frames = np.stack(list(footage.frames(0, NUM_FRAMES)))
+        with world.open(item) as video:
+            poses = draw_poses(video.keypoints, HEIGHT, WIDTH)
+            frames = np.stack(list(video.frames()))
         for sample in range(2):
             for start in range(NUM_FRAMES - 15):
                 if (batch["poses"][sample] == poses[start : start + 16 : 5]).all():
@@ -81,11 +79,11 @@ def test_clips_are_read_back(dataset):
     assert found == {0, 1}
 
 
-def test_a_scene_is_known_by_its_values(dataset, monkeypatch):
+def test_a_finished_scene_is_recognised_by_its_values(dataset, monkeypatch):
     rendered = []
     monkeypatch.setattr(synthetic, "render", lambda scene: rendered.append(scene) or render(scene))
     files = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
-    prepare(SyntheticWorld(COUNT, **VALUES), dataset, PrepareConfig(), progress=False)
+    prepare(SyntheticWorld(COUNT, WORLD), dataset, PrepareConfig(), progress=False)
     assert not rendered
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == files
     # Values, keypoints included, change with any number that goes in.
@@ -100,11 +98,11 @@ def test_a_scene_is_known_by_its_values(dataset, monkeypatch):
 def test_a_scene_is_rendered_once_per_opening(monkeypatch):
     rendered = []
     monkeypatch.setattr(synthetic, "render", lambda scene: rendered.append(scene) or render(scene))
-    world = SyntheticWorld(1, **VALUES)
+    world = SyntheticWorld(1, WORLD)
     (item,) = world.items()
-    with world.open(item) as footage:
-        assert len(list(footage.frames(0, 5))) == len(list(footage.frames(13, 18))) == 5
-        assert (footage.num_frames, footage.fps) == (NUM_FRAMES, FPS)
+    with world.open(item) as video:
+        assert len(list(video.frames())) == len(list(video.frames())) == NUM_FRAMES
+        assert (video.num_frames, video.fps) == (NUM_FRAMES, FPS)
     assert len(rendered) == 1
 
 
@@ -150,48 +148,11 @@ def test_an_interrupted_sequence_is_made_again(tmp_path, monkeypatch):
     assert len(list((tmp_path / name).iterdir())) == NUM_FRAMES
 
 
-def script(*arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "prepare_data.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_script(tmp_path):
+def test_the_command(tmp_path, capsys):
     options = [f"world.{key}={value}" for key, value in VALUES.items()]
-    run = script("--synthetic", "1", "--output", tmp_path / "out", *options)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == "prepared 1 videos (18 frames, 0.0 minutes), none skipped\n"
+    assert command.main(["--synthetic", "1", "--output", str(tmp_path / "out"), *options]) == 0
+    assert capsys.readouterr().out == "prepared 1 videos (18 frames, 0.0 minutes), none skipped\n"
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == NUM_FRAMES
-    run = script("--synthetic", "1", "--test-set", "--output", tmp_path / "tests", *options)
-    assert run.returncode == 0, run.stderr
+    assert command.main(["--synthetic", "1", "--test-set", "--output", str(tmp_path / "tests"), *options]) == 0
     (name,) = named(draw_scenes(WORLD, 1, "test"))
     assert (tmp_path / "tests" / name / "00017.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--synthetic", "0"], "a world of 0 scenes is empty"),
-        (["--synthetic", "1", "world.width=97"], "world.width: input should be a multiple of 2"),
-        (["--synthetic", "1", "world.height=32"], "world.height: input should be greater than or equal to 64"),
-        (["--synthetic", "1", "world.fps=-1"], "world.fps"),
-        (["--synthetic", "1", "world.frames=3"], "did you mean 'world.num_frames'?"),
-        (["--synthetic", "1", "--keypoints", "poses"], "leave --keypoints out"),
-        (["--synthetic", "1", "--test-set", "crf=3"], "takes no options but world.*"),
-        (["--videos", "here", "world.seed=1"], "give --synthetic N"),
-        (["--videos", "here", "--test-set"], "give --synthetic N"),
-    ],
-)
-def test_bad_values_are_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
-    """In this process, which is faster: what the script's `main` raises is what `run_script` prints."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    import prepare_data
-    from mimicmotion_jax.runtime.errors import run_script
-
-    monkeypatch.setattr(sys, "argv", ["prepare_data.py", "--output", str(tmp_path / "out"), *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        run_script(prepare_data.main)()
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert sentence in line
-    assert not (tmp_path / "out").exists()

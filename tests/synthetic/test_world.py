@@ -15,13 +15,14 @@ from mimicmotion_jax.synthetic.parts import View
 from mimicmotion_jax.synthetic.skeleton import Joints, Proportions, pose
 from mimicmotion_jax.synthetic.world import Rendered, Scene, make_scenes, render
 
-WIDTH, HEIGHT, FRAMES = 128, 192, 8
+WIDTH, HEIGHT, FRAMES = 128, 192, 4
 SIZE = np.array([WIDTH, HEIGHT])
 
 
 @cache
 def rendered(split: str = "train") -> list[tuple[Scene, Rendered]]:
-    return [(scene, render(scene)) for scene in make_scenes(16, 3, split, WIDTH, HEIGHT, FRAMES)]
+    """Scenes whose four frames are spread over the time of eight at 15 frames per second."""
+    return [(scene, render(scene)) for scene in make_scenes(16, 3, split, WIDTH, HEIGHT, FRAMES, fps=7.5)]
 
 
 def motion_of(kind: str) -> int:
@@ -36,7 +37,7 @@ def one_scene(**changes) -> Scene:
 
 
 def points_and_scores(video: Rendered) -> tuple[np.ndarray, np.ndarray]:
-    """All points in pixels [F, 128, 2] and their scores."""
+    """Return all points in pixels [F, 128, 2] and their scores."""
     keypoints, frames = video.keypoints, len(video.frames)
     groups = ("body", "hands", "faces")
     points = np.concatenate([getattr(keypoints, name).reshape(frames, -1, 2) for name in groups], axis=1)
@@ -44,15 +45,15 @@ def points_and_scores(video: Rendered) -> tuple[np.ndarray, np.ndarray]:
     return points * video.frames.shape[2:0:-1], scores
 
 
-def looks_up(pictures: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The pixels [F, N, ...] of pictures [F, H, W, ...] in which points [F, N, 2] lie, for points inside."""
+def look_up(pictures: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the pixels [F, N, ...] of pictures [F, H, W, ...] at points [F, N, 2] that are inside."""
     x, y = np.floor(points).astype(int).transpose(2, 0, 1)
     frame = np.arange(len(pictures))[:, None]
     return pictures[frame, np.clip(y, 0, pictures.shape[1] - 1), np.clip(x, 0, pictures.shape[2] - 1)]
 
 
 def is_skin(pixels: np.ndarray, skin: tuple[int, int, int]) -> np.ndarray:
-    """Whether pixels have the skin's hue, lit by anything from 45 to 104 per cent."""
+    """Return True for pixels with the hue of skin at a light of 45 to 104 per cent."""
     light = pixels / np.array(skin)
     return (np.ptp(light, axis=-1) < 0.12) & (light > 0.45).all(-1) & (light < 1.04).all(-1)
 
@@ -106,7 +107,7 @@ def test_visible_points_lie_on_the_figure_and_hidden_ones_occur():
     for _, video in rendered():
         points, scores = points_and_scores(video)
         near = np.stack([cv2.dilate(mask.astype(np.uint8), np.ones((3, 3))) for mask in video.foreground])
-        on_figure.append(looks_up(near, points)[scores == 1])
+        on_figure.append(look_up(near, points)[scores == 1])
         assert set(np.unique(scores)) <= {0, 1}
         inside = ((points >= 0) & (points < SIZE)).all(-1)
         assert not scores[~inside].any()
@@ -116,7 +117,7 @@ def test_visible_points_lie_on_the_figure_and_hidden_ones_occur():
 
 
 def test_a_hand_is_skin_where_it_is_seen_and_covered_where_it_is_not():
-    """At 256 x 384, with long sleeves in a colour unlike skin."""
+    """At 256 x 384 pixels, with long sleeves in a colour unlike skin."""
     scores_of_skin, covered = [], []
     for character in range(60):
         look = make_character(character)
@@ -126,7 +127,7 @@ def test_a_hand_is_skin_where_it_is_seen_and_covered_where_it_is_not():
             scene = one_scene(character=character, motion=motion_of(kind), width=256, height=384, num_frames=4)
             video = render(scene)
             points, scores = points_and_scores(video)
-            skin = is_skin(looks_up(video.frames, points), look.skin)[:, 18:60]
+            skin = is_skin(look_up(video.frames, points), look.skin)[:, 18:60]
             inside = ((points > 2) & (points < [253, 381])).all(-1)[:, 18:60]
             scores_of_skin.append(skin[scores[:, 18:60] == 1])
             if kind == "behind":
@@ -148,12 +149,12 @@ def test_eyes_are_dark_in_the_middle_of_their_points():
             corners = face[:, start : start + 6] * [256, 384]
             is_open = np.ptp(corners[..., 1], axis=1) > 0.6 * np.ptp(corners[..., 0], axis=1)
             seen = is_open & score[:, start : start + 6].all(1)
-            pupils = looks_up(video.frames, corners.mean(1, keepdims=True))[:, 0]
+            pupils = look_up(video.frames, corners.mean(1, keepdims=True))[:, 0]
             assert (pupils[seen].max(-1) < 110).all()
 
 
 def test_left_is_left():
-    """Facing us, the person's left is on the picture's right; the face's points run from the picture's left."""
+    """A person who faces the viewer has the left on the picture's right; the face's points start at its left."""
     for _, video in rendered():
         body, faces, hands = video.keypoints.body[:, 0], video.keypoints.faces[:, 0], video.keypoints.hands[:, 0]
         assert (body[:, Body.L_SHOULDER, 0] > body[:, Body.R_SHOULDER, 0]).mean() > 0.9
@@ -167,7 +168,7 @@ def test_left_is_left():
 
 
 def test_people_move_and_no_point_jumps():
-    """At 15 frames a second less than a seventh of the person's height a frame."""
+    """At 15 frames per second no point moves by a seventh of the person's height per frame."""
     for number in range(60):
         body = make_character(number).body
         points = every_joint(pose(body, make_tracks(number, 60, 15.0), (1.0, 2.0)))
@@ -202,9 +203,10 @@ def test_bones_keep_their_length_and_never_look_longer():
 
 @pytest.mark.parametrize(("width", "height"), [(96, 128), (128, 128), (192, 128), (144, 256)])
 def test_framing_fits_every_shape(width, height):
-    """`full` stands 60 to 90 per cent high with all of it in view; `half` cuts the legs and shows larger hands."""
+    """`full` shows the whole body at 50 to 95 per cent of the height; `half` cuts the legs and enlarges the rest."""
     for number in range(4):
-        scene = one_scene(character=number, motion=2 * number, width=width, height=height, framing="full")
+        look = {"character": number, "motion": 2 * number, "width": width, "height": height, "num_frames": 2}
+        scene = one_scene(**look, framing="full")
         full, half = render(scene), render(dataclasses.replace(scene, framing="half"))
         points = full.keypoints.body[:, 0]
         assert ((points > 0) & (points < 1)).all(-1).mean() > 0.97
