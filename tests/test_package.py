@@ -83,7 +83,7 @@ def test_help_shows_examples(command, capsys, monkeypatch):
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: mimicmotion {command} ")
-    assert "examples:" in text
+    assert f"\n  mimicmotion {command} " in text.partition("examples")[2]
 
 
 def test_videos_name_the_version():

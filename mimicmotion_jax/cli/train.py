@@ -1,4 +1,4 @@
-"""Train on a folder written by prepare_data.py: from SVD, from MimicMotion or from scratch, on one device or a pod."""
+"""Train on a dataset of `mimicmotion prepare`: from SVD, from MimicMotion or from scratch, on one device or a pod."""
 
 import argparse
 import json
@@ -21,10 +21,10 @@ from mimicmotion_jax.training.trainer import train
 from mimicmotion_jax.xla_report import compile_report, topology_devices
 
 EXAMPLES = """examples:
-  python train.py --config configs/train_tiny.yaml data.dataset=data/dances
-  python train.py --config configs/train_tiny.yaml data.dataset=data/dances mesh.data=2       two cores of a CPU
-  python train.py --config configs/train_paper.yaml checkpoint=checkpoints/svd data.dataset=gs://bucket/dances
-  python train.py --config configs/train_paper.yaml --compile-only --topology v5p:2x2x2
+  mimicmotion train --config configs/train_tiny.yaml data.dataset=data/dances
+  mimicmotion train --config configs/train_tiny.yaml data.dataset=data/dances mesh.data=2       two cores of a CPU
+  mimicmotion train --config configs/train_paper.yaml checkpoint=checkpoints/svd data.dataset=gs://bucket/dances
+  mimicmotion train --config configs/train_paper.yaml --compile-only --topology v5p:2x2x2
 
 A run that stopped is continued by the same command. With several hosts, start it on each: SLURM's srun is recognised,
 --distributed suits a Cloud TPU pod, --coordinator and the options after it everything else.

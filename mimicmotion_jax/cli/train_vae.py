@@ -1,4 +1,4 @@
-"""Train the VAE of a model that is trained from scratch, on a folder written by prepare_data.py."""
+"""Train the VAE of a model that is trained from scratch, on a folder written by `mimicmotion prepare`."""
 
 import argparse
 import logging
@@ -12,8 +12,8 @@ from mimicmotion_jax.training.tasks.autoencoder import Autoencoder
 from mimicmotion_jax.training.trainer import train
 
 EXAMPLES = """examples:
-  python train_vae.py --config configs/vae_synthetic.yaml data.dataset=data/world
-  python train.py --config configs/train_synthetic.yaml      a model with these encoders (see the file's first lines)
+  mimicmotion train-vae --config configs/vae_synthetic.yaml data.dataset=data/world
+  mimicmotion train --config configs/train_synthetic.yaml      a model with these encoders (see the file's first lines)
 
 A run that stopped is continued by the same command.
 """
