@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     add_traceback_option(parser)
     args = parser.parse_args(argv)
     jax.config.update("jax_platforms", "cpu")  # conversion computes nothing and must not take an accelerator's memory
-    log_to_stderr(libraries=logging.ERROR)
+    log_to_stderr(libraries=logging.CRITICAL)
     if args.to_torch:
         if args.svd or args.mimicmotion or args.window_size is not None:
             parser.error("--to-torch goes with --output, --dtype and --overwrite only")

@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -43,13 +44,27 @@ def root_cause(error: BaseException) -> str:
     return lines[0][:200].rstrip(".") if lines else type(error).__name__
 
 
-def explain_os_error(error: OSError) -> str | None:
+def is_disk_error(error: BaseException) -> bool:
+    """Return True if an error reports a full, read-only or failing disk."""
+    return _errno(error) in _ADVICE
+
+
+def explain_disk_error(error: Exception) -> str | None:
     """Describe a failure of the user's disk or path in one sentence; None if it is neither, hence a bug."""
-    advice = _ADVICE.get(error.errno or 0) or (_PATH_ADVICE.get(error.errno or 0) if error.filename else None)
+    number, path = _errno(error), getattr(error, "filename", None)
+    advice = _ADVICE.get(number) or (_PATH_ADVICE.get(number) if path else None)
     if advice is None:
         return None
-    place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
-    return f"{error.strerror}{place}; {advice}."
+    place = f" ({os.fsdecode(path)})" if isinstance(path, str | bytes) else ""
+    return f"{os.strerror(number)}{place}; {advice}."
+
+
+def _errno(error: BaseException) -> int:
+    if isinstance(error, OSError):
+        return error.errno or 0
+    # The library that writes arrays for orbax (tensorstore) raises ValueErrors.
+    match = re.search(r"os_error_code='(\d+)'", str(error)) if isinstance(error, ValueError) else None
+    return int(match[1]) if match else 0
 
 
 def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
@@ -71,8 +86,8 @@ def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
             # The reader of our output (head, less) went away; keep the interpreter from complaining on exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 141
-        except OSError as error:
-            message = explain_os_error(error)
+        except (OSError, ValueError) as error:
+            message = explain_disk_error(error)
             if message is None:
                 raise
             status = _report(message)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import jax
 
-from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError, is_disk_error
 
 T = TypeVar("T")
 
@@ -35,7 +35,9 @@ def _is_out_of_device_memory(error: BaseException) -> bool:
     # Only the message tells the kind of error. CUDA's libraries, which allocate memory themselves, have one of their
     # own; a program that has run before fails with a ValueError (jax 0.10.2), a new one with jax's own error.
     words = ("RESOURCE_EXHAUSTED", "CUDA_ERROR_OUT_OF_MEMORY")
-    return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(word in str(error) for word in words)
+    if not isinstance(error, jax.errors.JaxRuntimeError | ValueError) or is_disk_error(error):
+        return False
+    return any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from mimicmotion_jax.cli.main import main
-from mimicmotion_jax.runtime.errors import InputError, explain_os_error, root_cause, run_script
+from mimicmotion_jax.runtime.errors import InputError, explain_disk_error, root_cause, run_script
+from mimicmotion_jax.runtime.out_of_memory import is_out_of_memory
 
 
 def run(main, monkeypatch, *arguments):
@@ -64,10 +65,18 @@ def test_disks_and_paths_of_the_user_are_one_line(work, words, monkeypatch, caps
 
 
 def test_a_read_only_place_is_not_told_to_make_room():
-    sentence = explain_os_error(OSError(errno.EROFS, os.strerror(errno.EROFS), "/cdrom/out.mp4"))
+    sentence = explain_disk_error(OSError(errno.EROFS, os.strerror(errno.EROFS), "/cdrom/out.mp4"))
     assert "/cdrom/out.mp4" in sentence
     assert "free" not in sentence.replace("/cdrom/out.mp4", "")
     assert "another place" in sentence
+
+
+def test_a_disk_that_tensorstore_finds_full_is_neither_a_bug_nor_a_lack_of_memory(monkeypatch, capsys):
+    words = "RESOURCE_EXHAUSTED: Error writing in OCDBT database: No space left on device [os_error_code='28']"
+    assert run(raiser(ValueError(words)), monkeypatch) == 2
+    assert "free some space" in capsys.readouterr().err
+    assert not is_out_of_memory(ValueError(words))
+    assert is_out_of_memory(ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +88,7 @@ def test_a_read_only_place_is_not_told_to_make_room():
         FileNotFoundError(errno.ENOENT, "No such file or directory"),  # about no path
         TimeoutError("waited"),
         KeyError("x"),
+        ValueError("too many values to unpack"),
     ],
 )
 def test_bugs_keep_their_traceback(error, monkeypatch):
