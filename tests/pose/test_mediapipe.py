@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import cv2
-import mediapipe
 import numpy as np
 import pytest
-from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmark, NormalizedLandmarkList
 
 from mimicmotion_jax.pose.detect import detect_image, detect_video
 from mimicmotion_jax.pose.mediapipe_holistic import _BODY, _FACE, MediapipeDetector, _fade, _read, _starts, _tiles
+
+mediapipe = pytest.importorskip("mediapipe")  # there is no wheel for Python 3.13
 
 # The drawing's OpenPose joints in pixels: the right hand (on the left of the picture) is raised.
 JOINTS = {
@@ -165,6 +165,8 @@ def test_tables_against_mediapipes_names():
 
 def test_every_point_goes_to_its_place():
     """MediaPipe's own result type, filled in: point i of a part lies at x = part + i / 1000, y = 0.5 of the window."""
+
+    from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmark, NormalizedLandmarkList
 
     def landmarks(part, count):
         points = [NormalizedLandmark(x=part + index / 1000, y=0.5, visibility=0.9) for index in range(count)]
