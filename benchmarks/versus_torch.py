@@ -148,6 +148,7 @@ class Sides:
             return np.moveaxis(self._numpy(self.official(image, poses, noise, aug, self.case.options)[1]), -3, -1)
 
         config = {"noise": self.latents, "fusion": "official", "keep_reference_frame": True, **self.case.options}
+        config |= {"motion_kind": "skeletons", "progress": False}
         return theirs, lambda: self.ours(self.image, self.poses, **config).frames
 
     def training(self) -> tuple[Run, Run]:

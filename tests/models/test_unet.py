@@ -1,5 +1,7 @@
 """UNet against diffusers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,41 +64,51 @@ def predict(unet, sample, c_noise, context, time_ids, pose=None):
     return run(unet, sample, c_noise.numpy(), context[:, 0].numpy(), time_ids.numpy(), pose)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_matches_diffusers(name, load_torch, random_weights, error):
-    reference = random_weights(UNetSpatioTemporalConditionModel(**CONFIGS[name]), seed=0)
-    config = UNetConfig.from_official(dict(reference.config))
-    unet = load_torch("unet", model_config(config), reference.state_dict())
+@pytest.fixture(scope="module")
+def networks(load_torch, random_weights):
+    """A function from a configuration's name to diffusers' network and ours with the same weights."""
+
+    @functools.cache
+    def make(name):
+        reference = random_weights(UNetSpatioTemporalConditionModel(**CONFIGS[name]), seed=0)
+        config = model_config(UNetConfig.from_official(dict(reference.config)))
+        return reference, load_torch("unet", config, reference.state_dict())
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "height", "width"),
+    [("three blocks, two layers", 3, 8, 16), ("two blocks, deeper, one layer", 5, 16, 8)],
+)
+def test_matches_diffusers(name, frames, height, width, networks, error):
+    reference, unet = networks(name)
     generator = torch.Generator().manual_seed(1)
-    for frames, height, width in ((3, 8, 16), (5, 16, 8)):
-        sample = torch.randn(2, frames, 8, height, width, generator=generator)
-        context = torch.randn(2, 1, config.context_dim, generator=generator)
-        c_noise, time_ids = torch.tensor([1.3, -0.7]), torch.tensor([[6.0, 127, 0.02], [23, 40, 0]])
-        with torch.no_grad():
-            expected = reference(sample, c_noise, context, time_ids).sample
-        ours = predict(unet, sample, c_noise, context, time_ids)
-        assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5
+    sample = torch.randn(2, frames, 8, height, width, generator=generator)
+    context = torch.randn(2, 1, unet.config.context_dim, generator=generator)
+    c_noise, time_ids = torch.tensor([1.3, -0.7]), torch.tensor([[6.0, 127, 0.02], [23, 40, 0]])
+    with torch.no_grad():
+        expected = reference(sample, c_noise, context, time_ids).sample
+    ours = predict(unet, sample, c_noise, context, time_ids)
+    assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5
 
 
-def test_pose_features_are_added_after_the_first_convolution(load_torch, random_weights, error):
-    reference = random_weights(UNetSpatioTemporalConditionModel(**CONFIGS["two blocks, deeper, one layer"]), seed=2)
-    config = UNetConfig.from_official(dict(reference.config))
-    unet = load_torch("unet", model_config(config), reference.state_dict())
+def test_pose_features_are_added_after_the_first_convolution(networks, error):
+    reference, unet = networks("two blocks, deeper, one layer")
     generator = torch.Generator().manual_seed(3)
     sample = torch.randn(2, 4, 8, 8, 12, generator=generator)
     pose = torch.randn(2, 4, 64, 8, 12, generator=generator)
     context, time_ids = torch.randn(2, 1, 16, generator=generator), torch.tensor([[6.0, 127, 0]] * 2)
-    reference.conv_in.register_forward_hook(lambda module, args, output: output + pose.flatten(0, 1))
+    hook = reference.conv_in.register_forward_hook(lambda module, args, output: output + pose.flatten(0, 1))
     with torch.no_grad():
         expected = reference(sample, torch.tensor(0.5), context, time_ids).sample
+    hook.remove()
     ours = predict(unet, sample, torch.full((2,), 0.5), context, time_ids, pose)
     assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5
 
 
-def test_conditions_of_a_repeated_batch_are_tiled(load_torch, random_weights):
-    reference = random_weights(UNetSpatioTemporalConditionModel(**CONFIGS["two blocks, deeper, one layer"]), seed=4)
-    config = UNetConfig.from_official(dict(reference.config))
-    unet = load_torch("unet", model_config(config), reference.state_dict())
+def test_conditions_of_a_repeated_batch_are_tiled(networks):
+    _, unet = networks("two blocks, deeper, one layer")
     context, ids = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16)), jnp.float32), jnp.ones((2, 3))
     tiled = unet.conditions(context, ids, 3).tile(2)
     direct = unet.conditions(jnp.concatenate([context, context]), jnp.ones((4, 3)), 3)

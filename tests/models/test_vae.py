@@ -32,7 +32,7 @@ def test_matches_diffusers(name, load_torch, random_weights, error):
     mean, logvar = jax.jit(lambda vae, x: vae.encode(x))(vae, jnp.asarray(pixels.permute(0, 2, 3, 1)))
     assert error(mean, distribution.mean.permute(0, 2, 3, 1)) < 2e-5
     assert error(logvar, distribution.logvar.permute(0, 2, 3, 1)) < 2e-5
-    for frames in (1, 4):
+    for frames in (1, 4) if len(kinds) == 2 else (4,):
         latents = torch.randn(2, frames, 4, 8, 6, generator=generator)
         with torch.no_grad():
             expected = reference.decode(latents.flatten(0, 1), num_frames=frames).sample.unflatten(0, (2, frames))
