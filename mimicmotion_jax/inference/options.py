@@ -51,7 +51,7 @@ class PipelineOptions(DrawOptions, DetectorOptions, SamplingConfig):
     gaps: Literal["interpolate", "dark"] = "interpolate"
     """Joints lost for up to half a second: interpolated, or left dark."""
     align: Literal["none", "affine", "limb"] = "affine"
-    """How the motion is fitted to the person: one map for the clip, limb by limb, or not at all."""
+    """Fit of the motion to the person: one map for the clip, limb by limb, or not at all."""
     smooth: bool = False
     """Filter jitter out of the motion (one-euro filter)."""
 

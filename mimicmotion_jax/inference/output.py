@@ -1,4 +1,4 @@
-"""What a call gives: frames in memory or frame by frame, and how they are written, with sound and provenance."""
+"""Results of a call: frames in memory or frame by frame, and their writing, with sound and provenance."""
 
 import contextlib
 import os
