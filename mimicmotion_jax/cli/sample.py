@@ -1,7 +1,6 @@
 """Generate videos: one reference image and a driving motion in, a video of that person moving that way out."""
 
 import argparse
-import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -25,7 +24,9 @@ from mimicmotion_jax.inference.output import (
 )
 from mimicmotion_jax.inference.preparing import Preparer
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.atomic_files import exclusive
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.video.encode import output_target
 
 logger = logging.getLogger("mimicmotion_jax.sample")  # a script's own name would not be shown
 
@@ -87,20 +88,27 @@ def main(argv: list[str] | None = None) -> int:
     overrides = [
         f"{name}=true" for name in ("save_pose", "side_by_side", "overwrite") if getattr(args, name)
     ] + args.options
+    if args.pose_only:
+        overrides.append("save_pose=true")
     nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
     _refuse_unused(args, nothing_given)
     if nothing_given and not (args.compile_only or args.pose_only):
-        return _run_demo(args, overrides)
+        args.output = args.output or Path("outputs/demo.mp4")
+        with exclusive(output_target(args.output)):
+            return _run_demo(args, overrides)
     options = load_options(args.checkpoint, args.config, overrides)
     if args.compile_only:
         report = report_generation(options, _model(args), args.dtype or "bfloat16", args.topology)
         print(json.dumps(report, indent=2))
         return 0
-    if args.pose_only:
-        return _pose_only(args, options)
-    if args.checkpoint is None:
+    if args.checkpoint is None and not args.pose_only:
         raise InputError("say which weights to use with --checkpoint DIR; mimicmotion convert makes one.")
-    return _run_one(args, options) if args.jobs is None else run_job_list(args, options)
+    if args.jobs is not None:
+        return run_job_list(args, options)
+    job = _one_job(args)
+    with exclusive(output_target(job.output)):
+        check_files(job, options)
+        return _pose_only(args, job, options) if args.pose_only else _run_one(args, job, options)
 
 
 def _run_demo(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -109,13 +117,11 @@ def _run_demo(args: argparse.Namespace, overrides: list[str]) -> int:
         "No --checkpoint was given: this is the small model that comes with the package, which knows drawn people only."
         " mimicmotion sample --help explains how to use real weights."
     )
-    run_demo(load_pipeline(args, options, WEIGHTS), args.output or Path("outputs/demo.mp4"), options)
+    run_demo(load_pipeline(args, options, WEIGHTS), args.output, options)
     return 0
 
 
-def _run_one(args: argparse.Namespace, options: GenerateConfig) -> int:
-    job = _one_job(args)
-    check_files(job, options)
+def _run_one(args: argparse.Namespace, job: Job, options: GenerateConfig) -> int:
     Preparer(_model(args).size_multiple).check(job.image, job.motion, options, job.image_pose)
     pipeline = load_pipeline(args, options, args.checkpoint)
     given = values_of(PipelineOptions, options)
@@ -125,10 +131,8 @@ def _run_one(args: argparse.Namespace, options: GenerateConfig) -> int:
     return 0
 
 
-def _pose_only(args: argparse.Namespace, options: GenerateConfig) -> int:
+def _pose_only(args: argparse.Namespace, job: Job, options: GenerateConfig) -> int:
     """Detect, report and align as for a video of the checkpoint given, or of the full model."""
-    job, options = _one_job(args), dataclasses.replace(options, save_pose=True)
-    check_files(job, options)
     prepared = Preparer(_model(args).size_multiple)(job.image, job.motion, options, job.image_pose)
     save_pose(prepared, job.output)
     logger.info("wrote %s", " and ".join(map(str, written_paths(job.output, save_pose=True)[1:])))

@@ -1,9 +1,9 @@
 """Options of `pipe(...)` and of `mimicmotion sample`: types, ranges and defaults, and where their values come from."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from etils import epath
 from pydantic import Field
 
 from mimicmotion_jax.checkpoint import read_sampling
@@ -93,8 +93,8 @@ class GenerateConfig(OutputOptions, PipelineOptions):
 
 
 def load_options(
-    checkpoint: str | Path | None = None,
-    path: Path | None = None,
+    checkpoint: epath.PathLike | None = None,
+    path: epath.PathLike | None = None,
     overrides: Sequence[str] = (),
     cls: type[T] = GenerateConfig,
     ignored: Collection[str] = (),

@@ -16,6 +16,7 @@ from mimicmotion_jax.cli import sample
 from mimicmotion_jax.inference.options import GenerateConfig, load_options
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
+from mimicmotion_jax.runtime.atomic_files import exclusive
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import open_writer
@@ -399,3 +400,11 @@ def test_sound_begins_with_the_first_frame(folder, tmp_path, monkeypatch):
     options = load_options(overrides=["start=0.26", "width=64", "height=64"])
     prepared = Preparer(16)(folder / "person.png", tmp_path / "dance.mp4", options, folder / "person.npz")
     assert prepared.sound_start == pytest.approx(0.3)
+
+
+def test_a_second_run_on_one_output_is_refused_at_once(folder, tmp_path, monkeypatch, capsys):
+    with exclusive(tmp_path / "out.mp4"), pytest.raises(InputError, match="written already"):
+        run(monkeypatch, *one_video(folder, tmp_path / "out.mp4", "num_frames=2"))
+    assert "Loading" not in capsys.readouterr().err
+    assert run(monkeypatch, *one_video(folder, tmp_path / "out.mp4", "num_frames=2")) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
