@@ -14,7 +14,6 @@ from mimicmotion_jax.checkpoint.hub import push, resolve
 from mimicmotion_jax.checkpoint.read import (
     fill_network,
     load_network,
-    load_params,
     manifest_sha256,
     read_config,
     read_group,
@@ -35,7 +34,6 @@ __all__ = [
     "fill_network",
     "flat_params",
     "load_network",
-    "load_params",
     "manifest_sha256",
     "new_checkpoint",
     "plan_groups",

@@ -118,22 +118,6 @@ def load_network(
     return fill_network(network, _load_arrays(directory, name, nnx.state(network), dtype, place, progress))
 
 
-def load_params(
-    directory: epath.PathLike,
-    name: str,
-    abstract_state: nnx.State,
-    dtype: str | np.dtype | None = None,
-    sharding: Sharding | Callable[[str], Sharding] | None = None,
-    progress: bool = True,
-) -> nnx.State:
-    """Load the parameters of one network; `load_network` is the same with its module."""
-    arrays = _load_arrays(directory, name, abstract_state, dtype, sharding, progress)
-    leaves = [
-        (path, leaf.replace(arrays[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(abstract_state)
-    ]
-    return nnx.from_flat_state(leaves)
-
-
 def _load_arrays(
     directory: epath.PathLike,
     name: str,

@@ -17,7 +17,7 @@ from flax import nnx
 
 from mimicmotion_jax import checkpoint
 from mimicmotion_jax.config import to_dict
-from mimicmotion_jax.models.build import NETWORKS, abstract_network
+from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.state import abstract_state, init_state
@@ -52,8 +52,7 @@ def weights(directory: Path) -> dict[str, np.ndarray]:
     model = checkpoint.read_config(directory)
     found = {}
     for name in NETWORKS:
-        abstract = nnx.state(abstract_network(name, model))
-        params = checkpoint.flat_params(checkpoint.load_params(directory, name, abstract, progress=False))
+        params = checkpoint.flat_params(nnx.state(checkpoint.load_network(directory, name, model)))
         found |= {f"{name}.{key}": np.asarray(value) for key, value in params.items()}
     return found
 
