@@ -97,7 +97,7 @@ def describe(cls: type) -> str:
         text = yaml.safe_dump(default, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
         option, indent = f"  {key}={text}", " " * _KEY_WIDTH
         first, *more = textwrap.wrap(" ".join(meaning.split()), _HELP_WIDTH - _KEY_WIDTH) or [""]
-        if len(option) < _KEY_WIDTH:
+        if len(option) <= _KEY_WIDTH - 2:
             lines.append(f"{option:{_KEY_WIDTH}}{first}".rstrip())
         else:
             lines += [option, *([indent + first] if first else [])]

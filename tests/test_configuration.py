@@ -1,12 +1,16 @@
 """Configuration: mistakes are one short sentence with the key, what is allowed and what was given; --help explains."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.config import config_dataclass, describe, load_config
 from mimicmotion_jax.data.prepare import PrepareConfig
+from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.config import TrainConfig
 
 CASES = [
@@ -97,6 +101,15 @@ def test_options_are_listed_with_defaults_and_meanings():
         "  part.depth=4                  Number of layers.",
         "  unexplained=null",
     ]
+
+
+@pytest.mark.parametrize("cls", [GenerateConfig, EvaluateConfig, PrepareConfig, TrainConfig, VAETrainConfig])
+def test_every_option_of_a_command_is_explained(cls):
+    """Sizes of networks have diffusers' names and no explanation."""
+    lines = [line for line in describe(cls).splitlines() if not line.startswith(("  vae.", "  image_encoder."))]
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if not line.startswith("   "):  # an option, not the rest of a meaning
+            assert re.fullmatch(r"  [\w.]+=.*  \S.+", line) or following.startswith("   "), line
 
 
 def test_values_are_frozen_and_checked():
