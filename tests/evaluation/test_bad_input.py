@@ -1,6 +1,7 @@
 """Bad input to `mimicmotion evaluate` ends in one sentence."""
 
 import importlib
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -101,3 +102,13 @@ def test_a_refused_size_leaves_the_folder_to_other_protocols(data, tmp_path):
 def test_a_second_run_on_one_output_is_refused(data, tmp_path, score):
     with exclusive(tmp_path / "out"), pytest.raises(InputError, match="being written already"):
         score(data, data, tmp_path / "out")
+
+
+def test_the_script_exits_with_2(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments(tmp_path / "no", tmp_path / "out", [])])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "evaluate.py"), run_name="__main__")
+    assert caught.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[-1].startswith(f"error: there is no folder {tmp_path / 'no'}")
