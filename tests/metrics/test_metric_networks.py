@@ -32,13 +32,9 @@ def to_torch(frames: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.moveaxis(frames, -1, 1)).float()
 
 
-OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-"""XLA's defaults, as users run it; the test suite lowers them."""
-
-
 def compiled(network):
     graph, state = nnx.split(network.module)
-    function = jax.jit(lambda state, clips: nnx.merge(graph, state)(clips), compiler_options=OPTIMISED)
+    function = jax.jit(lambda state, clips: nnx.merge(graph, state)(clips))
     return lambda clips: np.asarray(function(state, clips.astype(np.float32)))
 
 
@@ -56,6 +52,7 @@ def assert_distance_grows_with_noise(run, video: np.ndarray, features: np.ndarra
     assert distances == sorted(distances)
 
 
+@pytest.mark.usefixtures("default_optimisation")
 @torch.no_grad()
 def test_i3d_equals_pytorch_at_odd_sizes(i3d, error):
     video = smooth_video(17, 55, 70)  # every layer but the first pads unevenly somewhere
@@ -67,6 +64,7 @@ def test_i3d_equals_pytorch_at_odd_sizes(i3d, error):
     assert_distance_grows_with_noise(run, video, features, (20,))
 
 
+@pytest.mark.usefixtures("default_optimisation")
 @torch.no_grad()
 def test_resnet3d_equals_pytorch_at_odd_sizes(resnet3d, error):
     video = smooth_video(17, 45, 70)
@@ -78,6 +76,7 @@ def test_resnet3d_equals_pytorch_at_odd_sizes(resnet3d, error):
     assert_distance_grows_with_noise(run, video, features, (4, 40))
 
 
+@pytest.mark.usefixtures("default_optimisation")
 @torch.no_grad()
 def test_lpips_equals_pytorch(alex, error):
     a, b = noise(3, 64, 83, 3, seed=1), noise(3, 64, 83, 3, seed=2)
