@@ -10,6 +10,6 @@ from mimicmotion_jax.video.image import Crop
 
 def crop_keypoints(keypoints: Keypoints, crop: Crop) -> Keypoints:
     """Keypoints in the cropped picture."""
-    resized, offset, target = (np.float32(pair[::-1]) for pair in (crop.resized, crop.offset, crop.target))
+    resized, offset, target = (np.asarray(pair[::-1], np.float32) for pair in (crop.resized, crop.offset, crop.target))
     moved = {name: (getattr(keypoints, name) * resized - offset) / target for name in GROUPS}
     return dataclasses.replace(keypoints, **moved, width=crop.target[1], height=crop.target[0])

@@ -2,10 +2,11 @@
 
 import contextlib
 import functools
+import importlib
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from beartype import beartype
@@ -51,7 +52,7 @@ class DwposeDetector:
             import rtmlib
         except ModuleNotFoundError as error:
             raise InputError(f'DWPose needs {error.name}; run pip install "mimicmotion_jax[dwpose]".') from None
-        device = _choose_device(device, onnxruntime.get_available_providers())
+        provider = _choose_device(device, onnxruntime.get_available_providers())
         with _loading(person_model, HUB_FILES[0]):
             self._person = rtmlib.YOLOX(
                 str(person_model),
@@ -60,18 +61,19 @@ class DwposeDetector:
                 det_mode="multiclass",
                 nms_thr=_NMS_THRESHOLD,
                 score_thr=_PERSON_THRESHOLD,
-                device=device,
+                device=provider,
             )
             _check_outputs(self._person, _PERSON_SIZE, _PERSON_SHAPES, person_model, HUB_FILES[0])
         with _loading(pose_model, HUB_FILES[1]):
-            self._pose = rtmlib.RTMPose(str(pose_model), model_input_size=_POSE_SIZE[::-1], device=device)
+            # Any: rtmlib's annotations are not what it takes and gives.
+            self._pose: Any = rtmlib.RTMPose(str(pose_model), model_input_size=_POSE_SIZE[::-1], device=provider)
             _check_outputs(self._pose, _POSE_SIZE, _POSE_SHAPES, pose_model, HUB_FILES[1])
 
     @jaxtyped(typechecker=beartype)
     def detect(
         self, frame: UInt8[np.ndarray, "height width 3"]
     ) -> tuple[Float[np.ndarray, "people 133 2"], Float[np.ndarray, "people 133"]]:
-        """COCO-WholeBody points in pixels and scores, the surest person first.
+        """Find COCO-WholeBody points in pixels and scores, the surest person first.
 
         A score is the lower of the two SimCC maxima; it can exceed 1, and be negative where nothing was found.
         """
@@ -151,7 +153,7 @@ def _choose_device(device: Device, providers: list[str]) -> str:
 @contextlib.contextmanager
 def _loading(path: str | Path, name: str) -> Iterator[None]:
     """Report onnxruntime's errors about a model in one sentence, and keep rtmlib from printing."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+    ort_errors = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
 
     _check_file(path, name)  # rtmlib would try to download it
     try:

@@ -5,6 +5,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -85,8 +86,10 @@ def load_keypoints(
 
 def _to_npz(keypoints: Keypoints, metadata: Mapping[str, str] | None) -> bytes:
     buffer = io.BytesIO()
-    comment = {} if metadata is None else {"comment": np.array(to_comment(metadata))}
-    np.savez_compressed(buffer, **dataclasses.asdict(keypoints), **comment)
+    arrays: dict[str, Any] = dataclasses.asdict(keypoints)
+    if metadata is not None:
+        arrays["comment"] = to_comment(metadata)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

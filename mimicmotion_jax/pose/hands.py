@@ -32,13 +32,13 @@ def hand_boxes(
     """
     if not threshold >= 0 or not padding >= 0:
         raise InputError(f"hand threshold and padding must be 0 or more, not {threshold} and {padding}.")
-    size = np.float32([keypoints.width, keypoints.height])
+    size = np.array([keypoints.width, keypoints.height], np.float32)
     low, high = keypoints.hands.min(-2) * size, keypoints.hands.max(-2) * size  # [F, P, 2, 2] pixels
     margin = padding * (high - low).max(-1, keepdims=True)
     boxes = np.concatenate([low - margin, high + margin], axis=-1) / np.tile(size, 2)
     boxes = np.clip(boxes, 0, 1).astype(np.float32)
-    inside = (boxes[..., 2:] > boxes[..., :2]).all(-1)
-    valid = (keypoints.hands_score > threshold).all(-1) & inside
+    inside = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+    valid = np.all(keypoints.hands_score > threshold, axis=-1) & inside
     return np.where(valid[..., None], boxes, np.float32(0)), valid
 
 

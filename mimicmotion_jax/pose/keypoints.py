@@ -135,7 +135,9 @@ class Keypoints:
 
     def mirrored(self) -> Self:
         """Flip left to right: x becomes 1 - x, and left and right points change places."""
-        flip = {name: getattr(self, name) * np.float32([-1, 1]) + np.float32([1, 0]) for name in GROUPS}
+        flip = {
+            name: getattr(self, name) * np.array([-1, 1], np.float32) + np.array([1, 0], np.float32) for name in GROUPS
+        }
         return dataclasses.replace(
             self,
             body=flip["body"][:, :, _MIRRORED_BODY],

@@ -62,14 +62,14 @@ class MediapipeDetector:
 
     def __init__(self) -> None:
         try:
-            import mediapipe
+            from mediapipe.python.solutions.holistic import Holistic
         except ModuleNotFoundError:
             raise InputError(
                 'pose detection with MediaPipe needs it installed; run pip install "mimicmotion_jax[mediapipe]".'
             ) from None
         warnings.filterwarnings("ignore", r"SymbolDatabase\.GetPrototype", UserWarning)  # its protobuf, at each result
         # The newer Tasks interface needs model files that do not come with the package.
-        self._holistic = mediapipe.solutions.holistic.Holistic
+        self._holistic = Holistic
 
     @jaxtyped(typechecker=beartype)
     def detect(self, frame: UInt8[np.ndarray, "height width 3"]) -> _People:
@@ -145,7 +145,7 @@ def _read(holistic, frame: np.ndarray, window: _Window) -> tuple[np.ndarray, np.
         points[91:112], scores[91:112] = _coordinates(results.left_hand_landmarks.landmark), 1
     if results.right_hand_landmarks is not None:
         points[112:], scores[112:] = _coordinates(results.right_hand_landmarks.landmark), 1
-    points = points * np.float32([right - left, bottom - top]) + np.float32([left, top])
+    points = points * np.array([right - left, bottom - top], np.float32) + np.array([left, top], np.float32)
     return points[None], (scores * _fade(points, frame))[None]
 
 
@@ -159,7 +159,7 @@ def _coordinates(landmarks) -> np.ndarray:
 
 def _fade(points: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """1 inside the picture, falling to 0 outside it."""
-    size = np.float32(frame.shape[1::-1])
+    size = np.asarray(frame.shape[1::-1], np.float32)
     outside = np.maximum(np.maximum(-points, points - size), 0).max(-1)
     return np.maximum(1 - outside / (_OUTSIDE_FADE * size.max()), 0)
 

@@ -125,7 +125,7 @@ def from_json(
                 _part(person.hand_right_keypoints_2d, 21, {}, path),
                 _part(person.face_keypoints_2d, 68, {70: list(range(68))}, path),  # OpenPose adds the pupils
             ])  # fmt: skip
-    points, scores = triples[..., :2] / np.float32([width, height]), triples[..., 2]
+    points, scores = triples[..., :2] / np.array([width, height], np.float32), triples[..., 2]
     try:
         return Keypoints(
             body=points[..., :HANDS, :],

@@ -47,10 +47,10 @@ Colour = tuple[float, float, float]
 
 def _hues(count: int) -> list[Colour]:
     # Reversed, because the official release swaps red and blue after drawing with OpenPose's colours.
-    return [colorsys.hsv_to_rgb(i / count, 1, 1)[::-1] for i in range(count)]
+    return [(b, g, r) for r, g, b in (colorsys.hsv_to_rgb(i / count, 1, 1) for i in range(count))]
 
 
-_BODY_COLOURS = [tuple(round(255 * channel) for channel in hue) for hue in _hues(len(Body))]
+_BODY_COLOURS: list[Colour] = [(round(255 * b), round(255 * g), round(255 * r)) for b, g, r in _hues(len(Body))]
 _FINGER_HUES = _hues(len(HAND_EDGES))
 
 
@@ -211,7 +211,8 @@ def _body_strokes(keypoints: Keypoints, frame: int, size: tuple[int, int], style
     for (a, b), colour in zip(LIMBS, _BODY_COLOURS[: len(LIMBS)], strict=True):
         brightness = scores[:, a] * scores[:, b]
         for person in np.flatnonzero(brightness):
-            dimmed = tuple(int(_LIMB_DIMMING * value) for value in _scaled(colour, float(brightness[person])))
+            red, green, blue = _scaled(colour, float(brightness[person]))
+            dimmed = int(_LIMB_DIMMING * red), int(_LIMB_DIMMING * green), int(_LIMB_DIMMING * blue)
             yield _Stroke(_ellipse(*points[person, [a, b]]), dimmed)
     discs = points[:, :, None].astype(np.int32)
     for joint, colour in enumerate(_BODY_COLOURS):
@@ -228,7 +229,7 @@ def _hand_strokes(keypoints: Keypoints, frame: int, size: tuple[int, int], style
         for (a, b), hue in zip(HAND_EDGES, _FINGER_HUES, strict=True):
             if is_seen[a] and is_seen[b]:
                 level = int(255 * score[a] * score[b])
-                yield _Stroke(at[[a, b]], tuple(level * channel for channel in hue), _FINGER_WIDTH)
+                yield _Stroke(at[[a, b]], (level * hue[0], level * hue[1], level * hue[2]), _FINGER_WIDTH)
         for i in range(21):
             if is_seen[i]:
                 yield _Stroke(at[i : i + 1], (int(255 * score[i]), 0, 0), _HAND_RADIUS)
@@ -238,7 +239,8 @@ def _face_strokes(keypoints: Keypoints, frame: int, size: tuple[int, int], style
     points = _on_canvas(keypoints.faces[frame], size).astype(np.int32)  # [P, 68, 2]
     scores = _shown(keypoints.faces_score[frame], style)
     for person, i in np.argwhere((scores > 0) & (points > 0).all(-1)):
-        yield _Stroke(points[person, i, None], (int(255 * float(scores[person, i])),) * 3, _FACE_RADIUS)
+        level = int(255 * float(scores[person, i]))
+        yield _Stroke(points[person, i, None], (level, level, level), _FACE_RADIUS)
 
 
 def _on_canvas(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -252,11 +254,12 @@ def _shown(scores: np.ndarray, style: DrawStyle) -> np.ndarray:
 
 
 def _scaled(colour: Colour, brightness: float) -> Colour:
-    return tuple(min(255, int(channel * brightness)) for channel in colour)
+    red, green, blue = (min(255, int(channel * brightness)) for channel in colour)
+    return red, green, blue
 
 
 def _ellipse(a: np.ndarray, b: np.ndarray) -> Int[np.ndarray, "points 2"]:
     """The outline of the ellipse that stands for the limb from `a` to `b`."""
     (x, y), (dx, dy) = (a + b) / 2, a - b
     half_length, angle = math.hypot(dx, dy) / 2, math.degrees(math.atan2(dy, dx))
-    return cv2.ellipse2Poly((int(x), int(y)), (int(half_length), _LIMB_HALF_WIDTH), int(angle), 0, 360, 1)
+    return np.asarray(cv2.ellipse2Poly((int(x), int(y)), (int(half_length), _LIMB_HALF_WIDTH), int(angle), 0, 360, 1))

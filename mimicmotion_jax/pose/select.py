@@ -158,7 +158,7 @@ def diagnose(keypoints: Keypoints) -> PoseReport:
     def confidence(scores: np.ndarray) -> float:
         return float(np.minimum(scores[present], 1).mean()) if present.any() else 0.0
 
-    def fraction(seen: np.ndarray) -> float:
+    def fraction(seen: np.ndarray | np.bool) -> float:
         return float((seen & present).mean())
 
     start, length = _longest_run(~present)

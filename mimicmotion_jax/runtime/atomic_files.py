@@ -274,6 +274,8 @@ def replace_directory(new: epath.PathLike, target: epath.PathLike, marker: str |
     """
     new, target = epath.Path(new), epath.Path(target)
     if "://" in str(target):
+        if marker is None:
+            raise ValueError("a remote folder is replaced with the help of a marker; give one")
         _replace_remote(new, target, marker)
         return
     # A folder with something in it cannot be replaced in one step, and removing gigabytes takes its time.

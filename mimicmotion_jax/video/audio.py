@@ -13,6 +13,8 @@ from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 from av.packet import Packet
 
+from mimicmotion_jax.video.ffmpeg import time_base_of
+
 logger = logging.getLogger(__name__)
 
 # What every browser plays inside an MP4; anything else is re-encoded to AAC.
@@ -36,7 +38,7 @@ class AudioTrack:
             into = output.add_stream_from_template(stream)
             self._packets = _copied(source, stream, into, start_at)
         else:
-            rate = stream.rate if stream.rate in Codec("aac", "w").audio_rates else 48_000
+            rate = stream.rate if stream.rate in (Codec("aac", "w").audio_rates or ()) else 48_000
             into = output.add_stream("aac", rate=rate, bit_rate=_AAC_BITS_PER_SECOND)
             into.layout = "mono" if stream.channels == 1 else "stereo"
             self._packets = _encoded(source, stream, into, start_at)
@@ -48,7 +50,7 @@ class AudioTrack:
             if self._next is None:
                 self._next = self._read()
             packet = self._next
-            if packet is None or (packet.pts + (packet.duration or 0)) * packet.time_base > seconds:
+            if packet is None or ((packet.pts or 0) + (packet.duration or 0)) * time_base_of(packet) > seconds:
                 return
             self._next = None
             self._output.mux(packet)
@@ -70,11 +72,11 @@ def has_sound(container: InputContainer) -> bool:
 def _origin(source: InputContainer) -> Fraction:
     """Second at which the first picture is shown, or the sound starts where there is no picture."""
     stream = (*source.streams.video, source.streams.audio[0])[0]
-    return (stream.start_time or 0) * stream.time_base
+    return (stream.start_time or 0) * time_base_of(stream)
 
 
 def _copied(source: InputContainer, stream: AudioStream, into: AudioStream, start_at: Fraction) -> Iterator[Packet]:
-    offset = round(start_at / stream.time_base)
+    offset = round(start_at / time_base_of(stream))
     for packet in source.demux(stream):
         if not packet.size or packet.is_corrupt or packet.pts is None:
             continue
@@ -107,7 +109,9 @@ def _encoded(source: InputContainer, stream: AudioStream, into: AudioStream, sta
 def _pulled(graph: Graph) -> Iterator[AudioFrame]:
     while True:
         try:
-            yield graph.pull()
+            frame = graph.pull()
         except (av.error.BlockingIOError, av.error.EOFError):
             # It wants more input, or has given all.
             return
+        if isinstance(frame, AudioFrame):
+            yield frame

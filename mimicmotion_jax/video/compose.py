@@ -40,7 +40,7 @@ def side_by_side(
     videos = [panel[None] if panel.ndim == 3 else panel for panel in panels]
     _check(videos, labels)
     num_frames = max(len(video) for video in videos)
-    height = height or max(video.shape[1] for video in videos)
+    height = int(max(video.shape[1] for video in videos)) if height is None else height
     widths = [max(1, round(video.shape[2] * height / video.shape[1])) for video in videos]
     lefts = np.cumsum([gap, *(width + gap for width in widths)])
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av.error
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from etils import epath
 from jaxtyping import UInt8
 
 from mimicmotion_jax.runtime.errors import InputError
@@ -27,6 +29,8 @@ from mimicmotion_jax.video.ffmpeg import (
     video_stream,
 )
 from mimicmotion_jax.video.frame_rate import exact_rate, log_assumed_rate
+
+AnyPath = TypeVar("AnyPath", Path, epath.Path)
 
 DEFAULT_FPS = 24.0
 """Frames per second of pictures, which do not record any."""
@@ -119,13 +123,13 @@ class VideoReader:
         held = next(frames, None)
         if held is None:
             return
-        first, slot = time_of(held, stream), 0
+        first, slot = time_of(held, stream, Fraction(0)), 0
         while held is not None:
             following = next(frames, None)
             if following is not None:
-                until = time_of(following, stream) - first
+                until = time_of(following, stream, first) - first
             elif self.tolerate_truncation:
-                until = time_of(held, stream) + duration_of(held, stream, 1 / self.rate) - first
+                until = time_of(held, stream, first) + duration_of(held, stream, 1 / self.rate) - first
             else:
                 until = self.num_frames / self.rate
             while (slot + Fraction(1, 2)) / self.rate < until:
@@ -135,29 +139,29 @@ class VideoReader:
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """Every frame of the file in the order of display; where the file is damaged, stop or raise."""
-        count, whole = 0, True
+        count, whole, last = 0, True, None
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     whole = False
                     break
                 for frame in packet.decode():
-                    count += 1
+                    count, last = count + 1, frame
                     yield frame
         except av.error.FFmpegError:
             whole = False
         if not whole:
             # The decoder still holds good frames from before the damage.
             for frame in flushed(stream):
-                count += 1
+                count, last = count + 1, frame
                 yield frame
         silent = self.num_packets - count
         if self.tolerate_truncation:
             return
-        if not whole or silent > _SILENT_PACKETS or not count:
+        if not whole or silent > _SILENT_PACKETS or last is None:
             raise _truncated(self.path, count, self.num_packets)
         for _ in range(silent):
-            yield frame
+            yield last
 
 
 def open_video(path: str | Path, fps: float | None = None, tolerate_truncation: bool = False) -> VideoReader:
@@ -186,7 +190,7 @@ def open_video(path: str | Path, fps: float | None = None, tolerate_truncation: 
     return _video_reader(path, tolerate_truncation)
 
 
-def list_pictures(folder: Path) -> tuple[Path, ...]:
+def list_pictures(folder: AnyPath) -> tuple[AnyPath, ...]:
     """List the pictures in a folder in the order of the numbers in their names; `InputError` if it has none."""
     pictures = sorted((path for path in folder.iterdir() if _is_frame(path)), key=_by_number)
     if not pictures:
@@ -195,13 +199,13 @@ def list_pictures(folder: Path) -> tuple[Path, ...]:
 
 
 def _picture_reader(path: Path, pictures: tuple[Path, ...], fps: float | None) -> VideoReader:
+    height, width = image.read_image(pictures[0]).shape[:2]
     if fps is None:
         fps = DEFAULT_FPS
         if len(pictures) > 1:
             log_assumed_rate(str(path), DEFAULT_FPS)
     if not 0 < fps < math.inf:
         raise InputError(f"{path} cannot be played at {fps} frames per second; give a number above 0.")
-    height, width = image.read_image(pictures[0]).shape[:2]
     return VideoReader(path, exact_rate(fps), len(pictures), width, height, pictures=pictures)
 
 
@@ -244,10 +248,10 @@ def _truncated(path: Path, readable: int, promised: int) -> InputError:
     )
 
 
-def _is_frame(path: Path) -> bool:
+def _is_frame(path: Path | epath.Path) -> bool:
     # A dangling link counts: leaving it out would shift the frames after it.
     return path.suffix.lower() in image.SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
-def _by_number(path: Path) -> list[int | str]:
+def _by_number(path: Path | epath.Path) -> list[int | str]:
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)]

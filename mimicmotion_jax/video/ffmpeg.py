@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -20,7 +21,7 @@ from mimicmotion_jax.runtime.errors import InputError
 SWSCALE_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """FFmpeg's exact arithmetic between YUV and RGB; the default is up to three levels off."""
 
-TAG_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 """Arguments of `av.open` for old tags, which are not always UTF-8; PyAV 19 reads these by itself."""
 
 # How far the last packet may end before the duration the header promises: other tools round durations generously.
@@ -81,15 +82,21 @@ def flushed(stream: VideoStream) -> list[VideoFrame]:
         return []
 
 
-def time_of(timed: Packet | VideoFrame, stream: Stream) -> Fraction | None:
-    """Presentation time in seconds; AVI has none, and decoding order serves there."""
+def time_base_of(timed: Packet | Stream) -> Fraction:
+    """Return the unit of its time stamps, seconds."""
+    assert timed.time_base is not None  # once its file is open
+    return timed.time_base
+
+
+def time_of(timed: Packet | VideoFrame, stream: Stream, default: Fraction) -> Fraction:
+    """Presentation time in seconds; AVI has none, and decoding order serves there; `default` without either."""
     stamp = timed.pts if timed.pts is not None else timed.dts
-    return None if stamp is None else stamp * stream.time_base
+    return default if stamp is None else stamp * time_base_of(stream)
 
 
 def duration_of(timed: Packet | VideoFrame, stream: Stream, default: Fraction) -> Fraction:
     """Duration in seconds; `default` where the file does not say."""
-    return timed.duration * stream.time_base if timed.duration else default
+    return timed.duration * time_base_of(stream) if timed.duration else default
 
 
 @dataclass(frozen=True)
@@ -116,9 +123,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     first_frame, read, whole = None, 0, True
     try:
         for packet in container.demux():
-            time = time_of(packet, packet.stream)
-            if time is None:
-                time = read / rate
+            time = time_of(packet, packet.stream, read / rate)
             ends = time + duration_of(packet, packet.stream, 1 / rate)
             if packet.size:
                 latest = max(latest, ends)

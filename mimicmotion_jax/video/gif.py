@@ -4,6 +4,7 @@ import contextlib
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import av.error
@@ -92,7 +93,7 @@ class GifSink:
                 picture = frame.reformat(format="rgb24")
                 picture.pts, picture.time_base = round(index / self._rate / _TICK), _TICK
                 pictures.push(picture)
-                output.mux(stream.encode(sink.pull()))
+                output.mux(stream.encode(cast(VideoFrame, sink.pull())))
             output.mux(stream.encode(None))
 
     def _picture(self, frame: np.ndarray) -> VideoFrame:

@@ -85,7 +85,7 @@ def is_still(path: str | Path) -> bool:
     try:
         with _opened(path) as image:
             # A phone's JPEG may hold several pictures (MPO), a TIFF several pages; neither is an animation.
-            return not (image.format in ("GIF", "PNG", "WEBP") and image.is_animated)
+            return not (image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False))
     except Image.DecompressionBombError:
         return True  # `read_image` tells what is wrong with it
     except _DAMAGED:
@@ -131,8 +131,8 @@ class Crop:
         ratio = source[0] / source[1]
         too_flat = ratio < target[0] / target[1]
         resized = (target[0], math.ceil(target[0] / ratio)) if too_flat else (math.ceil(target[1] * ratio), target[1])
-        offset = tuple(round((have - want) * at) for have, want, at in zip(resized, target, place[::-1], strict=True))
-        return cls(resized, offset, target)
+        top, left = (round((have - want) * at) for have, want, at in zip(resized, target, place[::-1], strict=True))
+        return cls(resized, (top, left), target)
 
     @jaxtyped(typechecker=beartype)
     def pixels(
