@@ -324,6 +324,8 @@ class MimicMotionPipeline:
         """
         arguments = dict(locals())  # every argument above, by name
         del arguments["self"]
+        if output_type not in ("np", "pil", "latent"):
+            raise InputError(f"output_type must be 'np', 'pil' or 'latent', not '{output_type}'.")
         prepared = self._prepare_all(**arguments)
         videos = self._collect(prepared, arguments)
         return videos if _is_batch(image) else videos[0]

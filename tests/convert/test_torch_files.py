@@ -79,7 +79,7 @@ def test_truncated_files_are_one_sentence(name, kept, tmp_path):
     FORMATS[name](TENSORS, path)
     content = path.read_bytes()
     path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
-    with pytest.raises(InputError, match=f"{name} (is|was).* truncated .*fetch it again") as caught:
+    with pytest.raises(InputError, match=f"{name} (is|was).* truncated.*fetch it again") as caught:
         open_tensor_file(name, path)
     assert "\n" not in str(caught.value)
 
@@ -132,5 +132,5 @@ def test_a_web_page_in_place_of_weights_is_explained(tmp_path):
         (tmp_path / name).write_text("<!doctype html><title>Login</title>" * 10)
         with pytest.raises(InputError, match="fetch it again"):
             open_tensor_file(name, tmp_path / name)
-    with pytest.raises(InputError, match=r"x\.ckpt2 is no checkpoint file"):
+    with pytest.raises(InputError, match=r"x\.ckpt2 is not a checkpoint file"):
         open_tensor_file("x.ckpt2", tmp_path / "x.ckpt2")

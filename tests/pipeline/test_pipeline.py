@@ -225,7 +225,7 @@ def test_wrong_options_are_explained(tiny_pipeline, change, message):
     [
         ((30, 48, 3), (9, 30, 48, 3), "multiples of 16; the nearest is 48x32"),
         ((32, 48, 3), (9, 32, 64, 3), "drawn at the size of the image"),
-        ((32, 48, 3), (0, 32, 48, 3), "empty"),
+        ((32, 48, 3), (0, 32, 48, 3), "motion must be"),
         ((32, 48, 4), (9, 32, 48, 4), "uint8"),
     ],
 )
