@@ -109,6 +109,7 @@ def _hidden(target: epath.PathLike, kind: str) -> Any:
 @contextlib.contextmanager
 def _locked(path: Path, shown: str) -> Iterator[bool]:
     """Lock `path`, called `shown` in messages; False on systems that have no locks."""
+    created: list[Path] = []
     try:
         target = path.resolve()
         inside = target.is_mount() or (target.is_dir() and not os.access(target.parent, os.W_OK))
@@ -123,6 +124,7 @@ def _locked(path: Path, shown: str) -> Iterator[bool]:
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"cannot write {shown}: a folder in this path is a file; choose another output.") from None
     except OSError as error:
+        _remove_empty(created)
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(f"cannot write {shown}: this name is too long; choose a shorter one.") from None
         raise InputError(f"cannot write {shown}: {error.strerror or error}; choose another output.") from None
@@ -131,9 +133,14 @@ def _locked(path: Path, shown: str) -> Iterator[bool]:
     finally:
         lock.unlink(missing_ok=True)  # before the lock is released, so that nobody holds a file without a name
         os.close(descriptor)
-        with contextlib.suppress(OSError):  # something was written
-            for folder in created:
-                folder.rmdir()
+        _remove_empty(created)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first, up to the first that holds something."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _acquire(lock: Path) -> tuple[int, bool]:
