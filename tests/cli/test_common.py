@@ -61,7 +61,8 @@ def test_local_paths_are_pathlib_paths():
 
 
 @pytest.mark.parametrize(
-    ("url", "message"), [("ftp://host/x", "ftp://host/x is on unknown storage"), ("gs://bucket/x", r"pip install .*\[gcs\]")]
+    ("url", "message"),
+    [("ftp://host/x", "ftp://host/x is on unknown storage"), ("gs://bucket/x", r"pip install .*\[gcs\]")],
 )
 def test_storage_that_cannot_be_used_is_one_line(url, message, capsys, monkeypatch):
     for package in ("gcsfs", "tensorflow"):  # as in an environment without them

@@ -24,7 +24,7 @@ from mimicmotion_jax.video.provenance import read_provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 
-WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 9, 12.5
+WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 7, 12.5  # one window, beside the reference
 OPTIONS = [f"width={WIDTH}", f"height={HEIGHT}", "num_inference_steps=1"]
 
 
@@ -48,18 +48,18 @@ def run(monkeypatch, *arguments) -> int:
 
 def one_video(folder: Path, output: Path, *more) -> list:
     inputs = ["--image", folder / "person.png", "--image-pose", folder / "person.npz", "--motion", folder / "dance.npz"]
-    return ["--checkpoint", folder / "checkpoint", *inputs, "--output", output, *OPTIONS, *more]
+    return ["--devices", 1, "--checkpoint", folder / "checkpoint", *inputs, "--output", output, *OPTIONS, *more]
 
 
 def test_a_video_keeps_frame_rate_and_length(folder, tmp_path, monkeypatch):
     output = tmp_path / "out.mp4"
     assert run(monkeypatch, *one_video(folder, output, "--save-pose", "seed=7", "stride=2")) == 0
     video = open_video(output)
-    assert (video.num_frames, video.fps, video.width, video.height) == (5, FPS / 2, WIDTH, HEIGHT)
+    assert (video.num_frames, video.fps, video.width, video.height) == (4, FPS / 2, WIDTH, HEIGHT)
     assert read_provenance(output)["seed"] == "7"
     pose = load_keypoints(tmp_path / "out_pose.npz")
-    assert (pose.num_frames, pose.fps, pose.width, pose.height) == (5, FPS / 2, WIDTH, HEIGHT)
-    assert open_video(tmp_path / "out_pose.mp4").num_frames == 5
+    assert (pose.num_frames, pose.fps, pose.width, pose.height) == (4, FPS / 2, WIDTH, HEIGHT)
+    assert open_video(tmp_path / "out_pose.mp4").num_frames == 4
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_pose_that_cannot_be_written_is_told_before_the_work(folder, tmp_path,
 
 def test_frames_of_the_file_are_those_of_the_pipeline(folder, tiny_pipeline, tmp_path, monkeypatch):
     """PNG keeps every level, so files and library can be compared exactly."""
-    run(monkeypatch, *one_video(folder, tmp_path / "frames", "--devices", 1))
+    run(monkeypatch, *one_video(folder, tmp_path / "frames"))
     written = np.stack(list(open_video(tmp_path / "frames").frames()))
     options = {"width": WIDTH, "height": HEIGHT, "num_inference_steps": 1, "progress": False}
     out = tiny_pipeline(folder / "person.png", folder / "dance.npz", image_pose=folder / "person.npz", **options)
@@ -140,7 +140,17 @@ def jobs_file(folder: Path, path: Path) -> Path:
 def test_jobs_are_batched_resumed_and_reported(folder, tmp_path, monkeypatch, capsys):
     jobs = jobs_file(folder, tmp_path / "jobs.jsonl")
     videos = tmp_path / "videos"
-    arguments = ["--checkpoint", folder / "checkpoint", "--jobs", jobs, "--output-dir", videos, *OPTIONS]
+    arguments = [
+        "--checkpoint",
+        folder / "checkpoint",
+        "--devices",
+        1,
+        "--jobs",
+        jobs,
+        "--output-dir",
+        videos,
+        *OPTIONS,
+    ]
     assert run(monkeypatch, *arguments) == 1
     err = capsys.readouterr().err
     failed = [line for line in err.splitlines() if line.startswith("failed: ")]
@@ -164,7 +174,7 @@ def test_jobs_of_numbered_pictures_are_resumed(folder, tmp_path, monkeypatch, ca
     (tmp_path / "videos" / "frames").mkdir(parents=True)  # empty: nothing is done
     arguments = ["--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path / "videos", *OPTIONS, "num_frames=2"]
     for denoised in (True, False):
-        assert run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments) == 0
+        assert run(monkeypatch, "--checkpoint", folder / "checkpoint", "--devices", 1, *arguments) == 0
         assert ("denoising" in capsys.readouterr().err) == denoised
         assert open_video(tmp_path / "videos" / "frames").num_frames == 2
 
@@ -185,7 +195,12 @@ def test_processes_share_the_jobs(folder, tmp_path, monkeypatch):
     for process in range(2):
         videos = tmp_path / f"videos{process}"
         arguments = ["--jobs", jobs, "--output-dir", videos, "--process-id", process, "--num-processes", 2]
-        assert run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments, *OPTIONS, "num_frames=2") == 0
+        assert (
+            run(
+                monkeypatch, "--checkpoint", folder / "checkpoint", "--devices", 1, *arguments, *OPTIONS, "num_frames=2"
+            )
+            == 0
+        )
         made.append(sorted(path.name for path in videos.iterdir()))
     assert made == [["0.gif", "2.gif"], ["1.gif"]]
 
@@ -345,13 +360,13 @@ def test_no_processes_are_refused(folder, tmp_path, monkeypatch, number):
     (tmp_path / "jobs.jsonl").write_text('{"image": "a.png", "motion": "b.mp4"}')
     arguments = ["--jobs", tmp_path / "jobs.jsonl", "--output-dir", tmp_path, f"--num-processes={number}"]
     with pytest.raises(InputError, match=f"not {number}"):
-        run(monkeypatch, "--checkpoint", folder / "checkpoint", *arguments)
+        run(monkeypatch, "--checkpoint", folder / "checkpoint", "--devices", 1, *arguments)
 
 
 @pytest.mark.parametrize("with_checkpoint", [True, False])
 def test_poses_alone_are_those_of_the_video(folder, tmp_path, monkeypatch, capsys, with_checkpoint):
     """Without a checkpoint the full model's sizes hold, whose sides are multiples of 64."""
-    first = 0 if with_checkpoint else 2  # leaves --checkpoint out
+    first = 2 if with_checkpoint else 4  # leaves --devices and --checkpoint out
     made = one_video(folder, tmp_path / "a.mp4", "--save-pose", "num_frames=2")
     alone = one_video(folder, tmp_path / "b.mp4", "--pose-only", "num_frames=2")[first:]
     assert run(monkeypatch, *alone) == 0
