@@ -1,14 +1,19 @@
-"""Fixtures shared by all tests: recorded official outputs, weights loaded from torch modules, XLA's optimisation."""
+"""Fixtures shared by all tests: recorded official outputs and weights loaded from torch modules."""
 
 import json
 import os
 import tempfile
 from pathlib import Path
 
-# Before jax starts: eight devices, so that the ordinary suite covers meshes; and no optimisation by XLA, because most
-# programs run once and their compilation is most of the suite's time. `default_optimisation` turns it on again.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+# Before jax starts: eight devices, so that the ordinary suite covers meshes; one thread per compilation, because the
+# workers of pytest keep all cores busy. Programs are optimised as users run them.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+)
 
 # Programs compiled by one process are found by all others, and none of them in the user's own cache.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -22,7 +27,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The workers of pytest share the cores: threads of torch would wait for each other, actively, most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -40,16 +44,6 @@ def relative_error(ours: np.ndarray, expected: np.ndarray | torch.Tensor) -> flo
     b = np.asarray(expected.detach() if isinstance(expected, torch.Tensor) else expected, np.float64)
     assert a.shape == b.shape, (a.shape, b.shape)
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-
-@pytest.fixture(scope="module")
-def default_optimisation():
-    """Compile the programs of a module at XLA's default optimisation, as users run them; for parity tests."""
-    jax.clear_caches()  # compiled programs do not remember the setting
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

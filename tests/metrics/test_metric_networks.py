@@ -52,7 +52,6 @@ def assert_distance_grows_with_noise(run, video: np.ndarray, features: np.ndarra
     assert distances == sorted(distances)
 
 
-@pytest.mark.usefixtures("default_optimisation")
 @torch.no_grad()
 def test_i3d_equals_pytorch_at_odd_sizes(i3d, error):
     video = smooth_video(17, 55, 70)  # every layer but the first pads unevenly somewhere
@@ -64,7 +63,6 @@ def test_i3d_equals_pytorch_at_odd_sizes(i3d, error):
     assert_distance_grows_with_noise(run, video, features, (20,))
 
 
-@pytest.mark.usefixtures("default_optimisation")
 @torch.no_grad()
 def test_resnet3d_equals_pytorch_at_odd_sizes(resnet3d, error):
     video = smooth_video(17, 45, 70)
@@ -76,7 +74,6 @@ def test_resnet3d_equals_pytorch_at_odd_sizes(resnet3d, error):
     assert_distance_grows_with_noise(run, video, features, (4, 40))
 
 
-@pytest.mark.usefixtures("default_optimisation")
 @torch.no_grad()
 def test_lpips_equals_pytorch(alex, error):
     a, b = noise(3, 64, 83, 3, seed=1), noise(3, 64, 83, 3, seed=2)

@@ -10,8 +10,6 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from mimicmotion_jax.models.clip import preprocess
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, UNetConfig
 
-pytestmark = pytest.mark.usefixtures("default_optimisation")
-
 CONFIGS = {
     "patches of 32": {
         "hidden_size": 48,

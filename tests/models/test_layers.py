@@ -9,8 +9,6 @@ from flax import nnx
 
 from mimicmotion_jax.models.layers import GroupNorm, Init, LayerNorm, TemporalConv, gelu
 
-pytestmark = pytest.mark.usefixtures("default_optimisation")
-
 
 def normed(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:
     x = x.astype(np.float64)

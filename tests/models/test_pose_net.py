@@ -11,8 +11,6 @@ from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, UNetConfig
 from mimicmotion_jax.models.pose_net import PoseNet
 
-pytestmark = pytest.mark.usefixtures("default_optimisation")
-
 TABLE = [  # channels, kernel, stride, padding: rows 2 to 16
     (3, 3, 1, 1),
     (16, 4, 2, 1),

@@ -12,8 +12,6 @@ from diffusers import UNetSpatioTemporalConditionModel
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig
 from mimicmotion_jax.runtime.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("default_optimisation")
-
 CROSS_DOWN, DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 CROSS_UP, UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
 CONFIGS = {

@@ -8,8 +8,6 @@ from diffusers import AutoencoderKLTemporalDecoder
 
 from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, VAEConfig
 
-pytestmark = pytest.mark.usefixtures("default_optimisation")
-
 CONFIGS = {
     "four blocks": {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 2},
     "two blocks, one layer": {"block_out_channels": (32, 96), "layers_per_block": 1},

@@ -8,8 +8,6 @@ import pytest
 import torch
 from official import Case, OfficialLoop
 
-pytestmark = pytest.mark.usefixtures("default_optimisation")
-
 LANDSCAPE = Case(
     channels=(32, 96),
     heads=(1, 3),
