@@ -37,7 +37,7 @@ _KEY_WIDTH = 32  # meanings begin in this column of `--help`
 def config_dataclass(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only dataclass whose values are validated and which rejects unknown keys."""
     rules = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=rules)(cls)
+    return typing.cast(type[T], pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=rules)(cls))
 
 
 def load_config(cls: type[T], path: epath.PathLike | None = None, overrides: Sequence[str] = ()) -> T:
@@ -228,4 +228,5 @@ def _fields(section: type) -> list[str]:
 def _section(section: type | None, name: str | int) -> type | None:
     """The configuration class among the types of a field, if there is one."""
     hint = typing.get_type_hints(section).get(str(name)) if section else None
-    return next((part for part in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(part)), None)
+    parts = (hint, *typing.get_args(hint))
+    return next((part for part in parts if isinstance(part, type) and dataclasses.is_dataclass(part)), None)

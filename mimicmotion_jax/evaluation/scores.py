@@ -90,8 +90,9 @@ class Scorer:
             if record is None and column != TRUE:
                 columns[column] = self._score(frames, true, background, hands, comparison.foreground_threshold)
                 differences[column] = _differences(frames)
-            for network in (network for network, missing in features if missing == column):
-                self._write_features(network, comparison, column, frames)
+            for name, missing in features:
+                if missing == column:
+                    self._write_features(name, comparison, column, frames)
         if record is not None:
             return record
         seams = {name: _seam(differences[name], comparison.seams) for name in (TRUE, GENERATED)}
