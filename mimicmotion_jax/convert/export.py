@@ -1,5 +1,6 @@
 """Export of our checkpoints to PyTorch, in the official layout and key names."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from mimicmotion_jax.checkpoint.files import StoredTensor
 from mimicmotion_jax.convert.engine import DTYPES, Leaf, network_leaves, to_torch
 from mimicmotion_jax.convert.svd_files import MODEL_INDEX, SCHEDULER, WINDOW_KEY, preprocessor
 from mimicmotion_jax.convert.tables import TABLES
+from mimicmotion_jax.convert.torch_writers import Add, Spec, pickle_writer, safetensors_writer
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.atomic_files import atomic_directory, check_space
 from mimicmotion_jax.runtime.errors import InputError
@@ -38,7 +40,7 @@ def export_torch(
     """Write the official layout: `MimicMotion.pth` (UNet and PoseNet) and `svd/`, which diffusers loads as it is.
 
     The UNet in `svd/unet` is MimicMotion's as well, not SVD's own, which our checkpoints do not hold. Its configuration
-    states the checkpoint's window size, so that converting back finds it. UNet and PoseNet are held in memory together.
+    states the checkpoint's window size, so that converting back finds it.
 
     Args:
         checkpoint: one of ours, local or gs://.
@@ -50,54 +52,69 @@ def export_torch(
     Raises:
         InputError: damaged checkpoint, or an output that exists already or cannot be written.
     """
-    import torch
-    from safetensors.torch import save_file
-
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}.")
     if "://" in str(output):
         raise InputError(f"{output} is remote; PyTorch checkpoints are written to a local folder.")
     config = read_config(checkpoint)
     leaves = {name: {leaf.path: leaf for leaf in network_leaves(name, config)} for name in TABLES}
-    stored = {
-        name: stored_groups(checkpoint, name, {path: leaf.shape for path, leaf in leaves[name].items()})
-        for name in TABLES
-    }
-    sizes = {name: sum(_nbytes(leaf, dtype) for group in stored[name] for leaf in group.values()) for name in TABLES}
-    total = sum(sizes.values())
+    stored = {name: _stored(checkpoint, name, leaves[name]) for name in TABLES}
+    specs = {name: _specs(stored[name], leaves[name], dtype) for name in TABLES}
+    total = sum(spec.nbytes for network in specs.values() for spec in network)
     with (
         atomic_directory(output, marker=f"{SVD_FOLDER}/model_index.json", overwrite=overwrite) as temporary,
         tqdm(total=total, desc="Exporting", unit="B", unit_scale=True, disable=not progress) as bar,
     ):
-        check_space(output, total + sizes["unet"])  # the UNet is in both places
+        check_space(output, total + sum(spec.nbytes for spec in specs["unet"]))  # the UNet is in both places
         root = Path(temporary)
         _write_configs(root / SVD_FOLDER, config)
-        motion: dict[str, torch.Tensor] = {}
-        for name in sorted(TABLES, key=lambda name: TABLES[name].prefix is not None):  # what `motion` holds comes last
-            table = TABLES[name]
-            tensors = dict(_tensors(checkpoint, name, stored[name], leaves[name], dtype, bar))
-            if table.folder is not None:
-                dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
-                variant = _VARIANTS.get(dtypes.pop(), "") if len(dtypes) == 1 else ""
-                path = root / SVD_FOLDER / table.folder / f"{table.stems[0]}{variant}.safetensors"
-                save_file(tensors, path, metadata={"format": "pt"})
-            if table.prefix is not None:
-                motion |= {f"{table.prefix}{key}": tensor for key, tensor in tensors.items()}
-        torch.save(motion, root / MIMICMOTION_FILE)
+        in_pickle = [name for name, table in TABLES.items() if table.prefix]
+        pickle_specs = [
+            Spec(f"{TABLES[name].prefix}{spec.key}", spec.shape, spec.dtype)
+            for name in in_pickle
+            for spec in specs[name]
+        ]
+        with pickle_writer(root / MIMICMOTION_FILE, pickle_specs) as add_to_pickle:
+            for name in TABLES:
+                with _svd_writer(root / SVD_FOLDER, name, specs[name]) as add_to_svd:
+                    for tensor in _tensors(checkpoint, name, stored[name], leaves[name], dtype):
+                        if name in in_pickle:
+                            add_to_pickle(tensor)
+                        add_to_svd(tensor)
+                        bar.update(tensor.nbytes)
 
 
-def _nbytes(leaf: StoredTensor, dtype: str | None) -> int:
-    return leaf.nbytes // np.dtype(leaf.dtype).itemsize * np.dtype(dtype or leaf.dtype).itemsize
+_Groups = Sequence[Mapping[str, StoredTensor]]
+
+
+def _stored(checkpoint: epath.PathLike, name: str, leaves: Mapping[str, Leaf]) -> _Groups:
+    return stored_groups(checkpoint, name, {path: leaf.shape for path, leaf in leaves.items()})
+
+
+def _specs(groups: _Groups, leaves: Mapping[str, Leaf], dtype: str | None) -> list[Spec]:
+    return [
+        Spec(leaves[path].key, leaves[path].torch_shape, dtype or stored.dtype)
+        for group in groups
+        for path, stored in group.items()
+    ]
+
+
+@contextlib.contextmanager
+def _svd_writer(svd: Path, name: str, specs: Sequence[Spec]) -> Iterator[Add]:
+    """Write a network's file in `svd/`; PoseNet has none there, its tensors are dropped."""
+    table = TABLES[name]
+    if table.folder is None:
+        yield lambda _: None
+        return
+    dtypes = {spec.dtype for spec in specs}
+    variant = _VARIANTS.get(dtypes.pop(), "") if len(dtypes) == 1 else ""
+    with safetensors_writer(svd / table.folder / f"{table.stems[0]}{variant}.safetensors", specs) as add:
+        yield add
 
 
 def _tensors(
-    checkpoint: epath.PathLike,
-    name: str,
-    groups: Sequence[Mapping[str, StoredTensor]],
-    leaves: Mapping[str, Leaf],
-    dtype: str | None,
-    bar: tqdm,
-) -> "Iterator[tuple[str, torch.Tensor]]":
+    checkpoint: epath.PathLike, name: str, groups: _Groups, leaves: Mapping[str, Leaf], dtype: str | None
+) -> "Iterator[torch.Tensor]":
     device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     for number, group in enumerate(groups):
         target = {
@@ -106,9 +123,7 @@ def _tensors(
         }
         arrays = read_group(checkpoint, name, number, target)
         for path in group:
-            tensor = to_torch(arrays[path], leaves[path], dtype)
-            yield leaves[path].key, tensor
-            bar.update(tensor.nbytes)
+            yield to_torch(arrays[path], leaves[path], dtype)
 
 
 def _write_configs(svd: Path, config: ModelConfig) -> None:

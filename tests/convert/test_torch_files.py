@@ -1,13 +1,15 @@
-"""Reading PyTorch's files: every format, damaged ones, hostile ones."""
+"""Reading and writing PyTorch's files: every format, damaged ones, hostile ones."""
 
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mimicmotion_jax.convert.torch_files import open_tensor_file
+from mimicmotion_jax.convert.torch_writers import Spec, pickle_writer, safetensors_writer
 from mimicmotion_jax.runtime.errors import InputError
 
 TENSORS = {
@@ -134,3 +136,41 @@ def test_a_web_page_in_place_of_weights_is_explained(tmp_path):
             open_tensor_file(name, tmp_path / name)
     with pytest.raises(InputError, match=r"x\.ckpt2 is not a checkpoint file"):
         open_tensor_file("x.ckpt2", tmp_path / "x.ckpt2")
+
+
+SPECS = [Spec(key, tuple(value.shape), str(value.dtype).removeprefix("torch.")) for key, value in TENSORS.items()]
+
+
+def test_written_pickle_is_what_torch_writes(tmp_path):
+    with pickle_writer(tmp_path / "x.pth", SPECS) as add:
+        for tensor in TENSORS.values():
+            add(tensor)
+    for mmap in (False, True):
+        read = torch.load(tmp_path / "x.pth", weights_only=True, mmap=mmap)
+        assert list(read) == list(TENSORS)
+        assert all(torch.equal(read[key], TENSORS[key]) and read[key].dtype == TENSORS[key].dtype for key in TENSORS)
+        assert all(tensor.data_ptr() % 64 == 0 for tensor in read.values())
+    torch.save(TENSORS, tmp_path / "y.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth") as ours, zipfile.ZipFile(tmp_path / "y.pth") as theirs:
+        assert ours.testzip() is None
+        assert [name.partition("/")[2] for name in ours.namelist()] == [
+            name.partition("/")[2] for name in theirs.namelist()
+        ]
+    assert [path.name for path in tmp_path.iterdir()] in (["x.pth", "y.pth"], ["y.pth", "x.pth"])
+
+
+def test_written_safetensors_are_what_the_library_reads(tmp_path):
+    with safetensors_writer(tmp_path / "x.safetensors", SPECS) as add:
+        for tensor in TENSORS.values():
+            add(tensor)
+    read = load_file(tmp_path / "x.safetensors")
+    assert set(read) == set(TENSORS)
+    assert all(torch.equal(read[key], TENSORS[key]) and read[key].dtype == TENSORS[key].dtype for key in TENSORS)
+
+
+@pytest.mark.parametrize("writer", [pickle_writer, safetensors_writer])
+def test_writers_insist_on_what_was_announced(writer, tmp_path):
+    with pytest.raises(RuntimeError, match="half came as"), writer(tmp_path / "x", SPECS) as add:
+        add(TENSORS["single"])
+    with pytest.raises(RuntimeError, match=r"fewer tensors|brain was announced"), writer(tmp_path / "x", SPECS) as add:
+        add(TENSORS["half"])
