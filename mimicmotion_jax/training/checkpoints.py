@@ -11,7 +11,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mimicmotion_jax.checkpoint.restoring import explain_damage
 from mimicmotion_jax.runtime.atomic_files import absolute_path, check_space
-from mimicmotion_jax.runtime.errors import InputError, root_cause
+from mimicmotion_jax.runtime.errors import InputError, explain_disk_error, root_cause
 from mimicmotion_jax.training.state import TrainState
 
 # Raised by orbax and tensorstore when a file cannot be written.
@@ -81,10 +81,9 @@ class RunCheckpoints:
         step = int(state.step)
         if step == self.latest():
             return
+        self.finish()  # its failure is not this save's, and the room that it takes must be known
+        self.check_room(state)
         try:
-            # Wait for the previous save: its failure is raised here, and the room that it takes is known.
-            self._manager.wait_until_finished()
-            self.check_room(state)
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(dict(data)), run=ocp.args.JsonSave(dict(run))
             )
@@ -144,10 +143,8 @@ class RunCheckpoints:
     def _failed(self, what: str, error: Exception) -> InputError:
         self._manager.reload()  # look at the disk again
         steps = self._manager.all_steps()
-        kept = f"the newest complete one is of step {max(steps)}" if steps else "there is no earlier one"
-        full = "No space left" in str(error)
-        reason, advice = ("no space left on the device", "make room") if full else (root_cause(error), "mend that")
+        kept = f"from the checkpoint of step {max(steps)}" if steps else "from the start, no checkpoint is complete"
+        reason = explain_disk_error(error) or f"{root_cause(error)}; check the storage."
         return InputError(
-            f"{what} could not be written to {self.directory} ({reason}); {kept}; {advice} and run the same command "
-            "again to go on from there."
+            f"{what} could not be written to {self.directory}: {reason.rstrip('.')}; the same command goes on {kept}."
         )

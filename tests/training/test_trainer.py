@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -180,6 +181,45 @@ def test_a_full_disk_is_noticed_before_the_start(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"take [1-9][\d.]+ ?kB and there is room for [1-9]"):
         train(toy)
     assert toy.loader.batches == 0
+
+
+def before_step_six(toy, change):
+    """Have a run change something once its first checkpoint, of step 4, is complete."""
+    step = toy.step
+
+    def changed(*args):
+        if toy.loader.batches == 6:
+            while not (Path(toy.config.output) / "checkpoints" / "4").exists():
+                time.sleep(0.02)
+            change()
+        return step(*args)
+
+    toy.step = changed
+
+
+def test_a_disk_that_has_filled_by_the_next_checkpoint(tmp_path, monkeypatch):
+    toy = Toy(make_config(tmp_path))
+    usage = type("Usage", (), {"free": 10_000})
+    place = "mimicmotion_jax.runtime.atomic_files.shutil.disk_usage"
+    before_step_six(toy, lambda: monkeypatch.setattr(place, lambda path: usage))
+    with pytest.raises(InputError, match=r"^the weights take [1-9][\d.]+ ?kB and there is room for 10") as error:
+        train(toy)
+    assert "could not be written" not in str(error.value)
+    assert saved_steps(tmp_path) == [4]
+
+
+def test_a_checkpoint_that_cannot_be_written_comes_with_the_advice_for_its_error(tmp_path):
+    """A limit on the size of files, which tensorstore runs into in the background."""
+    toy = Toy(make_config(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before_step_six(toy, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)))
+    try:
+        with pytest.raises(InputError, match=r"File too large; free some space.*goes on from .* step 4\.$") as error:
+            train(toy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert saved_steps(tmp_path) == [4]
 
 
 def test_the_second_of_two_runs_on_one_output_ends_at_once(tmp_path):
