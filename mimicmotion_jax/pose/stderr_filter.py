@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 
 _PATIENCE = 0.1  # seconds until an unfinished line, such as a progress bar's, is shown
+_NOTE = re.compile(rb"INFO|WARNING|[IW]\d")  # starts of lines that may match, whose rest a busy machine delays
+_NOTE_PATIENCE = 5.0  # seconds for the rest of those
 
 _lock = threading.Lock()
 _users = 0
@@ -51,7 +53,8 @@ def _install(pattern: re.Pattern[bytes]) -> None:
 def _copy(source: int, destination: int, pattern: re.Pattern[bytes]) -> None:
     started = b""  # a line whose end has not come; C++ writes some in pieces
     while True:
-        waited_enough = started and not select.select([source], [], [], _PATIENCE)[0]
+        patience = _NOTE_PATIENCE if _NOTE.match(started) else _PATIENCE
+        waited_enough = started and not select.select([source], [], [], patience)[0]
         block = b"" if waited_enough else os.read(source, 2**16)
         *lines, started = (started + block).splitlines(keepends=True) or [b""]
         if not block or started.endswith((b"\n", b"\r")):
