@@ -29,14 +29,21 @@ logger = logging.getLogger(__name__)
 class Task(Protocol):
     """Kind of training: its networks, its data and its step. All processes call the methods together."""
 
-    config: RunConfig
     progress: bool
     mesh: Mesh
     loader: ClipLoader
-    shapes: Mapping[str, tuple[int, ...]]
-    """Shape of every trained parameter, float32."""
     memory_advice: str
     """Changes that save memory, for the message if it runs out."""
+
+    @property
+    def config(self) -> RunConfig:
+        """Options of the run."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every trained parameter, float32."""
+        ...
 
     def identity(self) -> dict[str, Any]:
         """Everything that makes the model: a run is resumed only if it is equal. JSON values by option."""
