@@ -212,7 +212,7 @@ class MimicMotionPipeline:
         image: Picture | Sequence[Picture],
         motion: Motion | Sequence[Motion],
         *,
-        image_pose: str | os.PathLike[str] | Keypoints | None = None,
+        image_pose: str | os.PathLike[str] | Keypoints | Sequence[Keypoints] | None = None,
         resolution: int | None = None,
         aspect: Literal["auto", "portrait", "landscape", "square"] | None = None,
         height: int | None = None,
@@ -267,7 +267,7 @@ class MimicMotionPipeline:
                 folder), `Keypoints`, a list of PIL images or uint8 frames [F, H, W, 3]; or skeletons that are drawn
                 already, uint8 [F, H, W, 3] at the size of `image`, the reference's own pose first, which are used as
                 they are. With a list of images a list of motions, or one for all.
-            image_pose: keypoints of the reference image, whole or cropped; None detects them.
+            image_pose: keypoints of the reference image, whole or cropped, or a list of these; None detects them.
             resolution: short side of the video, 64 to 4096 pixels; 576.
             aspect: shape of the video; "auto" follows the image.
             height: height of the video, 1 to 8192 pixels; with `width` in place of `resolution` and `aspect`.
@@ -377,13 +377,16 @@ class MimicMotionPipeline:
         images = list(image) if _is_batch(image) else [image]
         motions = list(motion) if _is_batch(image) and _is_list_of_motions(motion) else [motion] * len(images)
         seeds = list(seed) if isinstance(seed, Sequence) else [options.seed if seed is None else seed] * len(images)
-        if len({len(images), len(motions), len(seeds)}) > 1:
-            raise InputError(f"{len(images)} images go with as many motions and seeds, or with one for all of them.")
+        poses = list(image_pose) if isinstance(image_pose, list | tuple) else [image_pose] * len(images)
+        if len({len(images), len(motions), len(seeds), len(poses)}) > 1:
+            raise InputError(
+                f"{len(images)} images go with as many motions, seeds and image poses, or with one for all of them."
+            )
         return [
             self._preparer(
-                image, motion, build_config(PipelineOptions, to_dict(options) | {"seed": seed}), image_pose, progress
+                image, motion, build_config(PipelineOptions, to_dict(options) | {"seed": seed}), pose, progress
             )
-            for image, motion, seed in zip(images, motions, seeds, strict=True)
+            for image, motion, seed, pose in zip(images, motions, seeds, poses, strict=True)
         ]
 
     def _collect(self, prepared: Sequence[Prepared], arguments: dict[str, Any]) -> list[Video]:

@@ -88,7 +88,9 @@ def test_frames_of_a_video(tiny_pipeline, golden, tmp_path):
 
 def test_a_list_of_images(tiny_pipeline, person, video):
     picture, pose = person
-    videos = tiny_pipeline([picture, picture], MOTION, image_pose=pose, seed=[3, 4], **FAST)
+    videos = tiny_pipeline([picture, picture], MOTION, image_pose=[pose, pose.mirrored()], seed=[3, 4], **FAST)
+    np.testing.assert_array_equal(videos[0].prepared.reference.body, video.prepared.reference.body)
+    assert not np.array_equal(videos[1].prepared.reference.body, video.prepared.reference.body)
     np.testing.assert_allclose(videos[0].frames, video.frames, atol=1e-5)
     assert np.abs(videos[1].frames - video.frames).mean() > 0.01
     with pytest.raises(InputError, match="2 images"):
