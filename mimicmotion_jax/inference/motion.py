@@ -16,6 +16,7 @@ from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import MAX_FPS, MIN_FPS, Keypoints
 from mimicmotion_jax.pose.openpose import SizeMissingError
 from mimicmotion_jax.pose.render import DrawnPoses
+from mimicmotion_jax.runtime.assumptions import assume
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.image import rgb_pixels
@@ -38,7 +39,6 @@ class OpenedMotion:
         keypoints: of everybody, where the motion is given so.
         frames: reads pictures of a range of frames, where it is not.
         sound: file that has the motion's sound.
-        notes: assumptions, a sentence each.
     """
 
     name: str
@@ -47,7 +47,6 @@ class OpenedMotion:
     keypoints: Keypoints | None = None
     frames: Callable[[range], Iterator[Frame]] | None = None
     sound: Path | None = None
-    notes: tuple[str, ...] = ()
 
     def select(self, options: PipelineOptions) -> range:
         """Frames that `start`, `stride` and `num_frames` choose.
@@ -152,13 +151,14 @@ def _open_video(path: Path, options: PipelineOptions) -> OpenedMotion:
 
 
 def _open_frames(frames: UInt8[np.ndarray, "f height width 3"], options: PipelineOptions) -> OpenedMotion:
-    fps, notes = frame_rate(options)
+    fps = frame_rate(options)
     read = lambda wanted: iter(frames[wanted.start : wanted.stop : wanted.step])  # noqa: E731
-    return OpenedMotion("the motion", fps, len(frames), frames=read, notes=notes)
+    return OpenedMotion("the motion", fps, len(frames), frames=read)
 
 
-def frame_rate(options: PipelineOptions) -> tuple[float, tuple[str, ...]]:
-    """Frame rate of frames that do not say it, and a note where it is assumed."""
+def frame_rate(options: PipelineOptions) -> float:
+    """Frame rate of frames that do not say it."""
     if options.motion_fps is not None:
-        return options.motion_fps, ()
-    return ASSUMED_FPS, (f"frame rate of the motion: {ASSUMED_FPS:g} assumed; motion_fps sets another.",)
+        return options.motion_fps
+    assume(f"frame rate of the motion: {ASSUMED_FPS:g} assumed; motion_fps sets another.")
+    return ASSUMED_FPS

@@ -20,6 +20,7 @@ from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
 from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.pose.select import diagnose, fill_gaps, is_anybody_in, select_person
+from mimicmotion_jax.runtime.assumptions import collect_assumptions
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.image import SIZE_MULTIPLE, Crop, crop_resize, target_size
 
@@ -55,6 +56,19 @@ class Preparer:
         Raises:
             InputError: anything wrong with image, motion or pose.
         """
+        with collect_assumptions() as assumptions:
+            prepared = self._prepare(image, motion, options, image_pose, progress)
+        notes = (*assumptions, *prepared.report.notes)
+        return dataclasses.replace(prepared, report=dataclasses.replace(prepared.report, notes=notes))
+
+    def _prepare(
+        self,
+        image: Picture,
+        motion: Motion,
+        options: PipelineOptions,
+        image_pose: str | os.PathLike[str] | Keypoints | None,
+        progress: bool,
+    ) -> Prepared:
         original = load_picture(image)
         rows, columns = original.shape[:2]
         if (skeletons := drawn_skeletons(motion, options)) is not None:
@@ -88,7 +102,7 @@ class Preparer:
             fps=aligned.fps,
             options=options,
             reference=reference,
-            report=Report(diagnosis, alignment, (*opened.notes, *([note] if note else []))),
+            report=Report(diagnosis, alignment, (note,) if note else ()),
             sound=opened.sound,
             sound_start=wanted.start / opened.fps,
         )
@@ -123,8 +137,7 @@ class Preparer:
         if skeletons.shape[0] < 1:
             raise InputError("the motion is empty; it needs at least the pose of the reference image.")
         target_size(*pixels.shape[:2], aspect=(pixels.shape[1], pixels.shape[0]), multiple=self._size_multiple)
-        fps, notes = frame_rate(options)
-        return Prepared(pixels, skeletons, None, fps, options, report=Report(notes=notes))
+        return Prepared(pixels, skeletons, None, frame_rate(options), options)
 
     def _reference(
         self,

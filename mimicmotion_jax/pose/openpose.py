@@ -10,7 +10,7 @@ from pydantic import Field
 from mimicmotion_jax.pose.keypoints import MAX_FPS, MAX_SIDE, MIN_FPS, Keypoints
 from mimicmotion_jax.pose.layout import FACE, HANDS, NUM_POINTS
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.frame_rate import log_assumed_rate
+from mimicmotion_jax.video.frame_rate import assume_rate
 
 FALLBACK_FPS = 30.0
 """Frames per second of a file that does not record them."""
@@ -149,7 +149,7 @@ def known_rate(path: epath.Path, num_frames: int, given: float | None, recorded:
     if recorded is not None:
         return recorded
     if num_frames > 1:
-        log_assumed_rate(str(path), FALLBACK_FPS)
+        assume_rate(str(path), FALLBACK_FPS)
     return FALLBACK_FPS
 
 

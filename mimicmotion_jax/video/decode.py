@@ -28,7 +28,7 @@ from mimicmotion_jax.video.ffmpeg import (
     upright_rgb,
     video_stream,
 )
-from mimicmotion_jax.video.frame_rate import exact_rate, log_assumed_rate
+from mimicmotion_jax.video.frame_rate import assume_rate, exact_rate
 
 AnyPath = TypeVar("AnyPath", Path, epath.Path)
 
@@ -203,7 +203,7 @@ def _picture_reader(path: Path, pictures: tuple[Path, ...], fps: float | None) -
     if fps is None:
         fps = DEFAULT_FPS
         if len(pictures) > 1:
-            log_assumed_rate(str(path), DEFAULT_FPS)
+            assume_rate(str(path), DEFAULT_FPS)
     if not 0 < fps < math.inf:
         raise InputError(f"{path} cannot be played at {fps} frames per second; give a number above 0.")
     return VideoReader(path, exact_rate(fps), len(pictures), width, height, pictures=pictures)

@@ -1,10 +1,8 @@
 """Frame rates: exact fractions, and the rate assumed for files that record none."""
 
-import functools
-import logging
 from fractions import Fraction
 
-logger = logging.getLogger(__name__)
+from mimicmotion_jax.runtime.assumptions import assume
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:
@@ -16,7 +14,6 @@ def exact_rate(fps: float | Fraction) -> Fraction:
     return broadcast if rate.denominator > 1 and abs(broadcast - rate) < Fraction(1, 200) else rate
 
 
-@functools.cache
-def log_assumed_rate(path: str, fps: float) -> None:
-    """Log, once per process and path, the frame rate assumed for a file that does not record one."""
-    logger.info("%s does not record its frame rate; assuming %g (motion_fps=... sets another)", path, fps)
+def assume_rate(path: str, fps: float) -> None:
+    """State the frame rate that is assumed for a file that does not record one."""
+    assume(f"{path} does not record its frame rate: {fps:g} assumed; motion_fps sets another.")

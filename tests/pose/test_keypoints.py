@@ -185,7 +185,7 @@ def test_foreign_npz(tmp_path, caplog):
     k = load_keypoints(tmp_path / "no_size.npz")
     assert (k.width, k.height, k.fps) == (1024, 1024, 30.0)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'no_size.npz'} does not record its frame rate; assuming 30 (motion_fps=... sets another)"
+        f"{tmp_path / 'no_size.npz'} does not record its frame rate: 30 assumed; motion_fps sets another."
     ]
 
 
@@ -204,7 +204,7 @@ def test_openpose_folder_of_body_25(tmp_path, caplog):
     assert not caplog.text
     assert {load_keypoints(tmp_path, 500, 100).fps for _ in range(2)} == {30}
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path} does not record its frame rate; assuming 30 (motion_fps=... sets another)"
+        f"{tmp_path} does not record its frame rate: 30 assumed; motion_fps sets another."
     ]
     assert load_keypoints(tmp_path / "clip_000000000000_keypoints.json", 500, 100).fps == 30
     assert len(caplog.records) == 1  # the rate of a single pose does not matter

@@ -184,7 +184,7 @@ def test_folder_of_pictures_in_numeric_order(tmp_path, caplog):
     assert not caplog.text
     assert {open_video(folder).rate for _ in range(2)} == {24}
     assert [record.getMessage() for record in caplog.records] == [
-        f"{folder} does not record its frame rate; assuming 24 (motion_fps=... sets another)"
+        f"{folder} does not record its frame rate: 24 assumed; motion_fps sets another."
     ]
     with pytest.raises(InputError, match="0 frames per second"):
         open_video(folder, fps=0)
