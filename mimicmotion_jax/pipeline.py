@@ -37,6 +37,7 @@ from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.out_of_memory import report_out_of_memory
+from mimicmotion_jax.runtime.seeds import fold_seed
 
 DTypeName = Literal["float32", "bfloat16"]
 P = ParamSpec("P")
@@ -293,7 +294,7 @@ class MimicMotionPipeline:
             stroke_width: width of drawn limbs, times the official release's, 0 to 20; 1.
             num_inference_steps: denoising steps, 1 to 1000; 25.
             guidance_scale: classifier-free guidance, 1 (off, half the work) to 100; 2.
-            seed: of the noise, 0 to 2^31 - 1; 0. A list for a list of images.
+            seed: of the noise, 0 to 2^64 - 1; 0. A list for a list of images.
             fusion: joining of overlapping windows: "progressive" (the paper's Algorithm 1), "official", "uniform"
                 (MultiDiffusion) or "none"; "progressive".
             window_size: frames that are denoised together, 2 to 1024; the checkpoint's.
@@ -428,7 +429,7 @@ class MimicMotionPipeline:
         inputs = Batch(
             images=np.stack([item.image for item in batch]),
             poses=[item.poses for item in batch],
-            seeds=np.array([item.options.seed for item in batch]),
+            seeds=np.array([fold_seed(item.options.seed) for item in batch], np.uint32),
             latents=noise if latents is None else latents,
             noise_aug=arguments.get("noise_aug"),
         )

@@ -16,6 +16,8 @@ EXAMPLES = """examples:
   mimicmotion convert --svd stabilityai/stable-video-diffusion-img2vid-xt-1-1 \\
       --mimicmotion tencent/MimicMotion --output checkpoints/mimicmotion
   mimicmotion convert --svd weights/svd --mimicmotion weights/MimicMotion_1-1.pth --output checkpoints/mimicmotion
+  mimicmotion convert --svd weights/svd --mimicmotion weights/MimicMotionMergedUnet_1-1-fp16.safetensors \\
+      --pose-net weights/MimicMotion_pose_net.safetensors --output checkpoints/mimicmotion      # ComfyUI's two files
   mimicmotion convert --svd weights/svd --mimicmotion none --output checkpoints/svd     # where training starts
   mimicmotion convert --to-torch checkpoints/mimicmotion --output weights/exported      # back to PyTorch
 """
@@ -31,6 +33,12 @@ def main(argv: list[str] | None = None) -> None:
         "--mimicmotion",
         metavar="FILE_OR_HUB_ID",
         help="a file, owner/name or owner/name/file on the hub, or 'none' for SVD alone",
+    )
+    parser.add_argument(
+        "--pose-net",
+        metavar="FILE_OR_HUB_ID",
+        help="second file, where --mimicmotion is a UNet alone (ComfyUI's MimicMotionMergedUnet and "
+        "MimicMotion_pose_net)",
     )
     parser.add_argument("--to-torch", metavar="DIR", help="a checkpoint of ours to write in the official layout")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder to create")
@@ -48,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")  # conversion computes nothing and must not take an accelerator's memory
     log_to_stderr(libraries=logging.CRITICAL)
     if args.to_torch:
-        if args.svd or args.mimicmotion or args.window_size is not None:
+        if args.svd or args.mimicmotion or args.pose_net or args.window_size is not None:
             parser.error("--to-torch goes with --output, --dtype and --overwrite only")
         export_torch(args.to_torch, args.output, dtype=args.dtype, overwrite=args.overwrite)
     else:
@@ -58,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
             args.svd,
             args.mimicmotion,
             args.output,
+            pose_net=args.pose_net,
             dtype=args.dtype,
             window_size=args.window_size,
             overwrite=args.overwrite,

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from mimicmotion_jax.checkpoint import flat_params
-from mimicmotion_jax.convert.tables import TABLES, Table
+from mimicmotion_jax.convert.tables import TABLES, Table, unwrap_key
 from mimicmotion_jax.convert.torch_files import Entry
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
@@ -84,7 +84,7 @@ Plan = dict[str, dict[str, tuple[Leaf, Entry]]]
 
 
 def match(source: str, entries: Iterable[Entry], networks: Sequence[Expected]) -> Plan:
-    """Assign every tensor of a source to a leaf, one to one.
+    """Assign every tensor of a source to a leaf, one to one; prefixes of training frameworks do not count.
 
     Args:
         source: name of the source, for the message.
@@ -101,7 +101,7 @@ def match(source: str, entries: Iterable[Entry], networks: Sequence[Expected]) -
     found: dict[str, list[Entry]] = defaultdict(list)
     problems: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
-        key = _canonical(entry.key, networks)
+        key = _canonical(unwrap_key(entry.key), networks)
         if key in wanted:
             found[key].append(entry)
         elif key is not None:

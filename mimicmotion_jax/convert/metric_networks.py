@@ -98,7 +98,7 @@ def load_metric_network(name: NetworkName, *paths: str | Path) -> MetricNetwork:
         file = Path(path).expanduser()
         if not file.is_file():
             raise InputError(f"there is no weight file {path} for {name}; get {origin}.")
-        files.append(open_tensor_file(str(file), file, nested="state_dict"))
+        files.append(open_tensor_file(str(file), file))
         files[-1].verify()
     names = " and ".join(str(path) for path in paths)
     module = _load_module(source, f"{names} (given as {name})", files)

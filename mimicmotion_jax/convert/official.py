@@ -25,7 +25,7 @@ from mimicmotion_jax.convert.sources import (
     read_official_config,
 )
 from mimicmotion_jax.convert.svd_files import WINDOW_KEY
-from mimicmotion_jax.convert.tables import TABLES
+from mimicmotion_jax.convert.tables import TABLES, unwrap_key
 from mimicmotion_jax.convert.torch_files import Entry, TensorFile
 from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig, VAEConfig
@@ -35,8 +35,16 @@ from mimicmotion_jax.runtime.errors import InputError
 NO_MIMICMOTION = "none"
 POSE_NET_SEED = 0
 # The releases differ in the window they were trained with, but in no key, shape or configuration.
-RELEASED_WINDOWS = {"MimicMotion_1": 16, "MimicMotion_1-1": 72}
+RELEASED_WINDOWS = {
+    "MimicMotion_1": 16,
+    "MimicMotion_1-1": 72,
+    # ComfyUI's files, UNet and PoseNet apart
+    "MimicMotionMergedUnet_1-0-fp16": 16,
+    "MimicMotionMergedUnet_1-1-fp16": 72,
+}
 SVD_WINDOWS = (14, 25)  # `num_frames` of SVD's own configurations, which says nothing about MimicMotion
+
+Source = tuple[Weights, Mapping[str, str]]  # with the networks in them: name and prefix of the keys
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +54,7 @@ def convert(
     mimicmotion: str,
     output: epath.PathLike,
     *,
+    pose_net: str | None = None,
     dtype: str | None = None,
     window_size: int | None = None,
     overwrite: bool = False,
@@ -58,6 +67,7 @@ def convert(
         mimicmotion: file (.pth, .pt, .bin, .safetensors or an index of shards), `owner/name[/file]` on the hub, or
             "none": SVD's own UNet and a freshly initialised PoseNet, which is where training starts.
         output: folder to create, local or gs://.
+        pose_net: second file, of the PoseNet, where `mimicmotion` holds the UNet alone (ComfyUI's split files).
         dtype: "float32", "bfloat16" or "float16"; None keeps each tensor's own.
         window_size: frames that the model denoises together; None takes it from what the sources say, see
             `find_window_size`.
@@ -69,35 +79,39 @@ def convert(
     """
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}.")
+    if pose_net is not None and mimicmotion == NO_MIMICMOTION:
+        raise InputError("a PoseNet's file goes with a UNet's; give that one too, as --mimicmotion.")
     with new_checkpoint(output, overwrite=overwrite) as writer:
         repository = open_svd(svd)
         unet = read_official_config(repository, "unet")
         configs = _network_configs(repository, unet)
         if mimicmotion == NO_MIMICMOTION:
             motion = open_svd_weights(repository, TABLES["unet"], dtype)
-            from_motion = {"unet": ""}
+            sources = [(motion, {"unet": ""})]
         else:
             motion = open_mimicmotion(mimicmotion)
-            from_motion = {name: TABLES[name].prefix or "" for name in ("unet", "pose_net")}
+            sources = _mimicmotion_sources(motion, pose_net)
         window_size, reason = find_window_size(window_size, unet, mimicmotion, motion)
         values = {**configs, "window_size": window_size}
         config = build_config(ModelConfig, values, source=f"the configuration of {repository.name}")
-        weights = [motion, *(open_svd_weights(repository, TABLES[name], dtype) for name in ("vae", "image_encoder"))]
-        plan = _match_all(weights, [from_motion, {"vae": ""}, {"image_encoder": ""}], config)
+        sources += [
+            (open_svd_weights(repository, TABLES[name], dtype), {name: ""}) for name in ("vae", "image_encoder")
+        ]
+        plan = _match_all(sources, config)
         total = sum(_nbytes(entry, dtype) for leaves in plan.values() for _, entry in leaves.values())
         check_space(output, total)
-        files = [file for part in weights for file in part.files]
+        files = [file for weights, _ in sources for file in weights.files]
         with _hashing(files) as hashes, tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
             for name, leaves in plan.items():
                 bar.set_description(f"Converting {name}")
                 _write_network(writer, name, leaves, dtype, bar)
-            sources = [_describe(file, hashes[file].result()) for file in files]
-        sources[0]["window_size"] = f"{window_size}, {reason}"
+            origins = [_describe(file, hashes[file].result()) for file in files]
+        origins[0]["window_size"] = f"{window_size}, {reason}"
         if "pose_net" not in plan:
             unet_dtype = next(iter(plan["unet"].values()))[1].dtype
             writer.add_group("pose_net", _fresh_pose_net(config, dtype or unet_dtype))
-            sources.append({"name": f"PoseNet initialised with seed {POSE_NET_SEED}"})
-        writer.finish(config, sources)
+            origins.append({"name": f"PoseNet initialised with seed {POSE_NET_SEED}"})
+        writer.finish(config, origins)
 
 
 def find_window_size(given: int | None, unet: Mapping[str, Any], mimicmotion: str, motion: Weights) -> tuple[int, str]:
@@ -149,11 +163,28 @@ def _network_configs(svd: Repository, unet_values: Mapping[str, Any]) -> dict[st
     }
 
 
-def _match_all(weights: Sequence[Weights], networks: Sequence[Mapping[str, str]], config: ModelConfig) -> Plan:
-    """Assign the tensors of each of the weights to its networks (name: prefix); all misfits are one error."""
+def _mimicmotion_sources(motion: Weights, pose_net: str | None) -> list[Source]:
+    """Networks in MimicMotion's file, or in ComfyUI's two, where prefixes may be missing."""
+    keys = [unwrap_key(entry.key) for entry in motion.entries]
+    if pose_net is not None:
+        second = open_mimicmotion(pose_net)
+        return [(motion, {"unet": _prefix("unet", motion)}), (second, {"pose_net": _prefix("pose_net", second)})]
+    if not any(key.startswith(("unet.", "pose_net.")) for key in keys) and "conv_in.weight" in keys:
+        raise InputError(f"{motion.name} holds a UNet and no PoseNet; give the file of the PoseNet as --pose-net.")
+    return [(motion, {name: TABLES[name].prefix or "" for name in ("unet", "pose_net")})]
+
+
+def _prefix(name: str, weights: Weights) -> str:
+    """Prefix of a network in a file of its own: that of MimicMotion's file, or none."""
+    prefix = TABLES[name].prefix or ""
+    return prefix if any(unwrap_key(entry.key).startswith(prefix) for entry in weights.entries) else ""
+
+
+def _match_all(sources: Sequence[Source], config: ModelConfig) -> Plan:
+    """Assign the tensors of each source to its networks; all misfits are one error."""
     plan: Plan = {}
     complaints = []
-    for part, names in zip(weights, networks, strict=True):
+    for part, names in sources:
         expected = [Expected(name, prefix, network_leaves(name, config)) for name, prefix in names.items()]
         try:
             plan |= match(part.name, part.entries, expected)

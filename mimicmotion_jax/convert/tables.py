@@ -8,6 +8,11 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+# What training frameworks put before a network's own names: Lightning, DeepSpeed and EMA at the front; DataParallel,
+# torch.compile, FSDP and activation checkpointing anywhere.
+_ANYWHERE = r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+_WRAPPERS = re.compile(rf"^(?:{_ANYWHERE}|model\.)+|(?<=\.){_ANYWHERE}")
+
 # Parameters of layers. The dot excludes a parameter at the root: PoseNet's own `scale`.
 _LAYER_LEAVES = (r"\.(kernel|scale|embedding)$", ".weight")
 
@@ -43,6 +48,11 @@ class Table:
         for pattern, replacement in self.aliases:
             key = re.sub(pattern, replacement, key)
         return None if key in self.ignored else key
+
+
+def unwrap_key(key: str) -> str:
+    """Strip the prefixes of training frameworks from a torch key: `module.`, `model.`, `_orig_mod.` and the like."""
+    return _WRAPPERS.sub("", key)
 
 
 _ATTENTION_OUT = (r"\.to_out\.", ".to_out.0.")

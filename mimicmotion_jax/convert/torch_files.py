@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 PICKLES = (".pth", ".pt", ".bin")
+_STATE_DICTS = ("state_dict", "model_state_dict", "model", "module")  # where training checkpoints hold the tensors
 _ZIP_MAGIC = b"PK\x03\x04"
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Errors of torch and pickle on bytes that are not a checkpoint: the parser has no error class of its own.
@@ -84,13 +85,12 @@ class TensorFile(abc.ABC):
         """
 
 
-def open_tensor_file(name: str, path: Path, nested: str | None = None) -> TensorFile:
+def open_tensor_file(name: str, path: Path) -> TensorFile:
     """Open a file by its suffix.
 
     Args:
         name: the file's name in messages.
         path: its place on this machine.
-        nested: key under which a pickle may hold the state dict (training checkpoints: "state_dict").
 
     Raises:
         InputError: unknown suffix, truncated or malformed file, a pickle that holds more than tensors.
@@ -102,7 +102,7 @@ def open_tensor_file(name: str, path: Path, nested: str | None = None) -> Tensor
     if path.suffix == ".safetensors":
         return SafetensorsFile(name, path)
     if path.suffix in PICKLES:
-        return PickleFile(name, path, nested)
+        return PickleFile(name, path)
     raise InputError(f"{name} is not a checkpoint file; its name must end in .safetensors, {', '.join(PICKLES)}.")
 
 
@@ -133,12 +133,14 @@ class SafetensorsFile(TensorFile):
 
 
 class PickleFile(TensorFile):
-    """A state dict written by `torch.save`, unpickled by torch's loader that knows tensors and nothing else."""
+    """A state dict written by `torch.save`, unpickled by torch's loader that knows tensors and nothing else.
 
-    def __init__(self, name: str, path: Path, nested: str | None = None):
+    It may lie in a training checkpoint, under "state_dict", "model_state_dict", "model" or "module".
+    """
+
+    def __init__(self, name: str, path: Path):
         with path.open("rb") as file:
             self._mappable = file.read(4) == _ZIP_MAGIC
-        self._nested = nested
         self._loaded: Mapping[str, torch.Tensor] | None = None
         super().__init__(name, path)
 
@@ -205,6 +207,9 @@ class PickleFile(TensorFile):
                 f"{self.name} was refused and nothing in it was run: it is truncated, or not a PyTorch checkpoint of "
                 "plain tensors; fetch it again."
             ) from error
-        if self._nested is not None and isinstance(content, dict):
-            return content.get(self._nested, content)
+        while isinstance(content, dict):
+            inner = next((content[key] for key in _STATE_DICTS if isinstance(content.get(key), dict)), None)
+            if inner is None:
+                break
+            content = inner
         return content

@@ -9,6 +9,7 @@ from mimicmotion_jax.data.clips import DataConfig, make_sample
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, Records, read_info
 from mimicmotion_jax.data.record import PoseVideo
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.seeds import fold_seed
 
 Batch = dict[str, np.ndarray]
 
@@ -46,7 +47,7 @@ class ClipLoader:
         Args:
             config: options of the dataset and its clips.
             batch_size: number of samples in all shards together.
-            seed: determines the order and everything random, 0 to 2**32 - 1.
+            seed: determines the order and everything random, at least 0.
             shard: number of this process's shard.
             num_shards: number of processes that share a batch.
             downscale: pixels per latent cell.
@@ -57,7 +58,7 @@ class ClipLoader:
         """
         if batch_size < 1 or num_shards < 1 or batch_size % num_shards:
             raise InputError(f"a batch of {batch_size} cannot be shared by {num_shards} processes; use a multiple.")
-        if not 0 <= shard < num_shards or not 0 <= seed < 2**32:
+        if not 0 <= shard < num_shards or seed < 0:
             raise InputError(f"shard {shard} of {num_shards} or seed {seed} is out of range.")
         if config.height % downscale or config.width % downscale:
             raise InputError(f"the size {config.width}x{config.height} is no multiple of {downscale} pixels.")
@@ -68,7 +69,7 @@ class ClipLoader:
         """Number of videos that are long enough for a clip."""
         self.contents = info.contents
         """Changes whenever a record of the dataset does."""
-        self._config, self._seed, self._downscale = config, seed, downscale
+        self._config, self._seed, self._downscale = config, fold_seed(seed), downscale
         self._batch_size, self._shard, self._num_shards = batch_size, shard, num_shards
         self._source: Any = _Subset(Records(config.dataset), usable)
         self._batches = 0

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.diffusion.fusion import FusionMode, WindowPlan, make_plan
+from mimicmotion_jax.runtime.seeds import Seed
 
 
 @config_dataclass
@@ -16,8 +17,8 @@ class SamplingConfig:
     """Number of denoising steps."""
     guidance_scale: Annotated[float, Field(ge=1, le=100)] = 2.0
     """Classifier-free guidance scale; 1 turns guidance off and halves the work."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the noise."""
+    seed: Seed = 0
+    """Seed of the noise, below 2^64."""
     fusion: FusionMode = "progressive"
     """Fusion of overlapping windows: progressive (the paper's Algorithm 1), official (the released code), uniform
     (MultiDiffusion) or none."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8, UInt32
 from tqdm import tqdm
 
 from mimicmotion_jax import sharding
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     images: UInt8[np.ndarray, "b height width 3"]
     poses: Sequence[DrawnFrames]
     """Drawn skeletons [F, height, width, 3] of each, the reference's own first; drawn when they are needed."""
-    seeds: Int[np.ndarray, " b"]
+    seeds: UInt32[np.ndarray, " b"]
     latents: Float[np.ndarray, "*b f h w c"] | None = None
     """Initial latents, standard normal, repeated along time; None draws them from the seeds."""
     noise_aug: Float[np.ndarray, "*b height width 3"] | None = None
@@ -110,7 +110,7 @@ class Engine:
         executor = Lower()
         engine = Engine(self.config, self.networks, self.mesh, executor)
         pixels = np.broadcast_to(np.uint8(0), (1 + num_frames, height, width, 3))
-        latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, int)), options)
+        latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, np.uint32)), options)
         size = options.decode_chunk_size
         engine._decode_chunks(np.broadcast_to(np.float32(0), (self.mesh.size, size, *latents.shape[2:])))
         return executor.programs
@@ -135,7 +135,7 @@ class Engine:
             noise = np.zeros(images.shape, np.float32)
         elif noise is None:
             height, width, channels = images.shape[1:]
-            seeds = self._put(batch.seeds.astype(np.int32))
+            seeds = self._put(batch.seeds)
             noise = self._executor.run(pixel_noise, seeds, height=height, width=width, channels=channels)
         else:
             noise = np.reshape(noise, images.shape)
@@ -167,7 +167,7 @@ class Engine:
             period = layout.plan.indices.shape[1] if periodic else None
             height, width, channels = shape
             sizes = {"num_frames": num_frames, "height": height, "width": width, "channels": channels}
-            return self._executor.run(frame_noise, self._put(seeds.astype(np.int32)), **sizes, period=period)
+            return self._executor.run(frame_noise, self._put(seeds), **sizes, period=period)
         noise = np.asarray(batch.latents, np.float32)
         noise = noise[None] if noise.ndim == 4 else noise
         if noise.ndim != 5 or noise.shape[2:] != tuple(shape) or len(noise) not in (1, len(seeds)):

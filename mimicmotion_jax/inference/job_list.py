@@ -17,6 +17,7 @@ from mimicmotion_jax.inference.job import Job
 from mimicmotion_jax.inference.options import GenerateConfig, Side, with_options
 from mimicmotion_jax.inference.output import written_paths
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.seeds import Seed
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class _Line:
     motion: _Path
     output: _Path | None = None
     image_pose: _Path | None = None
-    seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] | None = None
+    seed: Seed | None = None
     motion_size: tuple[Side, Side] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.runtime.seeds import fold_seed
 
 NETWORKS = {"unet": UNet, "vae": VAE, "image_encoder": CLIPImageEncoder, "pose_net": PoseNet}
 
@@ -28,7 +29,7 @@ class _Keys(nnx.Rngs):
     def __init__(self, seed: int):
         super().__init__(seed)
         count = itertools.count()
-        self._draw = lambda: jax.random.fold_in(jax.random.key(seed), next(count))
+        self._draw = lambda: jax.random.fold_in(jax.random.key(fold_seed(seed)), next(count))
 
     def params(self) -> jax.Array:
         return self._draw()

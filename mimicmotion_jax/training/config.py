@@ -9,6 +9,7 @@ from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.seeds import Seed
 from mimicmotion_jax.training.objective import ObjectiveConfig
 
 CONDITIONS = ("fps", "motion_bucket_id", "noise_aug_strength")
@@ -70,8 +71,8 @@ class RunConfig:
 
     output: str = "outputs/train"
     """Folder of the run, local or gs://; an unfinished run in it is continued."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of everything random."""
+    seed: Seed = 0
+    """Seed of everything random, below 2^64."""
     steps: Annotated[int, Field(ge=1)] = 10_000
     """Number of training steps."""
     batch_size: Annotated[int, Field(ge=1)] = 8

@@ -22,6 +22,7 @@ from mimicmotion_jax.models.encode import to_signed
 from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet
+from mimicmotion_jax.runtime.seeds import fold_seed
 
 
 @config_dataclass
@@ -83,7 +84,7 @@ def sample_keys(seed: int, index: UInt32[Array, " b"]) -> dict[str, Array]:
     """Derive one key per sample for each purpose."""
 
     def split(i: Array) -> Array:
-        return jax.random.split(jax.random.fold_in(jax.random.key(seed), i), 5)
+        return jax.random.split(jax.random.fold_in(jax.random.key(fold_seed(seed)), i), 5)
 
     keys = jax.vmap(split)(index)
     return dict(zip(("sigma", "noise", "dropout", "noise_aug", "pixels"), keys.T, strict=True))

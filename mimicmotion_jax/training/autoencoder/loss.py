@@ -23,6 +23,7 @@ from pydantic import Field
 from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.models import encode
 from mimicmotion_jax.models.vae import VAE
+from mimicmotion_jax.runtime.seeds import fold_seed
 
 SCALES = 3
 """Number of pictures in the pyramid: full, half and quarter size."""
@@ -47,7 +48,7 @@ class AutoencoderLossConfig:
 @jaxtyped(typechecker=beartype)
 def draw_noise(seed: int, index: UInt32[Array, " b"], shape: tuple[int, ...]) -> Float[Array, "b ..."]:
     """Draw standard normal noise of `shape` for each sample from the seed and the sample's number alone."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(fold_seed(seed)), i))(index)
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
