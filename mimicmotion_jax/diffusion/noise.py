@@ -5,13 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 from beartype import beartype
-from jaxtyping import Array, Float, Int, jaxtyped
+from jaxtyping import Array, Float, Integer, jaxtyped
 
 
 @functools.partial(jax.jit, static_argnames=("num_frames", "height", "width", "channels", "period"))
 @jaxtyped(typechecker=beartype)
 def frame_noise(
-    seeds: Int[Array, " b"], num_frames: int, height: int, width: int, channels: int, period: int | None = None
+    seeds: Integer[Array, " b"], num_frames: int, height: int, width: int, channels: int, period: int | None = None
 ) -> Float[Array, "b {num_frames} {height} {width} {channels}"]:
     """Draw standard normal noise, frame f of sample b from the key (seeds[b], f).
 
@@ -30,11 +30,11 @@ def frame_noise(
 @functools.partial(jax.jit, static_argnames=("height", "width", "channels"))
 @jaxtyped(typechecker=beartype)
 def pixel_noise(
-    seeds: Int[Array, " b"], height: int, width: int, channels: int
+    seeds: Integer[Array, " b"], height: int, width: int, channels: int
 ) -> Float[Array, "b {height} {width} {channels}"]:
     """Draw standard normal noise to augment the reference image, from a key that no frame uses."""
     return jax.vmap(lambda seed: _draw(seed, jnp.uint32(2**32 - 1), (height, width, channels)))(seeds)
 
 
-def _draw(seed: Int[Array, ""], frame: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+def _draw(seed: Integer[Array, ""], frame: Integer[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
     return jax.random.normal(jax.random.fold_in(jax.random.key(seed), frame), shape)

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.objective import sample_keys
 
 COMFY = 302125040363647
-ONE = np.arange(1, dtype=np.uint32)
+ONE = jnp.arange(1, dtype=jnp.uint32)
 
 
 def test_small_seeds_stay_and_all_bits_of_large_ones_count():
@@ -49,7 +50,7 @@ def test_what_is_drawn_is_that_of_the_folded_seed(seed):
     key = jax.random.fold_in(jax.random.key(folded), 0)
     expected = jax.random.normal(key, (2, 2, 4))
     np.testing.assert_array_equal(draw_noise(seed, ONE, (2, 2, 4))[0], expected)
-    np.testing.assert_array_equal(frame_noise(np.array([fold_seed(seed)], np.uint32), 1, 2, 2, 4)[0, 0], expected)
+    np.testing.assert_array_equal(frame_noise(jnp.array([fold_seed(seed)], jnp.uint32), 1, 2, 2, 4)[0, 0], expected)
     drawn = next(iter(sample_keys(seed, ONE).values()))[0]
     assert drawn == jax.random.split(key, 5)[0]
 
