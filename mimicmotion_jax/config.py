@@ -13,6 +13,7 @@ A typo, a wrong type or a number out of range raises `InputError` naming the key
 
 import dataclasses
 import difflib
+import itertools
 import reprlib
 import textwrap
 import typing
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 _MAX_MISTAKES = 5  # reported at once
 _MAX_LISTED = 12  # known keys that are listed beside the nearest one
+_MAX_YAML = 2**20  # characters of a file
+_MAX_YAML_ITEMS = 200_000  # keys and values, aliases counted as what they stand for
 _HELP_WIDTH = 120
 _KEY_WIDTH = 32  # meanings begin in this column of `--help`
 
@@ -61,7 +64,7 @@ def read_values(path: epath.PathLike | None = None, overrides: Sequence[str] = (
         if not equals or not key.strip():
             raise InputError(f"'{override}' is not an option; write key=value, for example seed=7.")
         try:
-            value = yaml.safe_load(text)
+            value = _load_yaml(text)
         except Exception:  # see `parse_yaml`
             value = text
         _set(values, key.strip().split("."), value, override)
@@ -113,6 +116,8 @@ def first_mistake(error: pydantic.ValidationError) -> tuple[str, str]:
 
 def _read_yaml(path: epath.Path) -> dict[str, Any]:
     try:
+        if path.stat().length > 4 * _MAX_YAML:
+            raise InputError(f"{path} is too long for a configuration; give a YAML file of 'key: value' lines.")
         text = path.read_text()
     except FileNotFoundError:
         raise InputError(f"there is no configuration file {path}; examples are in configs/.") from None
@@ -127,10 +132,16 @@ def parse_yaml(text: str, path: epath.PathLike) -> dict[str, Any]:
     """Parse the text of a YAML file of 'key: value' lines; `path` names it in errors.
 
     Raises:
-        InputError: not such YAML.
+        InputError: not such YAML, or more of it than a configuration has.
     """
+    if len(text) > _MAX_YAML:
+        raise InputError(f"{path} is too long for a configuration: {len(text):,} characters, at most {_MAX_YAML:,}.")
     try:
-        values = yaml.safe_load(text)
+        values = _load_yaml(text)
+    except _ExpandsError:
+        raise InputError(
+            f"{path} expands to more than {_MAX_YAML_ITEMS:,} items; write it without nested aliases."
+        ) from None
     except Exception as error:  # PyYAML also raises ValueError, KeyError, AttributeError and RecursionError
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
@@ -140,6 +151,35 @@ def parse_yaml(text: str, path: epath.PathLike) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"{path} holds no 'key: value' lines.")
     return values
+
+
+class _ExpandsError(ValueError):
+    """A text of YAML stands for more than its length: aliases within aliases."""
+
+
+def _load_yaml(text: str) -> Any:
+    """Load YAML; what its aliases stand for is counted before any of it is built."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count_items(node, {}) > _MAX_YAML_ITEMS:
+            raise _ExpandsError
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count_items(node: yaml.Node, known: dict[int, float]) -> float:
+    """Count a node and all below it, as often as they are referred to; infinite if it contains itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        parts = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_count_items(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:

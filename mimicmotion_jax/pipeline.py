@@ -264,10 +264,10 @@ class MimicMotionPipeline:
 
         Args:
             image: reference image: a path, PIL image or uint8 array [H, W, 3]; or a list of these, for as many videos.
-            motion: driving motion: a path (video, GIF, folder of pictures, keypoints as .npz, .json or OpenPose's
-                folder), `Keypoints`, a list of PIL images or uint8 frames [F, H, W, 3]; or skeletons that are drawn
-                already, uint8 [F, H, W, 3] at the size of `image`, the reference's own pose first, which are used as
-                they are. With a list of images a list of motions, or one for all.
+            motion: driving motion: a path (video, animation, folder of pictures, keypoints in any layout that
+                `pose.files.load_keypoints` reads), `Keypoints`, a list of PIL images or uint8 frames [F, H, W, 3]; or
+                skeletons that are drawn already, uint8 [F, H, W, 3] at the size of `image`, the reference's own pose
+                first, which are used as they are. With a list of images a list of motions, or one for all.
             image_pose: keypoints of the reference image, whole or cropped, or a list of these; None detects them.
             resolution: short side of the video, 64 to 4096 pixels; 576.
             aspect: shape of the video; "auto" follows the image.
@@ -277,7 +277,7 @@ class MimicMotionPipeline:
             start: second of the motion at which the video begins, from 0; 0.
             stride: take every n-th frame of the motion, 1 to 10,000; 1. The result's frame rate falls alike.
             motion_fps: frame rate of a motion that does not say it, 0.01 to 1000; 24, and 30 for OpenPose's files.
-            motion_size: width and height of the video behind keypoints in pixels that do not say it, 1 to 65,536.
+            motion_size: width and height of the video behind keypoints that do not say it, 1 to 65,536.
             motion_kind: meaning of arrays and PIL images in `motion`; "auto": skeletons if most pixels are black.
             tolerate_truncation: use the readable part of a video that breaks off; False.
             detector: pose detector; "auto" is DWPose where its files are, else MediaPipe.

@@ -68,7 +68,7 @@ def read_object(path: epath.Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise InputError(f"{path} cannot be read ({reason}); {ADVICE}.") from None
     if not isinstance(content, dict):

@@ -40,8 +40,10 @@ EXAMPLES = """examples:
   mimicmotion sample --pose-only --image person.jpg --motion dance.mp4 --output person.mp4    check the motion first
   mimicmotion sample --compile-only --topology v5e:2x4 num_frames=72                          check the memory first
 
-`python sample.py` does the same. A motion is a video, a GIF, a folder of pictures, or keypoints (.npz, .json, a folder
-of *_keypoints.json). OpenPose's own files do not say how large the video was: add motion_size=[1920,1080].
+`python sample.py` does the same. A motion is a video, an animation, a folder of pictures, or keypoints (.npz, .json,
+.npy, .pkl, a folder of .json; of this software, OpenPose, DWPose, MMPose or MediaPipe). Most of these do not say how
+large the video was: add motion_size=[1920,1080].
+
 A line of jobs.jsonl: {"image": "person.jpg", "motion": "dance.mp4", "output": "person.mp4", "seed": 7}. The official
 release's YAML (test_case: ...) is a job list too.
 """

@@ -161,7 +161,7 @@ def _open(repository: Repository, folder: str, file: str, path: Path) -> Weights
 def _read_json_object(name: str, path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{name} is not valid JSON; fetch it again.") from None
     if not isinstance(content, dict):
         raise InputError(f"{name} does not hold a JSON object; fetch it again.")

@@ -14,7 +14,7 @@ from etils import epath
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from mimicmotion_jax.pose.files import load_keypoints
+from mimicmotion_jax.pose.files import KEYPOINT_SUFFIXES, is_keypoints, keypoint_files, load_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.atomic_files import absolute_path, sha256_file
 from mimicmotion_jax.runtime.errors import InputError
@@ -116,10 +116,10 @@ class VideoFolder:
         stem = video.relative_to(self._videos).with_suffix("")
         for folder in filter(None, (self._keypoints, self._videos)):
             place = folder / stem
-            for candidate in (place.with_name(f"{place.name}.npz"), place.with_name(f"{place.name}.json")):
+            for candidate in (place.with_name(place.name + suffix) for suffix in KEYPOINT_SUFFIXES):
                 if candidate.exists():
                     return candidate
-            if place.is_dir() and any(place.glob("*_keypoints.json")):
+            if place.is_dir() and is_keypoints(place):
                 return place
         return None
 
@@ -142,7 +142,7 @@ def _walk(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def _keypoint_files(path: epath.Path) -> list[epath.Path]:
-    return sorted(path.glob("*_keypoints.json")) if path.is_dir() else [path]
+    return keypoint_files(path) if path.is_dir() else [path]
 
 
 @contextlib.contextmanager

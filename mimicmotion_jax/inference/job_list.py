@@ -33,6 +33,7 @@ OFFICIAL_NAMES = {
 }
 """Keys of a `test_case` in the official release's YAML, and the names of these options here."""
 
+_MAX_LIST = 2**26  # bytes
 _FORMAT = 'write one object per line, such as {"image": "person.jpg", "motion": "dance.mp4"}, with nothing around them'
 
 
@@ -221,6 +222,8 @@ def _place(path: PurePath | epath.Path) -> PurePath:
 
 def _read_text(path: Path | epath.Path) -> str:
     try:
+        if epath.Path(path).stat().length > _MAX_LIST:
+            raise InputError(f"{path} is larger than a job list of {_MAX_LIST // 2**20} MiB; split it.")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"there is no job file {path}.") from None

@@ -12,9 +12,9 @@ from PIL import Image
 from mimicmotion_jax.inference.job import DrawnFrames
 from mimicmotion_jax.inference.options import PipelineOptions
 from mimicmotion_jax.inference.picture import local_path
-from mimicmotion_jax.pose.files import load_keypoints
+from mimicmotion_jax.pose.files import is_keypoints, load_keypoints
 from mimicmotion_jax.pose.keypoints import MAX_FPS, MIN_FPS, Keypoints
-from mimicmotion_jax.pose.openpose import SizeMissingError
+from mimicmotion_jax.pose.recording import SizeMissingError, check_distances
 from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.runtime.assumptions import assume
 from mimicmotion_jax.runtime.errors import InputError
@@ -79,17 +79,13 @@ def open_motion(motion: Motion, options: PipelineOptions) -> OpenedMotion:
         InputError: a file that is missing or unreadable, or something else that is no motion.
     """
     if isinstance(motion, Keypoints):
+        check_distances(motion)
         return OpenedMotion("the motion", motion.fps, motion.num_frames, keypoints=motion)
     if isinstance(motion, str | os.PathLike):
         path = local_path(motion)
         return _open_keypoints(path, options) if is_keypoints(path) else _open_video(path, options)
     assert not isinstance(motion, DrawnPoses), "skeletons are used as they are"
     return _open_frames(to_frames(motion), options)
-
-
-def is_keypoints(path: Path) -> bool:
-    """Return True if a motion is given as keypoints rather than as a video."""
-    return path.suffix.lower() in (".npz", ".json") or (path.is_dir() and any(path.glob("*_keypoints.json")))
 
 
 def drawn_skeletons(motion: Motion, options: PipelineOptions) -> DrawnFrames | None:
@@ -134,7 +130,7 @@ def _open_keypoints(path: Path, options: PipelineOptions) -> OpenedMotion:
         keypoints = load_keypoints(path, fps=options.motion_fps, fallback_size=options.motion_size)
     except SizeMissingError:
         raise InputError(
-            f"{path} gives pixels but not the size of the video they were found in; set motion_size=[width,height]."
+            f"{path} does not give the size of the video its points were found in; set motion_size=[width,height]."
         ) from None
     return OpenedMotion(str(path), keypoints.fps, keypoints.num_frames, keypoints=keypoints)
 

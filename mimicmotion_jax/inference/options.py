@@ -39,7 +39,7 @@ class PipelineOptions(DrawOptions, DetectorOptions, SamplingConfig):
     motion_fps: Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS)] | None = None
     """Frame rate of a motion that does not say it: pictures (24 assumed), OpenPose files (30)."""
     motion_size: tuple[Side, Side] | None = None
-    """Width and height of the video behind keypoints in pixels that do not say it (OpenPose files)."""
+    """Width and height of the video behind keypoints that do not say it (OpenPose, DWPose, MMPose, MediaPipe)."""
     motion_kind: Literal["auto", "frames", "skeletons"] = "auto"
     """Meaning of arrays and PIL images given as motion; auto: skeletons if most pixels are black."""
     tolerate_truncation: bool = False

@@ -15,23 +15,9 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 
+from mimicmotion_jax.pose.landmarks import MEDIAPIPE_BODY, MEDIAPIPE_FACE
 from mimicmotion_jax.pose.stderr_filter import without_lines
 from mimicmotion_jax.runtime.errors import InputError
-
-# MediaPipe's index of each COCO body point.
-_BODY = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
-
-# The vertex of MediaPipe's face mesh nearest to each of iBUG's 68 points. Chosen by drawing, and by the distance to the
-# mean of 565 frontal DWPose faces after fitting one linear map: 0.06 of the distance between the eyes on average.
-_FACE = [
-    *(127, 93, 132, 58, 172, 136, 149, 148, 152),  # jaw, from the person's right ear to the chin
-    *(377, 378, 365, 397, 288, 361, 323, 356),  # and on to the left ear
-    *(46, 53, 52, 65, 55, 285, 295, 282, 283, 276),  # brows
-    *(168, 197, 195, 4, 98, 97, 2, 326, 327),  # nose
-    *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),  # eyes
-    *(61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91),  # outer lips
-    *(78, 81, 13, 311, 308, 402, 14, 178),  # inner lips
-]
 
 # How far outside the picture a point, which can only be a guess there, loses all confidence: a share of the long side.
 _OUTSIDE_FADE = 0.05
@@ -137,10 +123,10 @@ def _read(holistic, frame: np.ndarray, window: _Window) -> tuple[np.ndarray, np.
         return _nobody()
     points, scores = np.zeros((133, 2), np.float32), np.zeros(133, np.float32)
     body = results.pose_landmarks.landmark
-    points[:17] = _coordinates(body)[_BODY]
-    scores[:17] = np.array([point.visibility for point in body])[_BODY]
+    points[:17] = _coordinates(body)[MEDIAPIPE_BODY]
+    scores[:17] = np.array([point.visibility for point in body])[MEDIAPIPE_BODY]
     if results.face_landmarks is not None:
-        points[23:91], scores[23:91] = _coordinates(results.face_landmarks.landmark)[_FACE], 1
+        points[23:91], scores[23:91] = _coordinates(results.face_landmarks.landmark)[MEDIAPIPE_FACE], 1
     if results.left_hand_landmarks is not None:
         points[91:112], scores[91:112] = _coordinates(results.left_hand_landmarks.landmark), 1
     if results.right_hand_landmarks is not None:

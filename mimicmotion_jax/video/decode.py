@@ -1,7 +1,6 @@
 """Read videos as a lazy stream of upright RGB frames: any file FFmpeg knows, animated GIFs, folders of pictures."""
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +16,7 @@ from etils import epath
 from jaxtyping import UInt8
 
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.natural_order import natural_key
 from mimicmotion_jax.video import image
 from mimicmotion_jax.video.ffmpeg import (
     PacketScan,
@@ -29,6 +29,7 @@ from mimicmotion_jax.video.ffmpeg import (
     video_stream,
 )
 from mimicmotion_jax.video.frame_rate import assume_rate, exact_rate
+from mimicmotion_jax.video.picture_files import read_timing
 
 AnyPath = TypeVar("AnyPath", Path, epath.Path)
 
@@ -66,6 +67,8 @@ class VideoReader:
     """Coded frames in the file; 0 for pictures."""
     pictures: tuple[Path, ...] = ()
     """The files, where the video is a folder of pictures or a single one."""
+    animation: tuple[int, ...] = ()
+    """Number of the picture that each frame shows, in an animated PNG, WebP or AVIF."""
 
     @property
     def fps(self) -> float:
@@ -93,7 +96,17 @@ class VideoReader:
         wanted = range(self.num_frames)[start:stop:stride]
         if not wanted:
             raise InputError(f"{self.path} has {self.num_frames} frames, none of them in {start}:{stop}:{stride}.")
+        if self.animation:
+            return self._animation_frames(wanted)
         return self._picture_frames(wanted) if self.pictures else self._video_frames(wanted)
+
+    def _animation_frames(self, wanted: range) -> Iterator[np.ndarray]:
+        pictures = enumerate(image.animation_frames(self.path))
+        number, pixels = next(pictures)
+        for index in wanted:
+            while number < self.animation[index]:
+                number, pixels = next(pictures)
+            yield pixels
 
     def _picture_frames(self, wanted: range) -> Iterator[np.ndarray]:
         for path in self.pictures[wanted.start : wanted.stop : wanted.step]:
@@ -187,6 +200,8 @@ def open_video(path: str | Path, fps: float | None = None, tolerate_truncation: 
         raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
     if image.is_still(path):
         return _picture_reader(path, (path,), fps)
+    if image.is_animation(path):
+        return _animation_reader(path)
     return _video_reader(path, tolerate_truncation)
 
 
@@ -207,6 +222,12 @@ def _picture_reader(path: Path, pictures: tuple[Path, ...], fps: float | None) -
     if not 0 < fps < math.inf:
         raise InputError(f"{path} cannot be played at {fps} frames per second; give a number above 0.")
     return VideoReader(path, exact_rate(fps), len(pictures), width, height, pictures=pictures)
+
+
+def _animation_reader(path: Path) -> VideoReader:
+    height, width = image.read_image(path).shape[:2]
+    rate, shown = read_timing(path)
+    return VideoReader(path, rate, len(shown), width, height, animation=shown)
 
 
 def _video_reader(path: Path, tolerate_truncation: bool) -> VideoReader:
@@ -254,4 +275,4 @@ def _is_frame(path: Path | epath.Path) -> bool:
 
 
 def _by_number(path: Path | epath.Path) -> list[int | str]:
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)]
+    return natural_key(path.name)

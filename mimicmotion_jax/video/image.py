@@ -1,8 +1,6 @@
 """Still pictures: read any of them as RGB, choose the model's size for one, and crop and resize to it."""
 
-import contextlib
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +12,17 @@ from jaxtyping import UInt8, jaxtyped
 from PIL import Image, ImageOps
 
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.video.colour import to_srgb
+from mimicmotion_jax.video.picture_files import (
+    ANIMATED,
+    DAMAGED,
+    animation_pictures,
+    explain_damage,
+    name_unread,
+    open_picture,
+)
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of the formats we read; its other plugins also claim videos and scientific files."""
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jfif", ".avif", ".heic", ".heif"})
 """File names that count as pictures in a folder of frames."""
 
 MIN_SIDE = 16
@@ -32,27 +36,27 @@ MAX_PIXELS = 2 * 89_478_485
 
 Aspect = Literal["auto", "portrait", "landscape", "square"]
 
-# What Pillow's decoders are known to raise on damaged files; each is the file's fault, not ours.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError)
-
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     """Read a picture as 8-bit RGB, upright.
 
-    EXIF orientation is applied, transparency is laid over white, palettes and greyscale become RGB, 16-bit samples are
-    scaled to 8 bits. Of an animation the first frame counts.
+    EXIF orientation is applied, transparency is laid over white, palettes, greyscale and CMYK become RGB, 16-bit
+    samples are scaled to 8 bits, and colours with an ICC profile or in Display P3 become sRGB (`colour.to_srgb`). Of an
+    animation the first frame counts. HEIC needs the extra `heic`.
 
     Raises:
-        InputError: missing, empty, damaged or unknown file, a side shorter than `MIN_SIDE`, more than `MAX_PIXELS`, or
-            real numbers that are no brightness.
+        InputError: missing, empty, damaged or unknown file, a side shorter than `MIN_SIDE`, more than `MAX_PIXELS`, an
+            HDR picture, or real numbers that are no brightness.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no picture {path}; check the path.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
+    if kind := name_unread(path):
+        raise InputError(f"{path} is {kind}.")
     try:
-        with _opened(path) as image:
+        with open_picture(path) as image:
             image.load()
             pixels = rgb_pixels(image)
     except InputError as error:
@@ -61,10 +65,12 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
         raise InputError(
             f"{path} is too large, a picture may have {MAX_PIXELS // 10**6} million pixels; make it smaller."
         ) from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if isinstance(error, PermissionError):
             raise InputError(f"{path} may not be read (permission denied); change its permissions.") from None
-        raise InputError(f"{path} is damaged or not a picture; give a PNG, JPEG, WebP, BMP or TIFF file.") from None
+        raise InputError(
+            f"{path} is damaged or not a picture; give a PNG, JPEG, WebP, AVIF, HEIC or TIFF file."
+        ) from None
     height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise InputError(f"{path} is only {width}x{height} pixels; give a picture of at least {MIN_SIDE} on each side.")
@@ -75,40 +81,52 @@ def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     """Pixels of an opened picture as 8-bit RGB, upright; see `read_image`.
 
     Raises:
-        InputError: real numbers that are no brightness.
+        InputError: real numbers that are no brightness, or an HDR picture.
     """
-    return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    return np.asarray(to_srgb(ImageOps.exif_transpose(image)))
 
 
 def is_still(path: str | Path) -> bool:
-    """Return True if the file is a picture that does not move (an animated GIF, PNG or WebP is a video)."""
+    """Return True if the file is a picture that does not move (an animated GIF, PNG, WebP or AVIF is a video)."""
+    if name_unread(Path(path)):
+        return True
     try:
-        with _opened(path) as image:
-            # A phone's JPEG may hold several pictures (MPO), a TIFF several pages; neither is an animation.
-            return not (image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False))
+        with open_picture(path) as image:
+            return not _is_animated(image)
     except Image.DecompressionBombError:
         return True  # `read_image` tells what is wrong with it
-    except _DAMAGED:
+    except DAMAGED:
         return False
+
+
+def is_animation(path: Path) -> bool:
+    """Return True if the file is an animated PNG, WebP or AVIF, which Pillow reads better than FFmpeg."""
+    try:
+        with open_picture(path) as image:
+            return _is_animated(image) and image.format != "GIF"
+    except (*DAMAGED, Image.DecompressionBombError):
+        return False
+
+
+def animation_frames(path: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yield the pictures of an animation as `read_image` reads the first.
+
+    Raises:
+        InputError: damage.
+    """
+    for picture in animation_pictures(path):
+        with explain_damage(path):
+            pixels = rgb_pixels(picture)
+        yield pixels
 
 
 def read_comment(file: IO[bytes]) -> str | bytes | None:
     """Read the comment of an open picture file; None if it has none or is damaged."""
     try:
-        with _opened(file) as image:
+        with open_picture(file) as image:
             return image.info.get("Comment") or image.info.get("comment")
-    except (*_DAMAGED, Image.DecompressionBombError):
+    except (*DAMAGED, Image.DecompressionBombError):
         return None
-
-
-@contextlib.contextmanager
-def _opened(path: Path | str | IO[bytes]) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        # From half of `MAX_PIXELS` on Pillow warns of what we accept.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(path, formats=FORMATS)
-    with image:
-        yield image
 
 
 @dataclass(frozen=True)
@@ -229,22 +247,5 @@ def _nearest_multiple(side: int, multiple: int) -> int:
     return max(multiple, (side + multiple // 2) // multiple * multiple)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow would clip 16-bit greyscale to 255 instead of scaling it; 65535 / 257 is 255.
-        samples = np.clip(np.asarray(image, np.float32), 0, 65535)
-        image = Image.fromarray(np.round(samples / 257).astype(np.uint8))
-    if image.mode == "F":
-        image = Image.fromarray(_from_floats(np.asarray(image)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_floats(samples: np.ndarray) -> UInt8[np.ndarray, "h w"]:
-    """Brightness in [0, 1], or up to 255 where it exceeds 1; Pillow would make the former black."""
-    low, high = samples.min(), samples.max()
-    if not 0 <= low <= high <= 255:
-        raise InputError(f"holds numbers from {low:g} to {high:g}, not brightness; save it with 8 or 16 bits.")
-    return np.round(samples * (255 if high <= 1 else 1)).astype(np.uint8)
+def _is_animated(image: Image.Image) -> bool:
+    return image.format in ANIMATED and getattr(image, "is_animated", False)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import av.error
-import numpy as np
 from etils import epath
 
 from mimicmotion_jax import __version__
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.numpy_files import read_npz
 from mimicmotion_jax.video import image
 from mimicmotion_jax.video.decode import list_pictures
 from mimicmotion_jax.video.ffmpeg import TAG_OPTIONS
@@ -21,6 +21,8 @@ from mimicmotion_jax.video.ffmpeg import TAG_OPTIONS
 # IPTC's word for "made by a trained model": what platforms look for.
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _SOFTWARE = "mimicmotion_jax"
+
+_MAX_COMMENT = 2**24  # bytes of a comment in a `.npz`
 
 # Exceptions of PyAV and NumPy for files that are damaged or something else.
 _UNREADABLE = (
@@ -70,7 +72,7 @@ def read_provenance(path: epath.PathLike) -> dict[str, str]:
         raise InputError(f"there is no file {path}; check the path.")
     try:
         found = json.loads(_read_comment(place) or "{}")
-    except ValueError:  # somebody else's comment
+    except (ValueError, RecursionError):  # somebody else's comment
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -100,8 +102,7 @@ def _read_comment(path: epath.Path) -> str | bytes | None:
     with path.open("rb") as file:
         try:
             if suffix == ".npz":
-                with np.load(file, allow_pickle=False) as arrays:
-                    return str(arrays["comment"])
+                return str(read_npz(file, str(path), ["comment"], _MAX_COMMENT)["comment"])
             if suffix == ".gif" or suffix in image.SUFFIXES:
                 return image.read_comment(file)
             with av.open(file, **TAG_OPTIONS) as container:

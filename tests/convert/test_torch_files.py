@@ -117,7 +117,7 @@ def test_torch_may_leave_the_checksums_out(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": TENSORS}, "'state_dict' holds a dict; save the state dict alone"),
+        ({"weights": TENSORS}, "'weights' holds a dict; save the state dict alone"),
         ({"half": TENSORS["half"], "epoch": 3}, "'epoch' holds a int"),
         (TENSORS["half"], "holds a Tensor instead of a dictionary"),
         (torch.nn.Linear(2, 2), "besides tensors it asks for torch.nn.modules.linear.Linear"),

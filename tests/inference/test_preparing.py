@@ -118,7 +118,7 @@ def test_openposes_own_files_need_the_size_of_the_video(job, tmp_path):
     folder = openpose(dance, tmp_path / "op", 1920, 1080)
     theirs = dataclasses.replace(job, motion=folder)
     for work in (Preparer(), Preparer().check):
-        with pytest.raises(InputError, match=r"op gives pixels but not .*; set motion_size=\[width,height\]\."):
+        with pytest.raises(InputError, match=r"op does not give the size .*; set motion_size=\[width,height\]\."):
             work(theirs.image, theirs.motion, PipelineOptions(width=WIDTH, height=HEIGHT), theirs.image_pose)
     np.testing.assert_allclose(poses(theirs, motion_size=(1920, 1080)).body, expected.body, atol=1e-5)
     # What the file records is what holds.

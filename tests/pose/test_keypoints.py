@@ -185,7 +185,8 @@ def test_foreign_npz(tmp_path, caplog):
     k = load_keypoints(tmp_path / "no_size.npz")
     assert (k.width, k.height, k.fps) == (1024, 1024, 30.0)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'no_size.npz'} does not record its frame rate: 30 assumed; motion_fps sets another."
+        f"{tmp_path / 'no_size.npz'} does not record the picture's size: 1024x1024 assumed.",
+        f"{tmp_path / 'no_size.npz'} does not record its frame rate: 30 assumed; motion_fps sets another.",
     ]
 
 
