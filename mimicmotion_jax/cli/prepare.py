@@ -23,8 +23,8 @@ EXAMPLES = """examples:
 
 Run the same command again to go on after an interruption, or with more videos in the folder: finished videos are kept.
 Keypoints of dances/a.mp4 are read from poses/a.npz, .json, .npy or .pkl, or a folder poses/a of OpenPose's files, or
-from the same beside the video; without any they are detected. OUTPUT/summary.json lists the skipped videos with the reasons;
-OUTPUT/prepare.log has the tracebacks of unexpected errors. OUTPUT/.work only serves reruns and may be deleted.
+from the same beside the video; without any they are detected. OUTPUT/summary.json lists the skipped videos with the
+reasons; OUTPUT/prepare.log has the tracebacks of unexpected errors. OUTPUT/.work only serves reruns and may be deleted.
 
 --synthetic renders drawn people whose keypoints are known, with the errors that a pose detector would make in them.
 --test-set writes these scenes as a folder of sequences for `mimicmotion evaluate`, with people, motions and backgrounds

@@ -88,14 +88,14 @@ def _split(content: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
             inner = _in_order(inner)
         if isinstance(inner, list | tuple | np.ndarray):
             return _group(list(inner)), meta
-    if (
-        _reader(content) is None
-        and content
-        and all(isinstance(value, Mapping | list | type(None)) for value in content.values())
-    ):
-        return _in_order({key: value for key, value in content.items() if key not in _META}), meta
-    if _reader(content) is read_arrays and np.ndim(content["keypoints"]) == 4:
-        return _stacked(content), meta
+    if _reader(content) is None:
+        frames = {
+            key: value for key, value in content.items() if isinstance(value, Mapping | list) and key not in _META
+        }
+        return (_in_order(frames) if frames else [content]), meta
+    if _is_stacked(content):
+        arrays = {key: value for key, value in content.items() if np.ndim(value) >= 3}
+        return [dict(zip(arrays, frame, strict=True)) for frame in zip(*arrays.values(), strict=True)], meta
     return [content], meta
 
 
@@ -106,7 +106,7 @@ def _in_order(frames: Mapping[Any, Any]) -> list[Any]:
 
 def _group(items: Sequence[Any]) -> Sequence[Any]:
     """Join the people of a frame where each item of a list is one person."""
-    people = [item for item in items if isinstance(item, Mapping) and "keypoints" in item and "instances" not in item]
+    people = [item for item in items if isinstance(item, Mapping) and _reader(item) is read_arrays]
     if not people or len(people) < len(items):
         return items
     if any(name in item for item in people for name in _NUMBERS):
@@ -138,7 +138,9 @@ def _image_key(image: Mapping[str, Any]) -> Any:
 def _fill_gaps(frames: Mapping[str, Any]) -> list[Any]:
     """Frames by their numbers; one without people, which detectors leave out, is empty."""
     ordered = sorted(frames, key=natural_key)
-    numbers = [[int(number) for number in re.findall(r"\d{1,9}", name)[-1:]] for name in ordered]
+    numbers = [
+        [int(number) for number in re.findall(r"\d{1,9}", re.sub(r"\.[a-zA-Z]\w*$", "", name))[-1:]] for name in ordered
+    ]
     if all(numbers):
         first, last = numbers[0][0], numbers[-1][0]
         by_number = dict(zip((number for (number,) in numbers), ordered, strict=True))
@@ -150,10 +152,9 @@ def _fill_gaps(frames: Mapping[str, Any]) -> list[Any]:
     return [frames[name] for name in ordered]
 
 
-def _stacked(content: Mapping[str, Any]) -> list[Any]:
-    """Frames of arrays that hold all of them."""
-    arrays = {key: value for key, value in content.items() if np.ndim(value) >= 3}
-    return [dict(zip(arrays, frame, strict=True)) for frame in zip(*arrays.values(), strict=True)]
+def _is_stacked(content: Mapping[str, Any]) -> bool:
+    """Return True if arrays hold all frames: `keypoints` of people, or DWPose's `hands`."""
+    return any(isinstance(content.get(name), np.ndarray) and content[name].ndim == 4 for name in ("keypoints", "hands"))
 
 
 def _read_frame(frame: Any) -> list[Person]:

@@ -25,7 +25,7 @@ from mimicmotion_jax.video.provenance import to_comment
 FALLBACK_SIDE = 1024
 """Width and height of the picture of a `.npz` that does not record them, pixels."""
 
-KEYPOINT_SUFFIXES = (".npz", ".json", ".npy", ".pkl", ".pickle")
+KEYPOINT_SUFFIXES = (".npz", ".json", ".jsonl", ".npy", ".pkl", ".pickle")
 """File name suffixes of keypoints, in lower case; those beside a video are looked for in this order."""
 
 _MAX_BYTES = 2**27  # of a file whose content takes ten times as much memory as its text
@@ -146,10 +146,21 @@ def _read(path: epath.Path) -> Any:
     if suffix in (".pkl", ".pickle"):
         return load_pickle(content, str(path))
     try:
-        return json.loads(content)  # UTF-8, -16 or -32, with a byte order mark or without
+        return _parse_json(content)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or "nested too deeply" if isinstance(error, RecursionError) else error
         raise InputError(f"{path} is not JSON ({reason}).") from None
+
+
+def _parse_json(content: bytes) -> Any:
+    """Parse JSON, or lines of JSON; UTF-8, -16 or -32, with a byte order mark or without."""
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        text = content.decode(json.detect_encoding(content))
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def _recording(path: epath.Path, content: Any) -> Recording:
@@ -159,6 +170,8 @@ def _recording(path: epath.Path, content: Any) -> Recording:
         raise InputError(f"{path} is nested too deeply; it holds no keypoints.") from None
     except InputError as error:
         raise InputError(f"{path} cannot be read as keypoints: {error}") from None
+    except (ValueError, TypeError, LookupError, AttributeError):  # what NumPy and Python say to other shapes and types
+        raise InputError(f"{path} cannot be read as keypoints: its lists and arrays do not fit together.") from None
 
 
 def _to_npz(keypoints: Keypoints, metadata: Mapping[str, str] | None) -> bytes:

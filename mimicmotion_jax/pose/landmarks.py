@@ -63,7 +63,7 @@ def _read_part(frame: Mapping[str, Any], part: str) -> list[np.ndarray]:
     """Landmarks of a part, [points, 3], of each person."""
     found = next((frame[name] for name in _PARTS[part] if frame.get(name) is not None), [])
     if isinstance(found, Mapping):  # a protocol buffer's message as JSON
-        found = found.get("landmark", found.get("landmarks", []))
+        found = found.get("landmark", found.get("landmarks", list(found.values())))
     if not isinstance(found, list | tuple | np.ndarray):
         raise InputError(f"the {part} should be a list of landmarks.")
     if len(found) == 0:
