@@ -23,7 +23,7 @@ from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.video.provenance import is_ours, read_provenance
 
 fuzzed = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     database=None,
@@ -41,7 +41,7 @@ POINTS = st.builds(
     lambda points, columns, rows, fill: (
         [[fill] * columns for _ in range(points)] if rows else [fill] * (points * columns)
     ),
-    st.sampled_from([0, 1, 17, 18, 21, 25, 33, 68, 70, 133, 134, 468]),
+    st.sampled_from([0, 1, 17, 18, 21, 33, 68, 133]),
     st.integers(1, 4),
     st.booleans(),
     st.one_of(st.sampled_from([0, -1, 0.5, 1, 100, 1e6, None, float("nan")]), SCALARS),
@@ -54,7 +54,7 @@ def objects(keys: list[str], leaves: st.SearchStrategy) -> st.SearchStrategy:
     return st.recursive(
         leaves,
         lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, min_size=1, max_size=4)),
-        max_leaves=12,
+        max_leaves=8,
     )
 
 
