@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mimicmotion_jax.pose.detect import detect_image, detect_video
-from mimicmotion_jax.pose.mediapipe_holistic import _BODY, _FACE, MediapipeDetector, _fade, _read, _starts, _tiles
+from mimicmotion_jax.pose.landmarks import MEDIAPIPE_BODY, MEDIAPIPE_FACE
+from mimicmotion_jax.pose.mediapipe_holistic import MediapipeDetector, _fade, _read, _starts, _tiles
 
 mediapipe = pytest.importorskip("mediapipe")  # there is no wheel for Python 3.13
 
@@ -142,18 +143,18 @@ def test_nobody(detector):
 def test_tables_against_mediapipes_names():
     coco = "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist"
     coco += " right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
-    names = [mediapipe.solutions.pose.PoseLandmark(index).name.lower() for index in _BODY]
+    names = [mediapipe.solutions.pose.PoseLandmark(index).name.lower() for index in MEDIAPIPE_BODY]
     assert names == coco.split()
 
     mesh = mediapipe.solutions.face_mesh_connections
     regions = {
-        mesh.FACEMESH_FACE_OVAL: _FACE[:17],
-        mesh.FACEMESH_RIGHT_EYEBROW: _FACE[17:22],
-        mesh.FACEMESH_LEFT_EYEBROW: _FACE[22:27],
-        mesh.FACEMESH_NOSE: _FACE[27:36],
-        mesh.FACEMESH_RIGHT_EYE: _FACE[36:42],
-        mesh.FACEMESH_LEFT_EYE: _FACE[42:48],
-        mesh.FACEMESH_LIPS: _FACE[48:],
+        mesh.FACEMESH_FACE_OVAL: MEDIAPIPE_FACE[:17],
+        mesh.FACEMESH_RIGHT_EYEBROW: MEDIAPIPE_FACE[17:22],
+        mesh.FACEMESH_LEFT_EYEBROW: MEDIAPIPE_FACE[22:27],
+        mesh.FACEMESH_NOSE: MEDIAPIPE_FACE[27:36],
+        mesh.FACEMESH_RIGHT_EYE: MEDIAPIPE_FACE[36:42],
+        mesh.FACEMESH_LEFT_EYE: MEDIAPIPE_FACE[42:48],
+        mesh.FACEMESH_LIPS: MEDIAPIPE_FACE[48:],
     }
     for connections, points in regions.items():
         vertices = {vertex for edge in connections for vertex in edge}
@@ -184,8 +185,8 @@ def test_every_point_goes_to_its_place():
     points, scores = _read(Filled(), frame, (50, 20, 250, 120))
     x, y = points[0].T
     np.testing.assert_allclose(y[scores[0] > 0], 20 + 0.5 * 100)
-    np.testing.assert_allclose(x[:17], 50 + 200 * (0.1 + np.array(_BODY) / 1000), rtol=1e-5)
-    np.testing.assert_allclose(x[23:91], 50 + 200 * (0.2 + np.array(_FACE) / 1000), rtol=1e-5)
+    np.testing.assert_allclose(x[:17], 50 + 200 * (0.1 + np.array(MEDIAPIPE_BODY) / 1000), rtol=1e-5)
+    np.testing.assert_allclose(x[23:91], 50 + 200 * (0.2 + np.array(MEDIAPIPE_FACE) / 1000), rtol=1e-5)
     np.testing.assert_allclose(x[91:112], 50 + 200 * (0.7 + np.arange(21) / 1000), rtol=1e-5)  # the left hand
     np.testing.assert_allclose(x[112:], 50 + 200 * (0.8 + np.arange(21) / 1000), rtol=1e-5)
     np.testing.assert_allclose(scores[0], [0.9] * 17 + [0] * 6 + [1] * 110, rtol=1e-6)
