@@ -6,12 +6,15 @@ import tempfile
 from pathlib import Path
 
 # Before jax starts: eight devices, so that the ordinary suite covers meshes; one thread per compilation, because the
-# workers of pytest keep all cores busy. Programs are optimised as users run them.
+# workers of pytest keep all cores busy. Half the effort of optimisation, because most programs run once or twice; those
+# that are compared with PyTorch are optimised as users run them (`official.jit`).
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_cpu_parallel_codegen_split_count=1",
+        "--xla_backend_optimization_level=1",
+        "--xla_llvm_disable_expensive_passes=true",
     ]
 )
 
@@ -31,9 +34,9 @@ import numpy as np
 import pytest
 import torch
 from official import from_torch, randomise
+from tiny import TINY
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
-from mimicmotion_jax.models.config import ModelConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -64,7 +67,7 @@ def random_weights():
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> MimicMotionPipeline:
     """A small pipeline with random weights on one device."""
-    return MimicMotionPipeline.random(ModelConfig.tiny(), dtype="float32", mesh=sharding.sampling_mesh(1))
+    return MimicMotionPipeline.random(TINY, dtype="float32", mesh=sharding.sampling_mesh(1))
 
 
 class Golden:

@@ -4,6 +4,7 @@ Written from a description of the release; tests and benchmarks compare with it.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,11 @@ from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig
 
 CROSS_DOWN, DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 CROSS_UP, UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
+
+jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+)
+"""`jax.jit` at XLA's default optimisation, whatever `XLA_FLAGS` say."""
 
 
 @dataclasses.dataclass(frozen=True)

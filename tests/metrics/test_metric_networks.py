@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from flax import nnx
+from official import jit
 from safetensors.torch import save_file
 
 from mimicmotion_jax.convert.metric_networks import load_metric_network
@@ -34,7 +35,7 @@ def to_torch(frames: np.ndarray) -> torch.Tensor:
 
 def compiled(network):
     graph, state = nnx.split(network.module)
-    function = jax.jit(lambda state, clips: nnx.merge(graph, state)(clips))
+    function = jit(lambda state, clips: nnx.merge(graph, state)(clips))
     return lambda clips: np.asarray(function(state, clips.astype(np.float32)))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
+from official import jit
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.models.attention import dot_product_attention
@@ -28,16 +29,16 @@ def formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def gradients(attend, q, k, v) -> tuple[jax.Array, ...]:
     weights = jnp.linspace(-1, 1, q.size).reshape(q.shape)
-    return jax.jit(jax.grad(lambda *qkv: jnp.sum(weights * attend(*qkv)), argnums=(0, 1, 2)))(q, k, v)
+    return jit(jax.grad(lambda *qkv: jnp.sum(weights * attend(*qkv)), argnums=(0, 1, 2)))(q, k, v)
 
 
 @pytest.mark.parametrize("tokens", [24, 23])
 def test_in_query_blocks(tokens, monkeypatch):
     q, k, v = jax.random.normal(jax.random.key(0), (3, 2, tokens, 3, 8))
-    np.testing.assert_allclose(jax.jit(lambda *qkv: dot_product_attention(*qkv))(q, k, v), formula(q, k, v), atol=2e-6)
+    np.testing.assert_allclose(jit(lambda *qkv: dot_product_attention(*qkv))(q, k, v), formula(q, k, v), atol=2e-6)
     monkeypatch.setattr("mimicmotion_jax.models.attention._MAX_SCORES", 600)  # forces blocks of three queries
     assert f"2,3,3,{tokens}" in str(jax.make_jaxpr(dot_product_attention)(q, k, v)).replace(" ", "")  # their scores
-    np.testing.assert_allclose(jax.jit(lambda *qkv: dot_product_attention(*qkv))(q, k, v), formula(q, k, v), atol=2e-6)
+    np.testing.assert_allclose(jit(lambda *qkv: dot_product_attention(*qkv))(q, k, v), formula(q, k, v), atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_chunks_that_fit_a_cpus_caches(max_scores, shapes, monkeypatch):
     attend = functools.partial(dot_product_attention, execution=CPU)
     scores = re.findall(r"f32\[([\d,]+,23)\] = exp", str(jax.make_jaxpr(attend)(q, k, v)))
     assert scores == shapes
-    np.testing.assert_allclose(jax.jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)
+    np.testing.assert_allclose(jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)
     for ours, plain in zip(gradients(attend, q, k, v), gradients(dot_product_attention, q, k, v), strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
 
@@ -64,7 +65,7 @@ def test_tpu_kernel(tokens, dim):
     attend = functools.partial(dot_product_attention, execution=TPU)
     with pltpu.force_tpu_interpret_mode(), jax.default_matmul_precision("highest"):
         assert "pallas_call" in str(jax.make_jaxpr(attend)(q, k, v))
-        np.testing.assert_allclose(jax.jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)
+        np.testing.assert_allclose(jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)
         found = gradients(attend, q, k, v)
     with jax.default_matmul_precision("highest"):
         expected = gradients(dot_product_attention, q, k, v)
@@ -78,7 +79,7 @@ def test_short_sequences_on_a_tpu(shape):
     q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
     attend = functools.partial(dot_product_attention, execution=TPU)
     with jax.default_matmul_precision("highest"):
-        np.testing.assert_allclose(jax.jit(attend)(q, k, v), formula(q, k, v), atol=2e-6)
+        np.testing.assert_allclose(jit(attend)(q, k, v), formula(q, k, v), atol=2e-6)
         for ours, plain in zip(gradients(attend, q, k, v), gradients(dot_product_attention, q, k, v), strict=True):
             np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
 
@@ -89,7 +90,7 @@ def test_shapes_without_a_tpu_kernel(shape):
     q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
     attend = functools.partial(dot_product_attention, execution=TPU)
     assert "pallas_call" not in str(jax.make_jaxpr(attend)(q, k, v))
-    np.testing.assert_allclose(jax.jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)
+    np.testing.assert_allclose(jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)
 
 
 def test_each_chip_runs_the_kernel_on_its_own_sequences():
@@ -100,7 +101,7 @@ def test_each_chip_runs_the_kernel_on_its_own_sequences():
     x = jax.ShapeDtypeStruct(
         (8, 1024, 5, 64), jnp.bfloat16, sharding=jax.sharding.NamedSharding(mesh, jax.P(sharding.WINDOWS))
     )
-    loss = jax.jit(jax.grad(lambda q, k, v: jnp.sum(dot_product_attention(q, k, v, execution)), argnums=(0, 1, 2)))
+    loss = jit(jax.grad(lambda q, k, v: jnp.sum(dot_product_attention(q, k, v, execution)), argnums=(0, 1, 2)))
     report = compile_report(loss.lower(x, x, x), mesh)
     assert sum(report.custom_calls.values()) == 3  # forward, gradients of queries, gradients of keys and values
     assert not report.uncounted_calls

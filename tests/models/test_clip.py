@@ -1,10 +1,10 @@
 """CLIP image encoder against transformers, and its preprocessing against diffusers' SVD pipeline."""
 
-import jax
 import jax.numpy as jnp
 import pytest
 import torch
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+from official import jit
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mimicmotion_jax.models.clip import preprocess
@@ -46,7 +46,7 @@ def test_matches_transformers(name, load_torch, random_weights, error):
     pixels = torch.randn(2, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = reference(pixels).image_embeds
-    assert error(jax.jit(clip)(jnp.asarray(pixels.permute(0, 2, 3, 1))), expected) < 2e-5
+    assert error(jit(clip)(jnp.asarray(pixels.permute(0, 2, 3, 1))), expected) < 2e-5
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(1024, 576, 224), (64, 128, 224), (231, 640, 84)])

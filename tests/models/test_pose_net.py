@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from official import jit
 
 from mimicmotion_jax.models.build import init_network
 from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, UNetConfig
@@ -49,7 +50,7 @@ def test_matches_the_table(out_channels, load_torch, random_weights, error):
     pixels = torch.rand(2, 3, 40, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
         expected = reference(pixels)
-    assert error(jax.jit(net)(jnp.asarray(pixels.permute(0, 2, 3, 1))), expected.permute(0, 2, 3, 1)) < 2e-5
+    assert error(jit(net)(jnp.asarray(pixels.permute(0, 2, 3, 1))), expected.permute(0, 2, 3, 1)) < 2e-5
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
+from official import jit
 
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig
 from mimicmotion_jax.runtime.errors import InputError
@@ -49,7 +49,7 @@ def model_config(unet: UNetConfig) -> ModelConfig:
     return ModelConfig(unet=unet, image_encoder=clip, pose_net=PoseNetConfig(out_channels=unet.block_out_channels[0]))
 
 
-@jax.jit
+@jit
 def run(unet, sample, c_noise, context, time_ids, pose):
     return unet(sample, c_noise, unet.conditions(context, time_ids, sample.shape[1]), pose)
 

@@ -1,10 +1,10 @@
 """VAE against diffusers: moments of images, frames of several latents."""
 
-import jax
 import jax.numpy as jnp
 import pytest
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
+from official import jit
 
 from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig, VAEConfig
 
@@ -27,12 +27,12 @@ def test_matches_diffusers(name, load_torch, random_weights, error):
     pixels = torch.rand(2, 3, 32, 48, generator=generator) * 2 - 1
     with torch.no_grad():
         distribution = reference.encode(pixels).latent_dist
-    mean, logvar = jax.jit(lambda vae, x: vae.encode(x))(vae, jnp.asarray(pixels.permute(0, 2, 3, 1)))
+    mean, logvar = jit(lambda vae, x: vae.encode(x))(vae, jnp.asarray(pixels.permute(0, 2, 3, 1)))
     assert error(mean, distribution.mean.permute(0, 2, 3, 1)) < 2e-5
     assert error(logvar, distribution.logvar.permute(0, 2, 3, 1)) < 2e-5
     for frames in (1, 4) if len(kinds) == 2 else (4,):
         latents = torch.randn(2, frames, 4, 8, 6, generator=generator)
         with torch.no_grad():
             expected = reference.decode(latents.flatten(0, 1), num_frames=frames).sample.unflatten(0, (2, frames))
-        ours = jax.jit(lambda vae, x: vae.decode(x))(vae, jnp.asarray(latents.permute(0, 1, 3, 4, 2)))
+        ours = jit(lambda vae, x: vae.decode(x))(vae, jnp.asarray(latents.permute(0, 1, 3, 4, 2)))
         assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5

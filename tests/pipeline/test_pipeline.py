@@ -9,10 +9,10 @@ import jax
 import jax.monitoring
 import numpy as np
 import pytest
+from tiny import TINY
 
 from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
 from mimicmotion_jax.inference.decoding import decode_in_chunks
-from mimicmotion_jax.models.config import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 32, 48
@@ -53,7 +53,7 @@ def test_parity_with_the_official_pipeline(golden):
 def test_one_step_worked_by_hand():
     sigma = 700.0
     # One step from sigma to 0 gives D = c_skip x + c_out v; with a UNet whose last convolution is 0 that is c_skip x.
-    pipeline = MimicMotionPipeline.random(ModelConfig.tiny(), mesh=sharding.sampling_mesh(1))
+    pipeline = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(1))
     pipeline.unet.conv_out.kernel.set_value(0 * pipeline.unet.conv_out.kernel[...])
     noise = np.random.default_rng(0).normal(size=(8, HEIGHT // 8, WIDTH // 8, 4)).astype(np.float32)
     image, poses = inputs(8)
@@ -86,7 +86,7 @@ def test_same_video_on_one_and_eight_devices_and_for_any_group_size(tiny_pipelin
     scale = np.abs(expected).max()
     grouped = tiny_pipeline(image, poses, output_type="latent", group_size=3, **FAST).frames
     np.testing.assert_allclose(grouped, expected, atol=1e-5 * scale)
-    eight = MimicMotionPipeline.random(ModelConfig.tiny(), mesh=sharding.sampling_mesh(8))
+    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
     np.testing.assert_allclose(eight(image, poses, output_type="latent", **FAST).frames, expected, atol=1e-5 * scale)
 
 
@@ -138,9 +138,7 @@ def test_seeds_and_options_matter(tiny_pipeline):
 def test_bfloat16_stays_close_to_float32():
     image, poses = inputs(8)
     full, half = (
-        MimicMotionPipeline.random(ModelConfig.tiny(), dtype=dtype, mesh=sharding.sampling_mesh(1))(
-            image, poses, **FAST
-        ).frames
+        MimicMotionPipeline.random(TINY, dtype=dtype, mesh=sharding.sampling_mesh(1))(image, poses, **FAST).frames
         for dtype in ("float32", "bfloat16")
     )
     assert np.abs(full - half).mean() < 0.02

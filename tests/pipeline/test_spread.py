@@ -3,16 +3,15 @@
 import jax
 import numpy as np
 import pytest
+from tiny import TINY
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
 from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.inference.layout import lay_out
 from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.models import attention, layers
-from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.xla_report import CompileReport, compile_report
 
-TINY = ModelConfig.tiny()  # windows of 8 frames
 DRAWN = {"motion_kind": "skeletons", "progress": False}  # noise is no picture of a skeleton
 
 

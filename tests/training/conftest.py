@@ -4,7 +4,6 @@ import dataclasses
 import socket
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -15,7 +14,7 @@ from mimicmotion_jax.config import load_config
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
 from mimicmotion_jax.data.sources import VideoFolder
 from mimicmotion_jax.models.build import NETWORKS
-from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.config import ModelConfig, PoseNetConfig
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.render import draw_poses
 from mimicmotion_jax.synthetic.dancer import demo_motion
@@ -28,15 +27,18 @@ SIZE = 64
 
 @pytest.fixture(scope="session")
 def smallest_model() -> ModelConfig:
+    """Attention in the middle only: the gradients of every layer are compiled, which is most of these tests' time."""
     tiny = ModelConfig.tiny()
     unet = dataclasses.replace(
         tiny.unet,
-        down_block_types=tiny.unet.down_block_types[:1],
-        up_block_types=tiny.unet.up_block_types[1:],
+        down_block_types=("DownBlockSpatioTemporal",),
+        up_block_types=("UpBlockSpatioTemporal",),
         block_out_channels=(32,),
         num_attention_heads=(2,),
+        norm_num_groups=8,
     )
-    return dataclasses.replace(tiny, unet=unet, window_size=4)
+    pose_net = PoseNetConfig(channels=(8, 8, 16), strides=(2, 2, 2), out_channels=32)
+    return dataclasses.replace(tiny, unet=unet, pose_net=pose_net, window_size=4)
 
 
 @pytest.fixture(scope="session")
@@ -63,17 +65,6 @@ def weights(smallest_model, tmp_path_factory) -> Path:
     states = {name: nnx.state(getattr(pipeline, name)) for name in NETWORKS}
     save_checkpoint(directory, pipeline.config, states, progress=False)
     return directory
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_programs(tmp_path_factory, worker_id):
-    """Cache of compiled programs, shared by all tests and the processes they start."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder if worker_id == "master" else folder.parent) / "compiled"
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture(scope="session")

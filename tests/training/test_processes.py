@@ -20,10 +20,9 @@ from mimicmotion_jax.training.trainer import train
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(config: Path, cache: Path, port: int) -> list[subprocess.Popen]:
+def start(config: Path, port: int) -> list[subprocess.Popen]:
     """Run train.py on two processes of two devices each."""
     environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",  # the last one counts
     }
     command = [sys.executable, "train.py", "--config", str(config), "--coordinator", f"localhost:{port}"]
@@ -46,7 +45,7 @@ def read_losses(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(make_config, tmp_path, compiled_programs, free_port):
+def test_two_processes_equal_one(make_config, tmp_path, free_port):
     one = make_config(tmp_path / "one", "mesh.fsdp=4", "save_every=1")
     assert train(Diffusion(one, progress=False, devices=jax.devices()[:4])) is None
 
@@ -54,7 +53,7 @@ def test_two_processes_equal_one(make_config, tmp_path, compiled_programs, free_
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(json.loads(json.dumps(to_dict(two)))))
 
-    processes = start(config, compiled_programs, free_port())
+    processes = start(config, free_port())
     while all(p.poll() is None for p in processes) and not (tmp_path / "two" / "checkpoints" / "2").exists():
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
@@ -62,7 +61,7 @@ def test_two_processes_equal_one(make_config, tmp_path, compiled_programs, free_
     assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, errors
     assert not (tmp_path / "two" / "model").exists()
 
-    processes = start(config, compiled_programs, free_port())
+    processes = start(config, free_port())
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert "going on from step" in errors[0]

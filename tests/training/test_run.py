@@ -1,7 +1,5 @@
-"""The real task in this process: it predicts as the pipeline does, fails in one sentence, and exports its options."""
+"""The real task in this process: it predicts as the pipeline does, goes on without samples, and exports its options."""
 
-import dataclasses
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -12,28 +10,16 @@ import pytest
 from mimicmotion_jax import MimicMotionPipeline, sharding
 from mimicmotion_jax.models import encode
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.export import sampling_options
 from mimicmotion_jax.training.objective import Networks, predict
-from mimicmotion_jax.training.state import abstract_state
+from mimicmotion_jax.training.state import init_state
 from mimicmotion_jax.training.tasks.diffusion import Diffusion
-from mimicmotion_jax.training.trainer import train
 
 
-@pytest.fixture(scope="module")
-def make_task(make_config, tmp_path_factory):
-    """A function like `make_config` to tasks on one device that share one compiled step."""
-    shared = None
-
-    def make(output: Path, *overrides: str) -> Diffusion:
-        nonlocal shared
-        config = make_config(output, "steps=5", "save_every=1", *overrides)
-        task = Diffusion(config, progress=False, devices=jax.devices()[:1])
-        shared = task.train_step if shared is None else shared
-        task.train_step = shared
-        return task
-
-    return make
+@pytest.fixture
+def make_task(make_config):
+    """A function like `make_config` to tasks on one device."""
+    return lambda *args: Diffusion(make_config(*args), progress=False, devices=jax.devices()[:1])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +92,7 @@ def test_samples_that_fail_do_not_end_the_run(make_task, tmp_path, monkeypatch, 
     They are drawn under the conditions of the training. (`test_resume.py` has a sample video of the real pipeline.)
     """
     task = make_task(tmp_path, "sample_every=1", "num_samples=1", "objective.fps=25")
-    task.config = dataclasses.replace(task.config, steps=2)
+    state = init_state(task.load(), task.config.optimizer, task.config.steps, task.mesh)
     (tmp_path / "samples").write_text("mine")
     calls = []
 
@@ -115,7 +101,8 @@ def test_samples_that_fail_do_not_end_the_run(make_task, tmp_path, monkeypatch, 
         return too_much() if len(calls) == 1 else SimpleNamespace(frames=np.zeros((len(poses) - 1, *image.shape)))
 
     monkeypatch.setattr(MimicMotionPipeline, "__call__", generate)
-    assert train(task) is None
+    for step in (1, 2):
+        task.sample(state, step)
     assert [(options["fps"], options["noise_aug_strength"]) for options in calls] == [(25, 0.02)] * 2
     logged = [record.getMessage() for record in caplog.records if "the run goes on" in record.getMessage()]
     assert len(logged) == 2
@@ -125,40 +112,3 @@ def test_samples_that_fail_do_not_end_the_run(make_task, tmp_path, monkeypatch, 
     assert "samples of step 2" in logged[1]
     assert "File exists" in logged[1]
     assert (tmp_path / "samples").read_text() == "mine"
-    assert (tmp_path / "model" / "manifest.json").exists()
-
-
-def test_not_a_number_stops_the_run(make_task, tmp_path):
-    """And the state that is saved is finite: the bad step has not changed it."""
-    task = make_task(tmp_path)
-    encode_batch, count = task.next_batch, []
-
-    def poisoned():
-        count.append(1)
-        batch = encode_batch()
-        return batch._replace(latents=batch.latents * np.float32(np.nan)) if len(count) == 3 else batch
-
-    task.next_batch = poisoned
-    with pytest.raises(InputError, match=r"not finite at step 3 .*checkpoint of step 2 is good"):
-        train(task)
-    abstract = abstract_state(task.shapes, task.config.optimizer, task.config.steps, task.mesh)
-    with RunCheckpoints(tmp_path / "checkpoints", 1) as checkpoints:
-        state, _ = checkpoints.restore(abstract)
-    assert int(state.step) == 2
-    assert all(np.isfinite(value).all() for value in state.params.values())
-
-
-def test_memory_that_a_step_lacks_ends_the_run_in_one_sentence(make_task, tmp_path):
-    task = make_task(tmp_path)
-    step, steps = task.step, []
-
-    def short_of_memory(*args):
-        steps.append(1)
-        return step(*args) if len(steps) < 3 else too_much()
-
-    task.step = short_of_memory
-    with pytest.raises(InputError, match=r"memory.*lower batch_size .*mesh\.fsdp") as caught:
-        train(task)
-    assert "\n" not in str(caught.value)
-    with RunCheckpoints(tmp_path / "checkpoints", 1) as checkpoints:
-        assert checkpoints.latest() == 2  # what was being written is complete

@@ -137,13 +137,14 @@ def test_a_finished_run_is_only_exported(whole):
 
 @pytest.mark.parametrize(("bad", "noticed"), [(6, 6), (7, 8), (8, 8)])
 def test_a_step_that_is_not_finite_ends_the_run(tmp_path, bad, noticed):
-    """At once where it is logged, otherwise one step later, when it is waited for."""
+    """At once where it is logged, otherwise one step later, when it is waited for; what is saved is finite."""
     toy = Toy(make_config(tmp_path), bad=bad)
     samples = f"samples {4 * (bad - 1)} to {4 * bad - 1}"
     with pytest.raises(InputError, match=rf"at step {bad} \(loss nan, {samples}\); the checkpoint of step 4 is good"):
         train(toy)
     assert toy.loader.batches == noticed
     assert saved_steps(tmp_path) == [4]
+    assert np.isfinite(final_params(tmp_path, toy.config)).all()
 
 
 def too_much(*args, **options):
