@@ -21,19 +21,22 @@ def test_the_demonstration_is_a_video_of_three_panels(tmp_path):
 
 
 def test_the_demonstration_takes_size_type_and_devices(tmp_path, monkeypatch):
-    """Options of a file override the demonstration's own."""
+    """Options of a file override the demonstration's own. (What comes out, the tests of the pipeline say.)"""
     (tmp_path / "mine.yaml").write_text("num_frames: 2\nnum_inference_steps: 1\nside_by_side: false\n")
-    load, loaded = MimicMotionPipeline.from_pretrained, []
-    monkeypatch.setattr(
-        MimicMotionPipeline,
-        "from_pretrained",
-        lambda *args, **kwargs: loaded.append(load(*args, **kwargs)) or loaded[0],
-    )
+
+    class Asked(Exception):
+        pass
+
+    def stream(pipeline, image, motion, **options):
+        raise Asked(pipeline, image, motion, options)
+
+    monkeypatch.setattr(MimicMotionPipeline, "stream", stream)
     switches = ["--config", tmp_path / "mine.yaml", "--dtype", "bfloat16", "--devices", "2"]
-    assert run("--output", tmp_path / "a.gif", *switches, "resolution=64", "aspect=square") == 0
-    video = open_video(tmp_path / "a.gif")
-    assert (video.num_frames, video.width, video.height) == (2, 64, 64)
-    (pipeline,) = loaded
+    with pytest.raises(Asked) as asked:
+        run("--output", tmp_path / "a.gif", *switches, "resolution=64", "aspect=square")
+    pipeline, image, motion, options = asked.value.args
+    assert image.shape == (64, 64, 3)
+    assert (motion.num_frames, options["num_inference_steps"]) == (2, 1)
     assert pipeline.mesh.size == 2
     assert pipeline.unet.conv_in.kernel.dtype == "bfloat16"
 

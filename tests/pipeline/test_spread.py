@@ -84,7 +84,11 @@ def report(program: str, num_frames: int, devices: int) -> CompileReport:
     mesh = sharding.sampling_mesh(devices)
     lowered = MimicMotionPipeline.abstract(TINY, "float32", mesh).lower(num_frames - 1, 64, 64, options)[program]()
     layout = lay_out(mesh, TINY, options, 1, num_frames, 64, 64)
-    return compile_report(lowered, mesh, unknown_trip_count=-(-layout.plan.num_windows // layout.group))
+    trips = -(-layout.plan.num_windows // layout.group)
+    # It is not run; no level of LLVM's optimisation changes the FLOPs.
+    return compile_report(
+        lowered, mesh, unknown_trip_count=trips, compiler_options={"xla_backend_optimization_level": 0}
+    )
 
 
 def test_decoding_work_per_device():
@@ -101,7 +105,9 @@ def test_work_per_device(windows):
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)
 
 
-@pytest.mark.parametrize(("num_frames", "frames", "windows"), [(None, 7, 1), (8, 8, 2)])
+@pytest.mark.parametrize(
+    ("num_frames", "frames", "windows"), [pytest.param(None, 7, 1, marks=pytest.mark.slow), (8, 8, 2)]
+)
 def test_compiled_is_what_a_run_of_as_many_frames_compiles(num_frames, frames, windows):
     """The reference's frame comes on top; windows of 8, of which 2 overlap and one is the reference's."""
     config = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=2, num_frames=num_frames)

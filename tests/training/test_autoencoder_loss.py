@@ -107,12 +107,14 @@ def test_start_carries_colours(make_vae_config, tmp_path):
     model = make_vae_config(tmp_path, "vae.block_out_channels=[32, 64, 32]").model(1.0)
     vae = Template(model, ["vae"]).networks(initial_params(model, 0))["vae"]
     picture = np.random.default_rng(3).uniform(-1, 1, (1, 32, 32, 3)).astype(np.float32)
-    latents = np.asarray(vae.encode(jnp.asarray(picture))[0])[..., :3].reshape(-1, 3)
+    encode, decode = jax.jit(lambda x: vae.encode(x)[0]), jax.jit(lambda x: vae.decode(x[:, None])[0, 0])
+    encoded = encode(picture)
+    latents = np.asarray(encoded)[..., :3].reshape(-1, 3)
     blocks = picture.reshape(8, 4, 8, 4, 3).mean((1, 3)).reshape(-1, 3)
     directions = np.float32([[1, 1, 1], [1, -1, 0], [1, 1, -2]])
     for k, direction in enumerate(directions):
         assert np.corrcoef(latents[:, k], blocks @ direction)[0, 1] > 0.99
-    painted = np.asarray(vae.decode(vae.encode(jnp.asarray(picture))[0][:, None]))[0, 0].reshape(8, 4, 8, 4, 3)
+    painted = np.asarray(decode(encoded)).reshape(8, 4, 8, 4, 3)
     np.testing.assert_allclose(painted, np.broadcast_to(painted[:, :1, :, :1], painted.shape), atol=1e-5)
     for direction in directions:
         assert np.corrcoef(painted[:, 0, :, 0].reshape(-1, 3) @ direction, blocks @ direction)[0, 1] > 0.95
