@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from beartype import beartype
-from jaxtyping import Float, UInt8, jaxtyped
+from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from mimicmotion_jax.pose.dwpose import (
@@ -23,14 +22,13 @@ from mimicmotion_jax.pose.dwpose import (
 )
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.mediapipe_holistic import MediapipeDetector
+from mimicmotion_jax.pose.tracking import assign_columns
 from mimicmotion_jax.runtime.errors import InputError
 
 Frame = UInt8[np.ndarray, "height width 3"]  # RGB
 People = tuple[Float[np.ndarray, "people 133 2"], Float[np.ndarray, "people 133"]]  # pixels, confidence
 
 DetectorName = Literal["auto", "dwpose", "mediapipe"]
-
-_SEEN = 0.3
 
 
 class Detector(Protocol):
@@ -124,7 +122,7 @@ def detect_video(
 ) -> Keypoints:
     """Detect everybody in a video, read frame by frame: memory grows by 1.6 kB per person and frame.
 
-    A column of the result is the same person as far as positions tell (see `assign_columns`); who is not in view has
+    A column of the result is the same person as far as motions tell (see `tracking.assign_columns`); who is not in view has
     score 0. There are as many columns as people in the fullest frame, none if nobody was ever found.
 
     Args:
@@ -162,33 +160,6 @@ def detect_image(image: Frame, detector: Detector) -> Keypoints:
     return _to_keypoints([detector.detect(checked)], width, height, fps=1.0)
 
 
-@jaxtyped(typechecker=beartype)
-def assign_columns(
-    people: Sequence[tuple[Float[np.ndarray, "_ 133 2"], Float[np.ndarray, "_ 133"]]],
-) -> list[list[int]]:
-    """Give each person of each frame a column (0, 1, …), such that a column follows one person.
-
-    Each frame's people are matched greedily with where the columns were last seen: the largest overlap of bounding
-    boxes first, then, without overlap, the nearest in place and size. A column is added only when a frame holds more
-    people than there are columns, so that a cut to another view of a lone dancer stays in one column.
-    """
-    last_boxes = np.zeros((0, 4))
-    columns = []
-    for points, scores in people:
-        boxes = np.array([_box(*person) for person in zip(points, scores, strict=True)]).reshape(-1, 4)
-        cost = _distance(boxes[:, None], last_boxes[None])  # [people, columns]
-        matched: dict[int, int] = {}
-        for person, column in zip(*np.unravel_index(np.argsort(cost, axis=None), cost.shape), strict=True):
-            if person not in matched and column not in matched.values():
-                matched[int(person)] = int(column)
-        unmatched = [person for person in range(len(boxes)) if person not in matched]
-        matched |= {person: len(last_boxes) + new for new, person in enumerate(unmatched)}
-        last_boxes = np.concatenate([last_boxes, boxes[unmatched]])
-        columns.append([matched[person] for person in range(len(boxes))])
-        last_boxes[columns[-1]] = boxes
-    return columns
-
-
 def _to_keypoints(people: Sequence[People], width: int, height: int, fps: float) -> Keypoints:
     columns = assign_columns(people)
     shape = (len(people), max(len(scores) for _, scores in people), 133)
@@ -212,22 +183,3 @@ def _check_frames(frames: Iterable[Frame]) -> Iterator[Frame]:
                 "all frames of a video must have one size."
             )
         yield frame
-
-
-def _box(points: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Bounding box (left, top, right, bottom) of the points that were seen, or of all where none was."""
-    seen = points[scores > _SEEN] if (scores > _SEEN).any() else points
-    return np.concatenate([seen.min(0), seen.max(0)])
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dissimilarity of two boxes: 1 - IoU where they overlap, above 1 where they do not."""
-    size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
-    overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = np.maximum(overlap, 0).prod(-1)
-    union = size_a.prod(-1) + size_b.prod(-1) - intersection
-    # One pixel stands in for the side of a box that is a single point.
-    side_a, side_b = size_a.max(-1).clip(1), size_b.max(-1).clip(1)
-    centres = np.linalg.norm((a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2, axis=-1)
-    apart = 1 + centres / side_a + np.abs(np.log(side_a / side_b))
-    return np.where(intersection > 0, 1 - intersection / np.maximum(union, 1), apart)

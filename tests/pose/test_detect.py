@@ -6,7 +6,8 @@ import weakref
 import numpy as np
 import pytest
 
-from mimicmotion_jax.pose.detect import assign_columns, detect_image, detect_video, load_detector
+from mimicmotion_jax.pose.detect import detect_image, detect_video, load_detector
+from mimicmotion_jax.pose.tracking import assign_columns
 from mimicmotion_jax.runtime.errors import InputError
 
 
