@@ -122,8 +122,8 @@ def detect_video(
 ) -> Keypoints:
     """Detect everybody in a video, read frame by frame: memory grows by 1.6 kB per person and frame.
 
-    A column of the result is the same person as far as motions tell (see `tracking.assign_columns`); who is not in view has
-    score 0. There are as many columns as people in the fullest frame, none if nobody was ever found.
+    A column of the result is the same person as far as motions tell (see `tracking.assign_columns`); who is not in view
+    has score 0. There are as many columns as people in the fullest frame, none if nobody was ever found.
 
     Args:
         frames: RGB frames of one size.

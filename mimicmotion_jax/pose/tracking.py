@@ -12,9 +12,9 @@ VERSION = 2
 """Version of `assign_columns`; raise it when it gives other columns, so that stored poses are made again."""
 
 _SEEN = 0.3
-# Of COCO-WholeBody's points: body and feet tell people apart best; a face counts as about 7 joints and a hand as 5.
-_WEIGHTS = np.repeat([1.0, 0.1, 0.25], [23, 68, 42])
-_INERTIA = 0.5  # share of the earlier velocity in the new one
+# Of COCO-WholeBody's points: a face counts as about 20 joints and a hand as 5.
+_WEIGHTS = np.repeat([1.0, 0.3, 0.25], [23, 68, 42])
+_INERTIA = 0.3  # share of the earlier velocity in the new one
 _FRICTION = 0.9  # share of the velocity that somebody who is hidden keeps per frame
 _LEAP = 1.0  # distance beyond which a move is no motion but a cut, or somebody else
 

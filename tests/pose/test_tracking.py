@@ -1,4 +1,4 @@
-"""Dancers who cross, hide one another, and are listed in any order keep their columns: skeletons whose owners are known."""
+"""Dancers who cross, hide one another and are listed in any order keep their columns; it is known who is who."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ _REST = np.float32([
 
 
 def dancer(x, seed, height=400.0, frames=60, noise=0.005):
-    """133 points [F, 133, 2] of somebody whose hips are at `x` [F], with swinging limbs, a bounce and the detector's noise."""
+    """Points [F, 133, 2] of somebody whose hips are at `x` [F]: swinging limbs, a bounce, and the detector's noise."""
     random = np.random.default_rng(seed)
     t = np.arange(frames)[:, None, None]
     swing = 0.12 * np.sin(2 * np.pi * t * random.uniform(0.5, 2, 17)[:, None] / 30 + random.uniform(0, 6.3, (17, 2)))
