@@ -221,6 +221,7 @@ class MimicMotionPipeline:
         num_frames: int | None = None,
         start: float | None = None,
         stride: int | None = None,
+        scenes: Literal["all", "first", "longest"] | int | None = None,
         motion_fps: float | None = None,
         motion_size: tuple[int, int] | None = None,
         motion_kind: Literal["auto", "frames", "skeletons"] | None = None,
@@ -276,6 +277,9 @@ class MimicMotionPipeline:
             num_frames: most frames of the result, 1 to 100,000; None takes all of the motion.
             start: second of the motion at which the video begins, from 0; 0.
             stride: take every n-th frame of the motion, 1 to 10,000; 1. The result's frame rate falls alike.
+            scenes: of a motion with hard cuts: "all" of them as one motion, which the report then says, the "first",
+                the "longest", or a number from 0. They are counted from `start` on, and `num_frames` is the most that
+                is taken of one; "all".
             motion_fps: frame rate of a motion that does not say it, 0.01 to 1000; 24, and 30 for OpenPose's files.
             motion_size: width and height of the video behind keypoints that do not say it, 1 to 65,536.
             motion_kind: meaning of arrays and PIL images in `motion`; "auto": skeletons if most pixels are black.

@@ -71,6 +71,12 @@ class OpenedMotion:
             stop = min(stop, first + options.num_frames * options.stride)
         return range(first, stop, options.stride)
 
+    def keypoints_of(self, wanted: range) -> Keypoints:
+        """Keypoints of a range of frames, at its frame rate; only where the motion is given so."""
+        assert self.keypoints is not None
+        chosen = self.keypoints[wanted.start : wanted.stop : wanted.step]
+        return dataclasses.replace(chosen, fps=self.fps / wanted.step)
+
 
 def open_motion(motion: Motion, options: PipelineOptions) -> OpenedMotion:
     """Open a motion that is not drawn yet; see `MimicMotionPipeline.__call__` for what it may be.

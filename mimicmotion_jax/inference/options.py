@@ -36,6 +36,8 @@ class PipelineOptions(DrawOptions, DetectorOptions, SamplingConfig):
     """Second of the motion at which the video begins."""
     stride: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Take every n-th frame; the output's frame rate falls alike, the tempo stays."""
+    scenes: Literal["all", "first", "longest"] | Annotated[int, Field(ge=0)] = "all"
+    """Scene of a motion with hard cuts: all as one, first, longest, or a number; counted from start on, from 0."""
     motion_fps: Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS)] | None = None
     """Frame rate of a motion that does not say it: pictures (24 assumed), OpenPose files (30)."""
     motion_size: tuple[Side, Side] | None = None

@@ -12,16 +12,19 @@ from mimicmotion_jax.inference.job import DrawnFrames, Prepared, Report
 from mimicmotion_jax.inference.motion import Motion, OpenedMotion, drawn_skeletons, frame_rate, open_motion
 from mimicmotion_jax.inference.options import PipelineOptions
 from mimicmotion_jax.inference.picture import Picture, crop_note, load_picture, local_path, picture_name
+from mimicmotion_jax.inference.scenes import choose_frames, note_cuts
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.detect import Detector, detect_image, detect_video
 from mimicmotion_jax.pose.files import load_keypoints
+from mimicmotion_jax.pose.jumps import find_jumps
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
 from mimicmotion_jax.pose.render import DrawnPoses
-from mimicmotion_jax.pose.select import diagnose, fill_gaps, is_anybody_in, select_person
-from mimicmotion_jax.runtime.assumptions import collect_assumptions
+from mimicmotion_jax.pose.select import choose_person, diagnose, fill_gaps, is_anybody_in, list_people
+from mimicmotion_jax.runtime.assumptions import assume, collect_assumptions
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.video.cuts import CutDetector
 from mimicmotion_jax.video.image import SIZE_MULTIPLE, Crop, crop_resize, target_size
 
 logger = logging.getLogger(__name__)
@@ -79,13 +82,15 @@ class Preparer:
             logger.warning("%s: %s", picture_name(image), note)
         reference = self._reference(image, original, image_pose, (height, width), options)
         opened = open_motion(motion, options)
-        wanted = opened.select(options)
-        found = self._motion(opened, wanted, options, progress)
-        diagnosis = diagnose(found)
-        logger.info("%s: %s", opened.name, diagnosis.summary())
+        wanted = choose_frames(opened, options, progress)
+        found, cuts = self._motion(opened, wanted, options, progress)
         if not is_anybody_in(found):
             raise InputError(f"{opened.name}: {_NOBODY.format(found.num_frames)}")
-        followed = fill_gaps(_select_person(opened.name, found, options.person), options.gaps)
+        person = _select_person(opened.name, found, options.person, "person")
+        note_cuts(opened, wanted, find_jumps(person, lasting=True) if cuts is None else cuts)
+        diagnosis = diagnose(found, options.person)
+        logger.info("%s: %s", opened.name, diagnosis.summary())
+        followed = fill_gaps(person, options.gaps)
         if reference is None:
             # Nobody to align to: the picture alone says where the motion goes, and its first pose stands in.
             target = dataclasses.replace(followed[:1], width=width, height=height)
@@ -159,7 +164,7 @@ class Preparer:
             found = detect_image(cropped, self._detector(options))
         found = dataclasses.replace(found, width=width, height=height)
         if is_anybody_in(found):
-            return _select_person(name, found, options.reference_person)
+            return _select_person(name, found, options.reference_person, "reference_person")
         if options.align == "none":
             return None
         if image_pose is not None:
@@ -169,13 +174,16 @@ class Preparer:
             "its keypoints as image_pose, or set align=none."
         )
 
-    def _motion(self, opened: OpenedMotion, wanted: range, options: PipelineOptions, progress: bool) -> Keypoints:
-        """Keypoints of everybody in the motion, at the output's frame rate."""
-        fps = opened.fps / wanted.step
+    def _motion(
+        self, opened: OpenedMotion, wanted: range, options: PipelineOptions, progress: bool
+    ) -> tuple[Keypoints, list[int] | None]:
+        """Keypoints of everybody in the motion, at the output's frame rate, and where its pictures are cut."""
         if opened.keypoints is not None:
-            return dataclasses.replace(opened.keypoints[wanted.start : wanted.stop : wanted.step], fps=fps)
+            return opened.keypoints_of(wanted), None
         assert opened.frames is not None
-        return detect_video(opened.frames(wanted), self._detector(options), fps, len(wanted), progress)
+        cuts, fps = CutDetector(), opened.fps / wanted.step
+        frames = cuts.watch(opened.frames(wanted))
+        return detect_video(frames, self._detector(options), fps, len(wanted), progress), cuts.cuts()
 
     def _detector(self, options: DetectorOptions) -> Detector:
         key = (options.detector, options.person_model, options.pose_model)
@@ -202,8 +210,17 @@ def _proportions_fit(keypoints: Keypoints, size: tuple[int, int]) -> bool:
     return abs(math.log(keypoints.height / keypoints.width * size[1] / size[0])) < 0.01
 
 
-def _select_person(name: str, keypoints: Keypoints, choice: PersonChoice) -> Keypoints:
+def _select_person(name: str, keypoints: Keypoints, choice: PersonChoice, option: str) -> Keypoints:
+    """Select a person; say whom, where `option` leaves it open which of several it is."""
     try:
-        return select_person(keypoints, choice)
+        person = choose_person(keypoints, choice)
+        selected = keypoints.person(person)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    others = list_people(keypoints)
+    if len(others) > 1 and not isinstance(choice, int):
+        assume(
+            f"{name} shows {len(others)} people, from left to right {', '.join(map(str, others))}: {person}, the "
+            f"{choice} one, is taken; {option} takes another."
+        )
+    return selected

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from mimicmotion_jax.pose.jumps import find_jumps
 from mimicmotion_jax.pose.keypoints import GROUPS, Keypoints
 from mimicmotion_jax.runtime.errors import InputError
 
@@ -14,7 +15,16 @@ _LEGS = [9, 10, 12, 13]  # knees and ankles
 
 
 def select_person(keypoints: Keypoints, choice: Literal["largest", "central"] | int = "largest") -> Keypoints:
-    """Keep one person, the same column in all frames.
+    """Keep one person, the same column in all frames; arguments as of `choose_person`.
+
+    Raises:
+        InputError: nobody in any frame, no such person, or a choice that does not exist.
+    """
+    return keypoints.person(choose_person(keypoints, choice))
+
+
+def choose_person(keypoints: Keypoints, choice: Literal["largest", "central"] | int = "largest") -> int:
+    """Return the column of the person to follow.
 
     Args:
         keypoints: P people.
@@ -23,7 +33,7 @@ def select_person(keypoints: Keypoints, choice: Literal["largest", "central"] | 
             somebody who is in view for longer counts for more. An integer is a column.
 
     Raises:
-        InputError: nobody in any frame, no such person, or a choice that does not exist.
+        InputError: nobody in any frame, or a choice that does not exist.
     """
     present = _present(keypoints.body_score)  # [F, P]
     if not is_anybody_in(keypoints):
@@ -32,7 +42,7 @@ def select_person(keypoints: Keypoints, choice: Literal["largest", "central"] | 
             "another detector."
         )
     if isinstance(choice, int):
-        return keypoints.person(choice)
+        return choice
     seen = keypoints.body_score > _SEEN
     size = np.array([keypoints.width, keypoints.height])
     pixels = keypoints.body * size
@@ -46,7 +56,15 @@ def select_person(keypoints: Keypoints, choice: Literal["largest", "central"] | 
     else:
         raise InputError(f"there is no way '{choice}' to choose a person; give largest, central or a number.")
     confidence = np.minimum(keypoints.body_score, 1).mean(-1) * present
-    return keypoints.person(int((merit * confidence).sum(0).argmax()))
+    return int((merit * confidence).sum(0).argmax())
+
+
+def list_people(keypoints: Keypoints) -> list[int]:
+    """List the columns that show a person in some frame, from left to right by their mean place."""
+    present = _present(keypoints.body_score)
+    weights = (keypoints.body_score > _SEEN) * present[..., None]
+    place = (keypoints.body[..., 0] * weights).sum((0, 2)) / weights.sum((0, 2)).clip(1)
+    return sorted(np.flatnonzero(present.any(0)).tolist(), key=lambda column: place[column])
 
 
 def is_anybody_in(keypoints: Keypoints) -> bool:
@@ -85,7 +103,7 @@ def fill_gaps(
 @dataclasses.dataclass(frozen=True)
 class PoseReport:
     """Suitability of a driving video. Fractions are of all frames; confidences are means, 1 at most, over the frames
-    that show a person. With several people, all but `crowded_frames` is about the largest."""
+    that show a person. With several people, all but `crowded_frames` is about the one who is followed."""
 
     num_frames: int
     fps: float
@@ -99,6 +117,7 @@ class PoseReport:
     left_hand_fraction: float  # frames in which most of the hand's points were seen
     right_hand_fraction: float
     legs_fraction: float  # frames with both knees and ankles
+    jumps: tuple[int, ...] = ()  # frames in which the skeleton is where nobody can have moved to, see `find_jumps`
 
     def problems(self) -> list[str]:
         """List likely causes of a poor result, most serious first; empty for a good driving video."""
@@ -111,6 +130,12 @@ class PoseReport:
             found.append("the person is often lost: use a steadier, better lit or larger view")
         if self.body_confidence < 0.6:
             found.append("the body is seen poorly: many joints are hidden or out of the picture")
+        if self.jumps:
+            more = f" and {len(self.jumps) - 1} more times" if len(self.jumps) > 1 else ""
+            found.append(
+                f"the skeleton jumps at {self.jumps[0] / self.fps:.2f} s{more}, farther than a person can: a cut, or "
+                "somebody else; take one scene"
+            )
         if self.crowded_frames:
             found.append("there are several people: check that the right one is chosen")
         hands = {"left": self.left_hand_fraction, "right": self.right_hand_fraction}
@@ -138,19 +163,25 @@ class PoseReport:
         )
 
 
-def diagnose(keypoints: Keypoints) -> PoseReport:
+def diagnose(keypoints: Keypoints, choice: Literal["largest", "central"] | int = "largest") -> PoseReport:
     """Inspect a driving video's keypoints before they are used; see `PoseReport`.
 
+    Args:
+        keypoints: P people.
+        choice: person to follow, as in `select_person`.
+
     Raises:
-        InputError: no frames.
+        InputError: no frames, or no such person.
     """
     if keypoints.num_frames == 0:
         raise InputError("these keypoints hold no frames; check the range that was read.")
     crowd = _present(keypoints.body_score)  # [F, P]
     if crowd.any():
-        one = select_person(keypoints)
+        one = select_person(keypoints, choice)
+        jumps = find_jumps(one)
         body, hands, faces = one.body_score[:, 0], one.hands_score[:, 0], one.faces_score[:, 0]
     else:
+        jumps = []
         body, hands, faces = (np.zeros((keypoints.num_frames, *points)) for points in GROUPS.values())
     present = _present(body)
     left_seen, right_seen = ((hands > _SEEN).mean(-1) > 0.5).T
@@ -175,6 +206,7 @@ def diagnose(keypoints: Keypoints) -> PoseReport:
         left_hand_fraction=fraction(left_seen),
         right_hand_fraction=fraction(right_seen),
         legs_fraction=fraction((body[:, _LEGS] > _SEEN).all(-1)),
+        jumps=tuple(jumps),
     )
 
 

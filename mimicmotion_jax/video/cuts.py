@@ -17,8 +17,9 @@ Frame = UInt8[np.ndarray, "height width 3"]
 _SIDE = 32  # pixels of a small picture
 _NOISE = 2.0  # grey levels between neighbouring pixels of a small picture that mean nothing
 _CUT = 0.4  # least distance across a cut
-_RATIO = 2.5  # to the distances around it, so that a camera that shakes or pans does not count
+_RATIO = 2.0  # to the distances around it, so that a camera that shakes or pans does not count
 _AROUND = 6  # frames
+_FLASH = 4  # frames that the longest flash lasts
 _STILL = 3  # grey levels by which a small picture may change, for example where the encoder starts afresh
 
 
@@ -48,13 +49,11 @@ class CutDetector:
         # The second largest of the changes around, since the largest may be another cut.
         around = np.lib.stride_tricks.sliding_window_view(np.pad(change, _AROUND), 2 * _AROUND + 1)
         usual = np.sort(np.delete(around, _AROUND, axis=1), axis=1)[:, -2]
-        lasting = np.min(
-            [
-                _distance(edges[np.maximum(frames - before, 0)], edges[np.minimum(frames + after, len(edges) - 1)])
-                for before, after in ((1, 2), (1, 5), (4, 2))
-            ],
-            axis=0,
-        )
+        # Before a flash it looks as after it.
+        spans = [(0, 1 + flash) for flash in range(1, _FLASH + 1)] + [(flash, 1) for flash in range(1, _FLASH + 1)]
+        starts = [edges[np.maximum(frames - before, 0)] for before, _ in spans]
+        ends = [edges[np.minimum(frames + after, len(edges) - 1)] for _, after in spans]
+        lasting = np.min([_distance(a, b) for a, b in zip(starts, ends, strict=True)], axis=0)
         cut = (change > _CUT) & (change > _RATIO * (usual + 0.02)) & (lasting > 0.6 * change)
         return (np.flatnonzero(cut) + 1).tolist()
 

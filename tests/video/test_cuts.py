@@ -28,7 +28,7 @@ def shot(seed, num_frames, figure=True, **size):
     for frame in range(num_frames):
         picture = background.copy()
         if figure:
-            centre = (int(width * (0.5 + 0.2 * np.sin(frame / 4 + seed))), int(height * 0.55))
+            centre = (int(width * (0.5 + 0.2 * np.sin(frame / 6 + seed))), int(height * 0.55))
             cv2.ellipse(picture, centre, (width // 9, height // 3), 10 * np.sin(frame / 3), 0, 360, (235, 200, 180), -1)
         yield np.clip(picture + random.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
 
@@ -65,7 +65,7 @@ def test_other_views_of_one_room_are_cuts(change):
 @pytest.mark.parametrize("crf", [18, 35])
 def test_cuts_are_found_in_a_video_file(tmp_path, crf):
     with open_writer(tmp_path / "a.mp4", 25, 160, 120, crf=crf, progress=False) as writer:
-        writer.write(iter(joined(shot(1, 30), shot(2, 25))))
+        writer.write(np.stack(joined(shot(1, 30), shot(2, 25))))
     assert found(open_video(tmp_path / "a.mp4").frames()).cuts() == [30]
 
 
