@@ -41,6 +41,11 @@ class Recipe:
     max_seconds: float
     min_frames: int
     person: PersonChoice
+    split_cuts: bool
+    max_still: float
+    max_crowd: float
+    min_hands: float
+    min_motion: float
     detector: str | None
     """`DetectorOptions.identity()`; None if no video needs a detector."""
 
@@ -72,11 +77,25 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A stretch of a video that is not in the dataset."""
+
+    name: str
+    """Range of frames, as in `Part`."""
+    flaw: str
+    """Reason in a word or two."""
+    reason: str
+    """Reason in a sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """Parts of a prepared video, or the reason for skipping it."""
 
     parts: tuple[Part, ...] = ()
     skipped: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    """Stretches beside the parts, or the reason for skipping as the only one."""
 
 
 @dataclasses.dataclass(frozen=True)

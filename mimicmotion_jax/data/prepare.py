@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from mimicmotion_jax.config import config_dataclass, values_of
 from mimicmotion_jax.data import record
 from mimicmotion_jax.data.beam import Beam, choose_runner, plain_errors, prepare_items
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_info, records_path
-from mimicmotion_jax.data.pieces import FAILED, Encoding, Outcome, Part, Recipe, RunError, explain_write_errors
+from mimicmotion_jax.data.pieces import FAILED, Encoding, LeftOut, Outcome, Part, Recipe, RunError, explain_write_errors
 from mimicmotion_jax.data.sources import Item, Source
 from mimicmotion_jax.data.work import Preparer
 from mimicmotion_jax.pose.options import DetectorOptions, PersonChoice
@@ -34,6 +35,7 @@ WORK = ".work"
 LOG = "prepare.log"
 
 _Pixels = Annotated[int, Field(ge=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @config_dataclass
@@ -50,6 +52,16 @@ class PrepareConfig(DetectorOptions):
     """Skip shorter videos."""
     person: PersonChoice = "largest"
     """Person to follow if there are several: largest, central, or a number from 0."""
+    split_cuts: bool = True
+    """Cut a video where its picture or the person's place changes at once, so that each part is one shot."""
+    max_still: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Leave stretches out in which the picture stands still for more than so many seconds."""
+    max_crowd: _Share = 0.1
+    """Leave parts out of whose frames a larger share shows somebody else, at least half as large as the person."""
+    min_hands: _Share = 0.05
+    """Leave parts out of whose frames a smaller share shows a hand; no matter where keypoints come without hands."""
+    min_motion: Annotated[float, Field(ge=0, le=1)] = 0.005
+    """Leave parts out in which the joints move less: standard deviation of their places, in sizes of the body."""
     encode: str | None = None
     """Checkpoint whose VAE and CLIP outputs are stored for every frame; null stores none."""
     size: tuple[_Pixels, _Pixels] = (1024, 576)
@@ -86,18 +98,28 @@ class Summary:
     frames: int
     seconds: float
     skipped: Mapping[str, str]
-    """Reasons by name."""
+    """Videos that are not in the dataset: reasons by name."""
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Stretches of videos that are not in it: reasons by name and range of frames, such as `a.mp4[0:40]`."""
+    reasons: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Number of such videos and stretches by the kind of the reason, such as `several people`."""
 
     @classmethod
-    def of(cls, parts: Sequence[Part], num_videos: int, skipped: Mapping[str, str]) -> "Summary":
-        """Sum up the parts of `num_videos` videos, the skipped ones included."""
+    def of(
+        cls, parts: Sequence[Part], num_videos: int, skipped: Mapping[str, str], flaws: Sequence[LeftOut]
+    ) -> "Summary":
+        """Sum up the parts of `num_videos` videos, those in `skipped` included; `flaws` says more, of stretches too."""
         frames, seconds = sum(part.num_frames for part in parts), sum(part.num_frames / part.fps for part in parts)
-        return cls(num_videos - len(skipped), len(parts), frames, seconds, skipped)
+        left_out = {name: reason for name, reason in _reasons(flaws).items() if name not in skipped}
+        reasons = dict(sorted(Counter(flaw.flaw for flaw in flaws).items()))
+        return cls(num_videos - len(skipped), len(parts), frames, seconds, skipped, left_out, reasons)
 
     def __str__(self) -> str:
         text = f"prepared {self.prepared} videos ({self.frames} frames, {self.seconds / 60:.1f} minutes)"
-        reasons = "".join(f"\n  {name}: {reason}" for name, reason in self.skipped.items())
-        return f"{text}, {len(self.skipped)} skipped:{reasons}" if self.skipped else f"{text}, none skipped"
+        lists = [f"{len(self.skipped)} skipped" if self.skipped else "none skipped"]
+        lists += [f"{len(self.left_out)} stretches left out"] if self.left_out else []
+        both = {**self.skipped, **self.left_out}
+        return ", ".join([text, *lists]) + (":" if both else "") + "".join(f"\n  {n}: {both[n]}" for n in both)
 
 
 def prepare(
@@ -127,24 +149,24 @@ def prepare(
     output = absolute_path(output)
     encoding, run_beam = config.encoding(), choose_runner(beam_options)
     with exclusive(output):
-        items, skipped = _usable(source.items(progress))
+        items, unusable = _usable(source.items(progress))
         detector = DetectorOptions(**values_of(DetectorOptions, config))
         identity = None if all(item.has_keypoints for item in items) else detector.identity()
         cache = BuildCache(str(output / WORK))
         preparer = Preparer(source, config.recipe(identity), detector, encoding, cache)
         with explain_write_errors(output):
-            return _prepare(preparer, items, skipped, output, run_beam, progress)
+            return _prepare(preparer, items, unusable, output, run_beam, progress)
 
 
 def _prepare(
     preparer: Preparer,
     items: Sequence[Item],
-    skipped: dict[str, str],
+    unusable: Sequence[LeftOut],
     output: epath.Path,
     run_beam: Beam,
     progress: bool,
 ) -> Summary:
-    contents = content_key([(item.name, preparer.finished_name(item)) for item in items], skipped)
+    contents = content_key([(item.name, preparer.finished_name(item)) for item in items], _reasons(unusable))
     restore_directory(output / record.NAME)
     if (finished := _finished(output, contents)) is not None:
         logger.info("%s is up to date.", output)
@@ -152,32 +174,36 @@ def _prepare(
     (output / WORK).mkdir(parents=True, exist_ok=True)
     preparer.cache.remove(".tmp", FAILED)  # of an earlier run
     try:
-        return _build(preparer, items, skipped, output, contents, run_beam, progress)
+        return _build(preparer, items, unusable, output, contents, run_beam, progress)
     except RunError:
         # If a damaged piece of an earlier run is the reason, a second attempt makes it again.
         damaged = [item for item in items if (found := preparer.outcome(item)) and not preparer.is_whole(found)]
         if not damaged:
             raise
         preparer.cache.remove(*map(preparer.finished_name, damaged))
-        return _build(preparer, items, skipped, output, contents, run_beam, progress)
+        return _build(preparer, items, unusable, output, contents, run_beam, progress)
 
 
-def _usable(items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
-    """Separate items to prepare from those to skip: unreadable, or the same as an earlier one; with the reasons."""
+def _usable(items: Sequence[Item]) -> tuple[list[Item], list[LeftOut]]:
+    """Separate items to prepare from those to skip: unreadable, or the same as an earlier one."""
     first: dict[str, Item] = {}
-    skipped = {}
+    unusable = []
     for item in items:
         if item.problem is not None:
-            skipped[item.name] = item.problem
+            unusable.append(LeftOut(item.name, "unreadable", item.problem))
         elif first.setdefault(item.content, item) is not item:
-            skipped[item.name] = f"it is the same as {first[item.content].name}."
-    return list(first.values()), skipped
+            unusable.append(LeftOut(item.name, "duplicate", f"it is the same as {first[item.content].name}."))
+    return list(first.values()), unusable
+
+
+def _reasons(left_out: Sequence[LeftOut]) -> dict[str, str]:
+    return {flaw.name: flaw.reason for flaw in left_out}
 
 
 def _build(
     preparer: Preparer,
     items: Sequence[Item],
-    skipped: dict[str, str],
+    unusable: Sequence[LeftOut],
     output: epath.Path,
     contents: str,
     run_beam: Beam,
@@ -188,14 +214,19 @@ def _build(
     failures = {item: preparer.failure(item) for item, outcome in outcomes.items() if outcome is None}
     log = "\n".join(f"{item.name}\n{failure.traceback}" for item, failure in failures.items() if failure)
     write_file(output / LOG, log.encode()) if log else (output / LOG).unlink(missing_ok=True)
-    reasons = {
-        item.name: f"unexpected error ({failure.reason if failure else 'no result'}); see {output / LOG}."
+    failed = [
+        LeftOut(
+            item.name, "error", f"unexpected error ({failure.reason if failure else 'no result'}); see {output / LOG}."
+        )
         for item, failure in failures.items()
-    }
+    ]
     done = {item: outcome for item, outcome in outcomes.items() if outcome is not None}
-    reasons |= {item.name: outcome.skipped for item, outcome in done.items() if outcome.skipped is not None}
+    skipped = _reasons(failed)
+    skipped |= {item.name: outcome.skipped for item, outcome in done.items() if outcome.skipped is not None}
+    skipped |= _reasons(unusable)
+    flaws = [*failed, *unusable, *(stretch for outcome in done.values() for stretch in outcome.left_out)]
     parts = [part for outcome in done.values() for part in outcome.parts]
-    summary = Summary.of(parts, len(items) + len(skipped), reasons | skipped)
+    summary = Summary.of(parts, len(items) + len(unusable), skipped, flaws)
     if parts:
         info = DatasetInfo(
             contents="" if failures else contents,  # the next run tries those again

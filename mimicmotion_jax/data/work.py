@@ -8,11 +8,14 @@ import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mimicmotion_jax.data.codec import encode_video
 from mimicmotion_jax.data.pieces import (
     FAILED,
     Encoding,
     Failure,
+    LeftOut,
     Outcome,
     Part,
     Recipe,
@@ -26,13 +29,16 @@ from mimicmotion_jax.data.pieces import (
 )
 from mimicmotion_jax.data.record import VERSION, PoseVideo
 from mimicmotion_jax.data.sources import Item, OpenedVideo, Source
+from mimicmotion_jax.data.stretches import UnfitError, find_stretches
+from mimicmotion_jax.pose import tracking
 from mimicmotion_jax.pose.detect import Detector, detect_video
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.options import DetectorOptions
-from mimicmotion_jax.pose.select import select_person
+from mimicmotion_jax.pose.select import choose_person
 from mimicmotion_jax.runtime.build_cache import BuildCache, content_key
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.video.cuts import CutDetector
 from mimicmotion_jax.video.decode import exact_rate
 from mimicmotion_jax.video.image import resize
 
@@ -69,8 +75,11 @@ class Preparer:
         outcome = self.cache.load(self.finished_name(item), read_outcome)
         if outcome is None:
             return None
-        parts = (dataclasses.replace(part, name=item.name + part.name) for part in outcome.parts)
-        return dataclasses.replace(outcome, parts=tuple(parts))
+        named = {
+            field: tuple(dataclasses.replace(piece, name=item.name + piece.name) for piece in getattr(outcome, field))
+            for field in ("parts", "left_out")
+        }
+        return dataclasses.replace(outcome, **named)
 
     def failure(self, item: Item) -> Failure | None:
         """Return the unexpected error that an item met in this run."""
@@ -106,11 +115,12 @@ class Preparer:
         if outcome is None or not self.is_whole(outcome):
             try:
                 with self.source.open(item) as video:
-                    outcome = Outcome(tuple(self._parts(item, video, key)))
+                    outcome = self._cut(item, video, key)
             except RunError:
                 raise
             except InputError as error:
-                outcome = Outcome(skipped=str(error))
+                flaw = error.flaw if isinstance(error, UnfitError) else "unreadable"
+                outcome = Outcome(skipped=str(error), left_out=(LeftOut("", flaw, str(error)),))
             self._store_json(f"{key}.json", outcome)
         if self.encoding is not None:
             name = self.finished_name(item)
@@ -120,25 +130,44 @@ class Preparer:
             ]
             self._store_json(name, dataclasses.replace(outcome, parts=tuple(parts)))
 
-    def _parts(self, item: Item, video: OpenedVideo, key: str) -> Iterator[Part]:
-        recipe, fps = self.recipe, video.fps
+    def _cut(self, item: Item, video: OpenedVideo, key: str) -> Outcome:
+        """Cut a video into stretches and store those that are fit for training."""
+        recipe, cuts = self.recipe, CutDetector()
         if video.num_frames < recipe.min_frames:
-            raise InputError(f"it has {video.num_frames} frames, and min_frames is {recipe.min_frames}.")
+            raise UnfitError("short", f"it has {video.num_frames} frames, and min_frames is {recipe.min_frames}.")
         keypoints = self._detected(item, video) if video.keypoints is None else video.keypoints
-        keypoints = select_person(keypoints, recipe.person)
-        height, width = _stored_size(keypoints.height, keypoints.width, recipe.resolution)
-        # Equal parts, so that the last one is no shorter than the others.
-        count = -(-video.num_frames // max(recipe.min_frames, int(recipe.max_seconds * fps)))
-        bounds = [video.num_frames * part // count for part in range(count + 1)]
-        frames = (resize(frame, height, width) for frame in video.frames())
-        for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            stored = encode_video(itertools.islice(frames, stop - start), exact_rate(fps), recipe.crf)
-            stretch = dataclasses.replace(keypoints[start:stop], width=width, height=height)
-            content = to_npz(PoseVideo("", item.sha256, stored, stretch).to_example())
-            piece = f"{key}-{number:04d}.npz"
-            self._store(piece, content)
-            name = f"[{start}:{stop}]" if count > 1 else ""
-            yield Part(name, stop - start, width, height, fps, len(content), piece)
+        if video.keypoints is not None and not keypoints.hands_score.any():
+            recipe = dataclasses.replace(recipe, min_hands=0.0)  # made without hands
+        try:
+            keypoints.person(choose_person(keypoints, recipe.person))
+        except InputError as error:
+            raise UnfitError("nobody", str(error)) from None
+        for _ in cuts.watch(video.frames()):
+            pass
+        stretches = list(find_stretches(cuts, keypoints, recipe))
+        names = [f"[{stretch.start}:{stretch.stop}]" if len(stretches) > 1 else "" for stretch, _ in stretches]
+        parts, left_out, frames, position = [], [], video.frames(), 0
+        for name, (stretch, found) in zip(names, stretches, strict=True):
+            if isinstance(found, UnfitError):
+                left_out.append(LeftOut(name, found.flaw, str(found)))
+                continue
+            chosen = itertools.islice(frames, stretch.start - position, stretch.stop - position)
+            parts.append(self._part(item, chosen, found, name, f"{key}-{len(parts):04d}.npz"))
+            position = stretch.stop
+        if parts or len(left_out) > 1:
+            skipped = None if parts else f"none of its {len(left_out)} stretches can be used; see left_out."
+            return Outcome(tuple(parts), skipped, tuple(left_out))
+        raise UnfitError(left_out[0].flaw, left_out[0].reason)
+
+    def _part(self, item: Item, frames: Iterator[np.ndarray], keypoints: Keypoints, name: str, piece: str) -> Part:
+        """Store the frames and keypoints of a stretch."""
+        height, width = _stored_size(keypoints.height, keypoints.width, self.recipe.resolution)
+        resized = (resize(frame, height, width) for frame in frames)
+        stored = encode_video(resized, exact_rate(keypoints.fps), self.recipe.crf)
+        keypoints = dataclasses.replace(keypoints, width=width, height=height)
+        content = to_npz(PoseVideo("", item.sha256, stored, keypoints).to_example())
+        self._store(piece, content)
+        return Part(name, keypoints.num_frames, width, height, keypoints.fps, len(content), piece)
 
     def _detected(self, item: Item, video: OpenedVideo) -> Keypoints:
         name = self._poses_name(item)
@@ -168,10 +197,10 @@ class Preparer:
 
     def _video_key(self, item: Item) -> str:
         recipe = dataclasses.asdict(self.recipe) | ({"detector": None} if item.has_keypoints else {})
-        return content_key(VERSION, item.content, recipe)
+        return content_key(VERSION, item.content, recipe, tracking.VERSION)
 
     def _poses_name(self, item: Item) -> str:
-        return f"{content_key(item.sha256, self.recipe.detector)}.poses.npz"
+        return f"{content_key(item.sha256, self.recipe.detector, tracking.VERSION)}.poses.npz"
 
     def _store_json(self, name: str, content: Outcome | Failure) -> None:
         self._store(name, json.dumps(dataclasses.asdict(content)).encode())

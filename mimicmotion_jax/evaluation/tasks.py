@@ -13,6 +13,7 @@ from mimicmotion_jax.evaluation.protocols import Protocol
 from mimicmotion_jax.evaluation.records import read_record, sha256_json, write_record
 from mimicmotion_jax.evaluation.regions import Size, central_square
 from mimicmotion_jax.evaluation.sequences import TestSequence
+from mimicmotion_jax.pose import tracking
 from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.detect import Detector, detect_video
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
@@ -123,7 +124,10 @@ class TaskMaker:
 
     def _detect(self, sequence: TestSequence) -> Keypoints:
         path = self._folder / f"{sequence.name}.npz"
-        record, key = path.with_suffix(".json"), sha256_json([sequence.sha256, self._detector_identity])
+        record, key = (
+            path.with_suffix(".json"),
+            sha256_json([sequence.sha256, self._detector_identity, tracking.VERSION]),
+        )
         if path.is_file() and read_record(record, key):
             return load_keypoints(path)
         if self._detector is None:
