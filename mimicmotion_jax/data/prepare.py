@@ -117,7 +117,8 @@ class Summary:
     def __str__(self) -> str:
         text = f"prepared {self.prepared} videos ({self.frames} frames, {self.seconds / 60:.1f} minutes)"
         lists = [f"{len(self.skipped)} skipped" if self.skipped else "none skipped"]
-        lists += [f"{len(self.left_out)} stretches left out"] if self.left_out else []
+        if self.left_out:
+            lists.append(f"{len(self.left_out)} {'stretch' if len(self.left_out) == 1 else 'stretches'} left out")
         both = {**self.skipped, **self.left_out}
         return ", ".join([text, *lists]) + (":" if both else "") + "".join(f"\n  {n}: {both[n]}" for n in both)
 

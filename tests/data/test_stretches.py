@@ -80,7 +80,7 @@ def test_a_video_is_split_at_its_cuts(tmp_path):
     assert (summary.prepared, summary.records, summary.frames) == (1, 2, 51)
     assert summary.left_out == {"a.mp4[20:29]": "it has 9 frames, and min_frames is 17."}
     assert (summary.skipped, summary.reasons) == ({}, {"short": 1})
-    assert "none skipped, 1 stretches left out:\n  a.mp4[20:29]: it has 9 frames" in str(summary)
+    assert "none skipped, 1 stretch left out:\n  a.mp4[20:29]: it has 9 frames" in str(summary)
     for record, (start, stop) in zip(Records(tmp_path / "out"), [(0, 20), (29, 60)], strict=True):
         assert (record.name, record.num_frames) == (f"a.mp4[{start}:{stop}]", stop - start)
         assert np.abs(record.frames(range(stop - start)).astype(int) - frames[start:stop]).mean() < 4

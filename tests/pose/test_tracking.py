@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mimicmotion_jax.pose.tracking import assign_columns
+from mimicmotion_jax.pose.keypoints import ARRAYS, Keypoints
+from mimicmotion_jax.pose.tracking import assign_columns, follow_people
 
 # Of the body's 17 points: joints in body heights, from the middle of the hips; the same for both dancers.
 _REST = np.float32([
@@ -114,3 +115,29 @@ def test_a_cut_does_not_confuse_two_dancers_afterwards():
     columns = assign_columns(people)
     for half in (slice(30), slice(30, None)):
         assert swaps(columns[half], truth[half]) == 0
+
+
+@pytest.mark.parametrize("named", [(), ("hands", "faces")])
+def test_people_whom_a_file_lists_in_any_order(named):
+    """The two who cross, listed in random order, one missing for a while; also bodies alone."""
+    coco = np.stack([dancer(x, number) for number, x in enumerate(crossing(8))], axis=1)
+    scores = np.ones(coco.shape[:3], np.float32)
+    scores[28:31, 1] = 0
+    expected = Keypoints.from_coco(coco, scores, width=1000, height=1000, fps=25)
+    dark = {name: 0 * getattr(expected, name) for part in named for name in (part, f"{part}_score")}
+    expected = Keypoints(**{**vars(expected), **dark})
+    flip = np.random.default_rng(0).permutation(60) % 2 == 1
+    flip[0] = False
+    shuffled = {}
+    for name in ARRAYS:
+        array = getattr(expected, name).copy()
+        array[28:31, 1] = 0
+        array[flip] = array[flip][:, ::-1]
+        shuffled[name] = array
+    followed = follow_people(Keypoints(**{**vars(expected), **shuffled}))
+    for name in ARRAYS:
+        kept = np.ones(60, bool)
+        kept[28:31] = False
+        np.testing.assert_array_equal(getattr(followed, name)[kept], getattr(expected, name)[kept])
+        np.testing.assert_array_equal(getattr(followed, name)[~kept, 0], getattr(expected, name)[~kept, 0])
+    assert not followed.body_score[28:31, 1].any()
