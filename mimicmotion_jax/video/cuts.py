@@ -1,7 +1,8 @@
 """Hard cuts and still stretches of a video, found on small pictures while its frames pass by.
 
-Edges of 32 x 32 grey pixels are compared: light that flashes or is dimmed leaves them where they are. The distance of
-two pictures with edges a and b is 1 - (a.b + e) / ((|a|^2 + |b|^2) / 2 + e), where e stands for noise: 0 for the same
+Edges of 32 x 32 grey pixels are compared: light that flashes or is dimmed leaves them where they are. An edge of g grey
+levels counts g / (|g| + 4), so that a bright person does not outweigh the room. The distance of two pictures with edges
+a and b is 1 - (a.b + e) / ((|a|^2 + |b|^2) / 2 + e), where e stands for noise: 0 for the same
 picture, about 1 for two that have nothing in common.
 """
 
@@ -15,7 +16,8 @@ from jaxtyping import Float, UInt8
 Frame = UInt8[np.ndarray, "height width 3"]
 
 _SIDE = 32  # pixels of a small picture
-_NOISE = 2.0  # grey levels between neighbouring pixels of a small picture that mean nothing
+_SOFT = 4.0  # grey levels of an edge that counts half
+_NOISE = 0.25  # what an edge counts that means nothing
 _CUT = 0.4  # least distance across a cut
 _RATIO = 2.0  # to the distances around it, so that a camera that shakes or pans does not count
 _AROUND = 6  # frames
@@ -75,10 +77,11 @@ def split_at(cuts: Sequence[int], num_frames: int) -> list[range]:
 
 
 def _edges(pictures: UInt8[np.ndarray, "n h w"]) -> Float[np.ndarray, "n edges"]:
-    """Differences of neighbouring pixels, to the right and below."""
+    """Differences of neighbouring pixels, to the right and below, compressed to (-1, 1)."""
     grey = pictures.astype(np.float32)
     across, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
-    return np.concatenate([across.reshape(len(grey), -1), down.reshape(len(grey), -1)], axis=1)
+    edges = np.concatenate([across.reshape(len(grey), -1), down.reshape(len(grey), -1)], axis=1)
+    return edges / (np.abs(edges) + _SOFT)
 
 
 def _distance(a: Float[np.ndarray, "n edges"], b: Float[np.ndarray, "n edges"]) -> Float[np.ndarray, " n"]:
