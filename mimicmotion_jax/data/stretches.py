@@ -121,7 +121,7 @@ def _motion(person: Keypoints) -> float:
         return 0.0
     points, seen = points[:, tracked], seen[:, tracked]
     spread = np.nanvar(np.where(seen[..., None], points, np.nan), axis=0).sum(-1)
-    return float(np.sqrt(spread.mean()) / np.median(_sizes(points, seen)[seen.any(-1)]).clip(1))
+    return float(np.sqrt(spread.mean())) / max(1.0, float(np.median(_sizes(points, seen)[seen.any(-1)])))
 
 
 def _body(keypoints: Keypoints) -> tuple[Float[np.ndarray, "f p 18 2"], Bool[np.ndarray, "f p 18"]]:

@@ -131,10 +131,11 @@ class PoseReport:
         if self.body_confidence < 0.6:
             found.append("the body is seen poorly: many joints are hidden or out of the picture")
         if self.jumps:
-            more = f" and {len(self.jumps) - 1} more times" if len(self.jumps) > 1 else ""
+            first, *others = self.jumps
+            more = f" and {len(others)} more times" if others else ""
             found.append(
-                f"the skeleton jumps at {self.jumps[0] / self.fps:.2f} s{more}, farther than a person can: a cut, or "
-                "somebody else; take one scene"
+                f"the skeleton jumps at {first / self.fps:.2f} s{more}, farther than a person can: a cut, or somebody "
+                "else; take one scene"
             )
         if self.crowded_frames:
             found.append("there are several people: check that the right one is chosen")
