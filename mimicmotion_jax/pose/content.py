@@ -16,17 +16,19 @@ from mimicmotion_jax.runtime.natural_order import natural_key
 
 _LISTS = ("frames", "instance_info", "annotations", "poses", "results", "predictions", "data", "keypoints_list")
 _META = (
-    "meta",
-    "metadata",
-    "meta_info",
-    "video",
-    "info",
-    "video_info",
-    "header",
-    "resolution",
-    "image",
-    "canvas",
-    "size",
+    *(
+        "meta",
+        "metadata",
+        "meta_info",
+        "video",
+        "info",
+        "video_info",
+        "header",
+        "resolution",
+        "image",
+        "canvas",
+        "size",
+    ),
 )
 _NUMBERS = ("image_id", "frame_id", "frame_index", "frame_idx", "frame", "frame_number", "image", "file_name")
 _UNKNOWN = (

@@ -30,6 +30,7 @@ _PARTS = {
     "face": ("face_landmarks", "faceLandmarks", "face"),
 }
 _COUNTS = {"pose": (33,), "left": (21,), "right": (21,), "face": (468, 478)}
+_MAX_SHARE = 2.0  # larger coordinates are not shares of the picture
 _OUTSIDE_FADE = 0.05  # of the picture, as `mediapipe_holistic` fades what it can only guess there
 
 
@@ -44,7 +45,7 @@ def read_landmarks(frame: Mapping[str, Any]) -> list[Person]:
     A body point's score is its visibility, that of a hand or face 1; both fall to 0 outside the picture.
 
     Raises:
-        InputError: other numbers of landmarks than MediaPipe's.
+        InputError: other numbers of landmarks than MediaPipe's, or landmarks in pixels.
     """
     parts = {part: _read_part(frame, part) for part in _PARTS}
     people = np.zeros((max(map(len, parts.values())), 133, 3))
@@ -54,6 +55,9 @@ def read_landmarks(frame: Mapping[str, Any]) -> list[Person]:
         for person, points in zip(people, parts[part], strict=False):
             person[place] = points[MEDIAPIPE_FACE] if part == "face" else points
             person[place, 2] = 1
+    seen = np.abs(people[..., :2][people[..., 2] > 0])
+    if seen.size and np.percentile(seen, 90) > _MAX_SHARE:
+        raise InputError("its landmarks are in pixels; give MediaPipe's own coordinates, which go from 0 to 1.")
     outside = np.maximum(np.abs(people[..., :2] - 0.5).max(-1) - 0.5, 0)
     people[..., 2] *= np.maximum(1 - outside / _OUTSIDE_FADE, 0)
     return coco_people(people)

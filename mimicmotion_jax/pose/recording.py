@@ -154,7 +154,8 @@ def make_person(body: Any = None, left: Any = None, right: Any = None, face: Any
 
 def coco_people(points: Float[np.ndarray, "people 133 3"]) -> list[Person]:
     """Convert people of COCO-WholeBody (x, y, score), in whatever unit."""
-    found = Keypoints.from_coco(*(part[None] for part in _clean(points)), 1, 1, 1)
+    xy, scores = _clean(points)
+    found = Keypoints.from_coco(xy[None], scores[None], 1, 1, 1)
     people = (to_table(found.person(index)) for index in range(found.num_people))
     return [np.concatenate([xy[0], score[0][:, None]], axis=1) for xy, score in people]
 

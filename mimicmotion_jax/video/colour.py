@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from mimicmotion_jax.runtime.assumptions import assume
 from mimicmotion_jax.runtime.errors import InputError
 
-_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+_PROFILE_MODES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK", b"Lab ": "LAB"}
 _SAME = 1  # levels that a profile may differ from sRGB and still be it
 
 # Linear RGB of BT.2020 (9) and Display P3 (12) to linear sRGB, by the numbers of primaries in ISO/IEC 23091-2 (`nclx`).
@@ -60,30 +60,31 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _by_profile(image: Image.Image, content: bytes | None) -> Image.Image:
+    """Convert by an ICC profile; a picture in L*a*b* needs none."""
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(content)) if content else ImageCms.createProfile("LAB")
-        mode = _PROFILE_MODES.get(profile.profile.xcolor_space.strip()) if content else "LAB"
+        # The colour space is in bytes 16 to 19 of the header.
+        mode = _PROFILE_MODES[content[16:20]] if content else "LAB"
         if mode == "RGB" and image.mode not in ("CMYK", "LAB"):
             image = _as_rgb(image)
         if image.mode != mode:  # a profile of another colour space than the picture's
             return image
         transform = ImageCms.buildTransform(
-            profile,
+            io.BytesIO(content) if content else ImageCms.createProfile("LAB"),
             ImageCms.createProfile("sRGB"),
             mode,
             "RGB",
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
             ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
-        return image if mode == "RGB" and _is_srgb(transform) else ImageCms.applyTransform(image, transform)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image if mode == "RGB" and _is_srgb(transform) else transform.apply(image)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, KeyError):
         assume("a picture's colour profile is damaged: its colours are taken for sRGB.")
         return image
 
 
 def _is_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
     colours = _colour_grid()
-    changed = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
+    changed = np.asarray(transform.apply(Image.fromarray(colours)))
     return int(np.abs(changed.astype(int) - colours).max()) <= _SAME
 
 

@@ -395,6 +395,23 @@ def test_mediapipes_landmarks(tmp_path, style):
     assert not (k.faces_score[1].any())
 
 
+def test_landmarks_in_pixels_are_refused(tmp_path):
+    pose = [landmark((300, 200), visibility=0.9)] * 33
+    (tmp_path / "k.json").write_text(json.dumps([{"pose_landmarks": pose}]))
+    with pytest.raises(InputError, match="its landmarks are in pixels"):
+        load_keypoints(tmp_path / "k.json", WIDTH, HEIGHT)
+
+
+def test_lines_of_json_and_sizes_beside_numbered_frames(tmp_path):
+    k = make_keypoints()
+    frames = people(k)
+    (tmp_path / "k.jsonl").write_text("\n".join(json.dumps({"people": frame, **CANVAS}) for frame in frames))
+    assert_same(load_keypoints(tmp_path / "k.jsonl", fps=30), k, pixels=1e-3, scores=1e-6)
+    numbered = {str(number): {"people": frame} for number, frame in zip((2, 10, 100), frames, strict=True)}
+    (tmp_path / "k.json").write_text(json.dumps({"fps": 30, **CANVAS, **dict(reversed(numbered.items()))}))
+    assert_same(load_keypoints(tmp_path / "k.json"), k, pixels=1e-3, scores=1e-6)
+
+
 class Hostile:
     def __reduce__(self):
         return os.system, ("touch hostile-pickle-ran",)
