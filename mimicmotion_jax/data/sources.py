@@ -126,7 +126,7 @@ class VideoFolder:
 
 def _load_keypoints(path: epath.Path, width: int, height: int, fps: float) -> Keypoints:
     """Read keypoints that belong to a video of this size and rate, whatever picture they were recorded with."""
-    found = load_keypoints(path, fps=fps, fallback_size=(width, height))
+    found = load_keypoints(path, fps=fps, fallback_size=(width, height), follow=True)
     return dataclasses.replace(found, width=width, height=height, fps=fps)
 
 

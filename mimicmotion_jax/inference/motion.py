@@ -133,7 +133,7 @@ def to_frames(motion: np.ndarray | Sequence[Image.Image]) -> UInt8[np.ndarray, "
 
 def _open_keypoints(path: Path, options: PipelineOptions) -> OpenedMotion:
     try:
-        keypoints = load_keypoints(path, fps=options.motion_fps, fallback_size=options.motion_size)
+        keypoints = load_keypoints(path, fps=options.motion_fps, fallback_size=options.motion_size, follow=True)
     except SizeMissingError:
         raise InputError(
             f"{path} does not give the size of the video its points were found in; set motion_size=[width,height]."

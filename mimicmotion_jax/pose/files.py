@@ -13,6 +13,7 @@ from mimicmotion_jax.pose.content import read_content
 from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
 from mimicmotion_jax.pose.openpose import to_json
 from mimicmotion_jax.pose.recording import Recording, check_count, check_distances, known_rate, to_keypoints
+from mimicmotion_jax.pose.tracking import follow_people
 from mimicmotion_jax.runtime.assumptions import assume
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.errors import InputError
@@ -60,6 +61,7 @@ def load_keypoints(
     height: int | None = None,
     fps: float | None = None,
     fallback_size: tuple[int, int] | None = None,
+    follow: bool = False,
 ) -> Keypoints:
     """Read keypoints from a file, or from a folder with a file per frame, in the order of the numbers in their names.
 
@@ -84,6 +86,8 @@ def load_keypoints(
         fps: frames per second; goes before what the file records. If neither says, 30 is assumed and logged.
         fallback_size: width and height of the picture, for a file that records none, such as OpenPose's own. Without
             it, one of our `.npz` is taken to be square, of 1024 pixels, which is logged.
+        follow: put the people of other programs, which list them in any order, into columns
+            (`tracking.follow_people`). Files that record the frame rate, as ours do, keep theirs.
 
     Raises:
         SizeMissingError: the picture's size is not known.
@@ -106,7 +110,8 @@ def load_keypoints(
         recording = dataclasses.replace(parts[0], frames=frames, normalised=normalised)
     else:
         recording = _recording(path, _read(path))
-    return to_keypoints(recording, path, width, height, fps, fallback_size)
+    found = to_keypoints(recording, path, width, height, fps, fallback_size)
+    return follow_people(found) if follow and recording.fps is None and found.num_people > 1 else found
 
 
 def is_keypoints(path: epath.PathLike) -> bool:

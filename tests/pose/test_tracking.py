@@ -1,8 +1,11 @@
 """Dancers who cross, hide one another and are listed in any order keep their columns; it is known who is who."""
 
+import json
+
 import numpy as np
 import pytest
 
+from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS, Keypoints
 from mimicmotion_jax.pose.tracking import assign_columns, follow_people
 
@@ -141,3 +144,19 @@ def test_people_whom_a_file_lists_in_any_order(named):
         np.testing.assert_array_equal(getattr(followed, name)[kept], getattr(expected, name)[kept])
         np.testing.assert_array_equal(getattr(followed, name)[~kept, 0], getattr(expected, name)[~kept, 0])
     assert not followed.body_score[28:31, 1].any()
+
+
+def test_openposes_folder_of_two_who_cross(tmp_path):
+    """OpenPose numbers nobody: in every second file the two are listed the other way round."""
+    dancers = [dancer(x, number, frames=40)[:, :17] for number, x in enumerate(crossing(8, frames=40))]
+    for frame in range(40):
+        people = []
+        for points in dancers if frame % 2 == 0 else dancers[::-1]:
+            body = np.zeros((18, 3))
+            body[[0, 14, 15, 16, 17, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10], :2] = points[frame]
+            body[:, 2] = (body[:, :2] != 0).any(-1)
+            people.append({"person_id": [-1], "pose_keypoints_2d": body.ravel().tolist()})
+        (tmp_path / f"v_{frame:03d}_keypoints.json").write_text(json.dumps({"version": 1.3, "people": people}))
+    followed = load_keypoints(tmp_path, width=1000, height=1000, fps=25, follow=True)
+    for column, points in enumerate(dancers):
+        np.testing.assert_allclose(followed.body[:, column, 0] * 1000, points[:, 0], atol=0.01)
