@@ -27,7 +27,7 @@ FLOORS = (
     ("inference", "data"),
     ("convert", "checkpoint"),
     ("sharding",),
-    ("metrics", "diffusion", "models", "pose", "video"),
+    ("metrics", "diffusion", "models", "pose", "provenance", "video"),
     ("config", "runtime"),
 )
 """Rooms from top to bottom: a room imports only from floors below its own, or from its own without a cycle."""

@@ -28,6 +28,7 @@ from mimicmotion_jax.inference.options import PipelineOptions, merge_defaults
 from mimicmotion_jax.inference.output import Chunks, Video, VideoStream
 from mimicmotion_jax.inference.picture import Picture
 from mimicmotion_jax.inference.preparing import Preparer
+from mimicmotion_jax.inference.signs import input_sha256
 from mimicmotion_jax.models.build import NETWORKS, abstract_network, random_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
@@ -35,6 +36,7 @@ from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.pose.keypoints import Keypoints
+from mimicmotion_jax.provenance.credentials import Origin
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.out_of_memory import report_out_of_memory
 from mimicmotion_jax.runtime.seeds import fold_seed
@@ -88,11 +90,24 @@ class MimicMotionPipeline:
         pose_net: PoseNet,
         mesh: Mesh | None = None,
         defaults: Mapping[str, Any] | None = None,
+        model_sha256: str | None = None,
     ):
-        """Take networks that lie on `mesh` already; None: on all local devices."""
+        """Take networks that lie on `mesh` already; None: on all local devices.
+
+        Args:
+            config: see the class.
+            unet: likewise.
+            vae: likewise.
+            image_encoder: likewise.
+            pose_net: likewise.
+            mesh: likewise.
+            defaults: likewise.
+            model_sha256: hash of the checkpoint's manifest, for the origin of videos; None for weights from nowhere.
+        """
         self.unet, self.vae, self.image_encoder, self.pose_net = unet, vae, image_encoder, pose_net
         self.config, self.defaults = config, dict(defaults or {})
         self.mesh = mesh or sharding.sampling_mesh()
+        self._model_sha256 = model_sha256
         self._engine = Engine(config, Networks(unet, vae, image_encoder, pose_net), self.mesh)
         self._preparer = Preparer(config.size_multiple)
 
@@ -128,7 +143,13 @@ class MimicMotionPipeline:
                 name: checkpoint.load_network(directory, name, config, param_dtype, place, progress)
                 for name in NETWORKS
             }
-        return cls(config, **networks, mesh=mesh, defaults=checkpoint.read_sampling(directory))
+        return cls(
+            config,
+            **networks,
+            mesh=mesh,
+            defaults=checkpoint.read_sampling(directory),
+            model_sha256=checkpoint.manifest_sha256(directory),
+        )
 
     @classmethod
     def random(
@@ -387,11 +408,15 @@ class MimicMotionPipeline:
             raise InputError(
                 f"{len(images)} images go with as many motions, seeds and image poses, or with one for all of them."
             )
-        return [
+        prepared = [
             self._preparer(
                 image, motion, build_config(PipelineOptions, to_dict(options) | {"seed": seed}), pose, progress
             )
             for image, motion, seed, pose in zip(images, motions, seeds, poses, strict=True)
+        ]
+        return [
+            dataclasses.replace(item, origin=Origin(self._model_sha256, input_sha256(image), input_sha256(motion)))
+            for item, image, motion in zip(prepared, images, motions, strict=True)
         ]
 
     def _collect(self, prepared: Sequence[Prepared], arguments: dict[str, Any]) -> list[Video]:

@@ -13,6 +13,7 @@ COMMANDS = {
     "prepare": ("prepare", "prepare training data from videos, or render it"),
     "convert": ("convert", "convert official PyTorch checkpoints, and convert back"),
     "evaluate": ("evaluate", "generate a test set and score it"),
+    "verify": ("verify", "look whether a file was made by this software"),
 }
 
 _COMMAND_LIST = "\n".join(f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items())
@@ -28,7 +29,7 @@ commands:
 `mimicmotion COMMAND --help` explains a command and shows examples. This one runs without any download:
   mimicmotion sample --output demo.mp4
 
-In a checkout the scripts at the root do the same: python sample.py, train.py, train_vae.py, prepare_data.py,
+In a checkout scripts at the root do the same: python sample.py, train.py, train_vae.py, prepare_data.py,
 convert_weights.py, evaluate.py."""
 
 

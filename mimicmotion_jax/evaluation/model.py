@@ -28,6 +28,9 @@ from mimicmotion_jax.pose.options import DrawOptions
 from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.runtime.out_of_memory import fetch
 
+# Frames are scored as they were generated.
+_PLAIN = OutputOptions(audio=False, watermark=False, credentials=False)
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -63,7 +66,7 @@ class Model:
         for task in tasks:
             poses = DrawnPoses(task.keypoints, *task.size, config.draw_style)
             prepared.append(Prepared(next(task.frames()), poses, task.keypoints[1:], task.keypoints.fps, options))
-        write_videos(prepared, paths, self.pipeline.generate(prepared, progress), OutputOptions(audio=False))
+        write_videos(prepared, paths, self.pipeline.generate(prepared, progress), _PLAIN)
 
     def reconstruct(
         self, task: Task, options: SamplingConfig, progress: bool

@@ -14,6 +14,7 @@ from mimicmotion_jax.inference.options import PipelineOptions
 from mimicmotion_jax.pose.align import AlignmentReport
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.pose.select import PoseReport
+from mimicmotion_jax.provenance.credentials import Origin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Prepared:
         sound: file whose sound goes into the result.
         sound_start: second of `sound` at which the result begins.
         output: where the result goes; None where the caller decides later.
+        origin: hashes of checkpoint, image and motion.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
@@ -92,6 +94,7 @@ class Prepared:
     sound: Path | None = None
     sound_start: float = 0.0
     output: Path | epath.Path | None = None
+    origin: Origin = dataclasses.field(default_factory=Origin)
 
     @property
     def shape(self) -> tuple[int, ...]:

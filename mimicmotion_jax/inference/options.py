@@ -84,6 +84,14 @@ class OutputOptions:
     """Quality of an MP4: 0 (best) to 51 (smallest)."""
     overwrite: bool = False
     """Replace files that this software did not write."""
+    watermark: bool | None = None
+    """Mark the frames invisibly as generated; null: those of checkpoints, from 192 pixels on."""
+    credentials: bool | None = None
+    """Sign content credentials (C2PA); null: videos of checkpoints, from 192 pixels on, with c2pa-python installed."""
+    certificate: str | None = None
+    """PEM file with your certificate chain for them; null: a local one, which vouches for nobody."""
+    private_key: str | None = None
+    """PEM file with its private key."""
 
 
 @config_dataclass

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,12 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from mimicmotion_jax.config import build_config
+from mimicmotion_jax.inference import signs
 from mimicmotion_jax.inference.job import DrawnFrames, Job, Prepared, Report
 from mimicmotion_jax.inference.options import OutputOptions
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
+from mimicmotion_jax.provenance.watermark import mark
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.encode import VideoWriter, check_writable, open_writer, output_target
@@ -56,6 +58,10 @@ class _Result:
         save_pose: bool = False,
         crf: int = 18,
         overwrite: bool = False,
+        watermark: bool | None = None,
+        credentials: bool | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        private_key: str | os.PathLike[str] | None = None,
     ) -> None:
         """Write the video; it appears under its name when it is complete.
 
@@ -66,9 +72,15 @@ class _Result:
             save_pose: also write OUTPUT_pose.mp4 and OUTPUT_pose.npz.
             crf: quality of an MP4, 0 (best) to 51 (smallest).
             overwrite: replace files that this software did not write.
+            watermark: mark the written frames invisibly as generated (`frames` stay as they are); None: those of a
+                checkpoint, from 192 pixels on, and not those of random weights.
+            credentials: sign content credentials (C2PA); None: likewise, if c2pa-python is installed.
+            certificate: PEM file with your certificate chain for them; None: a local one, which vouches for nobody.
+            private_key: PEM file with its private key, without a password.
 
         Raises:
-            InputError: a place that cannot be written to, a file of somebody else's, or latents.
+            InputError: a place that cannot be written to, a file of somebody else's, a certificate that cannot sign, or
+                latents.
         """
         given = {
             "audio": audio,
@@ -76,6 +88,10 @@ class _Result:
             "save_pose": save_pose,
             "crf": crf,
             "overwrite": overwrite,
+            "watermark": watermark,
+            "credentials": credentials,
+            "certificate": None if certificate is None else os.fspath(certificate),
+            "private_key": None if private_key is None else os.fspath(private_key),
         }
         options = build_config(OutputOptions, given, "the options of save")
         write_videos([self.prepared], [path], self._chunks(), options, self._first)
@@ -146,15 +162,17 @@ def write_videos(
     """
     for output in outputs:
         check_outputs(output, options)
+    seals = [signs.seal_of(item, options) for item in batch]
     with contextlib.ExitStack() as stack:
         writers = [
-            stack.enter_context(_open_output(item, output, options))
-            for item, output in zip(batch, outputs, strict=True)
+            stack.enter_context(_open_output(item, output, options, seal))
+            for item, output, seal in zip(batch, outputs, seals, strict=True)
         ]
         for frames in chunks:
             pixels = np.round(frames * 255).astype(np.uint8)
             for item, writer, shown in zip(batch, writers, pixels, strict=True):
-                writer.write(_compose(item, shown, first, options))
+                composed = _compose(item, shown, first, options)
+                writer.write(mark(composed) if signs.is_marked(item, options) else composed)
             first += pixels.shape[1]
         if options.save_pose:  # before the video appears: where it is, the job is done
             for item, output in zip(batch, outputs, strict=True):
@@ -168,6 +186,7 @@ def check_outputs(output: epath.PathLike, options: OutputOptions) -> None:
         InputError: as `check_writable`.
     """
     check_writable(output, options.overwrite)
+    signs.check(options)
     if options.save_pose:
         points, video = _pose_paths(output)
         check_writable(video, options.overwrite)
@@ -228,7 +247,7 @@ def save_pose(item: Prepared, output: epath.PathLike, overwrite: bool = False) -
 
 
 def _open_output(
-    item: Prepared, output: epath.PathLike, options: OutputOptions
+    item: Prepared, output: epath.PathLike, options: OutputOptions, seal: Callable[[Path], None] | None
 ) -> contextlib.AbstractContextManager[VideoWriter]:
     height, width = item.image.shape[:2]
     if options.side_by_side:
@@ -244,6 +263,7 @@ def _open_output(
         audio_start=item.sound_start,
         metadata=provenance(item.options.seed, item.settings),
         overwrite=options.overwrite,
+        seal=seal,
     )
 
 

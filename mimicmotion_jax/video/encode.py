@@ -87,6 +87,7 @@ def open_writer(
     metadata: Mapping[str, str] | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    seal: Callable[[Path], None] | None = None,
 ) -> AbstractContextManager[VideoWriter]:
     """Return a context manager that gives a `VideoWriter`; the file appears under its name when the block ends well.
 
@@ -106,6 +107,7 @@ def open_writer(
         metadata: stored as one JSON object in the file's comment, with the software's name; see `provenance`.
         progress: show a bar for a GIF's second pass.
         overwrite: replace files that this software did not write, too.
+        seal: called with the finished file, or the folder of pictures, before it gets its name; it may change them.
 
     Raises:
         InputError: now, for a place that cannot be written to (see `check_writable`), an unreadable `audio_from` or a
@@ -139,7 +141,7 @@ def open_writer(
             temporary, rate, width, height, crf=crf, comment=comment, audio_from=source, audio_start=audio_start
         )
 
-    return _writing(target, make_sink, width, height, overwrite)
+    return _writing(target, make_sink, width, height, overwrite, seal)
 
 
 def check_writable(path: epath.PathLike, overwrite: bool = False) -> None:
@@ -195,7 +197,12 @@ def _sound_source(path: Path) -> Path | None:
 
 @contextlib.contextmanager
 def _writing(
-    target: Target, make_sink: Callable[[Path], Sink], width: int, height: int, overwrite: bool
+    target: Target,
+    make_sink: Callable[[Path], Sink],
+    width: int,
+    height: int,
+    overwrite: bool,
+    seal: Callable[[Path], None] | None,
 ) -> Iterator[VideoWriter]:
     with contextlib.ExitStack() as stack:
         with _explained(target.path):
@@ -217,6 +224,8 @@ def _writing(
         finally:
             sink.close()
         with _explained(target.path):
+            if seal is not None:
+                seal(unfinished)
             target.check_replaceable(overwrite)
             target.replace(unfinished)
 

@@ -79,7 +79,12 @@ def read_provenance(path: epath.PathLike) -> dict[str, str]:
 
 def is_ours(path: Path | epath.Path) -> bool:
     """Return True if the file says that this software wrote it."""
-    return str(read_provenance(path).get("software")).startswith(_SOFTWARE)
+    return names_us(read_provenance(path))
+
+
+def names_us(record: Mapping[str, Any]) -> bool:
+    """Return True if metadata say that this software wrote the file."""
+    return str(record.get("software")).startswith(_SOFTWARE)
 
 
 def check_replaceable(path: Path | epath.Path, overwrite: bool = False) -> None:
