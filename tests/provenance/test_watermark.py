@@ -56,19 +56,14 @@ def saved(tmp_path_factory):
 
 
 ATTACKS = {
-    "crf 28": (*H264, "-crf", "28"),
+    "crf 32": (*H264, "-crf", "32"),
     "half size": ("-vf", "scale=iw/2:-2", *H264, "-crf", "24"),
-    "0.8 times": ("-vf", "scale=204:-2", *H264, "-crf", "28"),
     "1.5 times": ("-vf", "scale=iw*1.5:-2", *H264, "-crf", "28"),
-    "crop": ("-vf", "crop=iw*0.9:ih*0.9:iw*0.06:ih*0.02", *H264, "-crf", "28"),
-    "crop to the old size": ("-vf", "crop=iw*0.9:ih*0.9,scale=256:448", *H264, "-crf", "28"),
-    "re-timed": ("-vf", "setpts=0.7*PTS,fps=30", *H264, "-crf", "28"),
-    "mirrored": ("-vf", "hflip", *H264, "-crf", "28"),
-    "turned": ("-vf", "transpose=1", *H264, "-crf", "28"),
-    "darker and greyer": ("-vf", "eq=brightness=-0.1:contrast=0.7:saturation=0.3", *H264, "-crf", "28"),
-    "noise": ("-vf", "noise=alls=10:allf=t", *H264, "-crf", "28"),
+    "crop to the old size, re-timed": ("-vf", "crop=iw*0.9:ih*0.9,scale=256:448,setpts=0.7*PTS,fps=12", *H264),
+    "mirrored and darker": ("-vf", "hflip,eq=brightness=-0.1:contrast=0.7:saturation=0.3", *H264, "-crf", "28"),
+    "turned, with noise": ("-vf", "transpose=1,noise=alls=8:allf=t", *H264, "-crf", "26"),
     "vp9": ("-c:v", "libvpx-vp9", "-crf", "36", "-b:v", "0", "-cpu-used", "8", "-deadline", "realtime"),
-    "gif": ("-vf", "fps=6,split[a][b];[a]palettegen[p];[b][p]paletteuse"),
+    "gif": ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse"),
 }
 
 
@@ -77,7 +72,7 @@ def test_survives(saved, tmp_path, attack):
     suffix = {"vp9": "webm", "gif": "gif"}.get(attack, "mp4")
     found = detect(ffmpeg(saved / "marked.mp4", tmp_path / f"a.{suffix}", *ATTACKS[attack]))
     assert found.found, found
-    scales = {"half size": 0.5, "0.8 times": 204 / 256, "1.5 times": 1.5, "crop to the old size": 1 / 0.9}
+    scales = {"half size": 0.5, "1.5 times": 1.5, "crop to the old size, re-timed": 1 / 0.9}
     assert found.scale == pytest.approx(scales.get(attack, 1.0), rel=0.02)
 
 
