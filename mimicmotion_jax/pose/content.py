@@ -9,7 +9,8 @@ import numpy as np
 from mimicmotion_jax.pose.dwpose_files import read_dwpose
 from mimicmotion_jax.pose.landmarks import has_landmarks, read_landmarks
 from mimicmotion_jax.pose.openpose import is_person, read_editor, read_people
-from mimicmotion_jax.pose.recording import MAX_POSES, Person, Recording, read_size, to_numbers
+from mimicmotion_jax.pose.points import read_size, to_numbers
+from mimicmotion_jax.pose.recording import MAX_POSES, Person, Recording
 from mimicmotion_jax.pose.wholebody import read_array_frames, read_arrays, read_instances
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.natural_order import natural_key

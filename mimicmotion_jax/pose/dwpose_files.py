@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mimicmotion_jax.pose.recording import Person, make_person, to_numbers, with_scores
+from mimicmotion_jax.pose.points import to_numbers, with_scores
+from mimicmotion_jax.pose.recording import Person, make_person
 from mimicmotion_jax.runtime.errors import InputError
 
 

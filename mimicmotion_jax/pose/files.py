@@ -20,7 +20,6 @@ from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.natural_order import natural_key
 from mimicmotion_jax.runtime.numpy_files import read_bytes, read_npy, read_npz
 from mimicmotion_jax.runtime.plain_pickle import load_pickle
-from mimicmotion_jax.video.image import SUFFIXES
 from mimicmotion_jax.video.provenance import to_comment
 
 FALLBACK_SIDE = 1024
@@ -137,8 +136,8 @@ def keypoint_files(folder: epath.PathLike) -> list[epath.Path]:
 def _listed(folder: epath.Path) -> list[epath.Path]:
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
     found = [path for path in files if path.name.lower().endswith("_keypoints.json")]
-    if not found and not any(path.suffix.lower() in SUFFIXES for path in files):  # a folder of pictures is a video
-        found = [path for path in files if path.suffix.lower() in KEYPOINT_SUFFIXES[1:]]
+    if not found and all(path.suffix.lower() in KEYPOINT_SUFFIXES[1:] for path in files):
+        found = files
     return sorted(found, key=lambda path: natural_key(path.name))
 
 

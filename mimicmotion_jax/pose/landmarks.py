@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mimicmotion_jax.pose.recording import Person, coco_people, to_points
+from mimicmotion_jax.pose.points import to_points
+from mimicmotion_jax.pose.recording import Person, coco_people
 from mimicmotion_jax.runtime.errors import InputError
 
 MEDIAPIPE_BODY = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]

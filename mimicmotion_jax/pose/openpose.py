@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mimicmotion_jax.pose.keypoints import Keypoints
-from mimicmotion_jax.pose.recording import Person, coco_people, make_person, to_points
+from mimicmotion_jax.pose.points import to_points
+from mimicmotion_jax.pose.recording import Person, coco_people, make_person
 from mimicmotion_jax.runtime.errors import InputError
 
 PARTS = {

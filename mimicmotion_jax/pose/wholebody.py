@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from mimicmotion_jax.pose.layout import FACE, HANDS, NUM_POINTS
-from mimicmotion_jax.pose.recording import Person, coco_people, to_numbers, with_scores
+from mimicmotion_jax.pose.points import to_numbers, with_scores
+from mimicmotion_jax.pose.recording import Person, coco_people
 from mimicmotion_jax.runtime.errors import InputError
 
 _SCORES = ("keypoint_scores", "keypoints_scores", "scores", "keypoint_score", "score")

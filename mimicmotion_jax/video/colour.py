@@ -46,6 +46,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
         image = image.convert("L" if image.mode == "LA" else "RGB")
     if profile or image.mode == "LAB":
         image = _by_profile(image, profile)
+    elif image.mode == "CMYK":
+        assume("a CMYK picture has no colour profile: its colours are converted roughly.")
     elif (matrix := _TO_SRGB.get(nclx.get("color_primaries", 0))) is not None:
         image = Image.fromarray(_by_matrix(np.asarray(image.convert("RGB")), np.array(matrix, np.float32)))
     image = _as_rgb(image)
