@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("files", nargs="+", type=path_or_url, metavar="FILE", help="file or folder to look at")
     parser.add_argument("--json", action="store_true", help="print a JSON list with an object for each file")
     add_traceback_option(parser)
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

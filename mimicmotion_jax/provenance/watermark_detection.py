@@ -25,7 +25,7 @@ N candidates
 import functools
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -43,6 +43,7 @@ SCALES = (0.45, 1.8)
 _MAX_SIDE = 1900  # pixels: larger pictures are scaled down first
 _GRID = 64  # shifts per period and direction
 _LIMIT = int(BAND[1])
+_CANDIDATES = 8 * _GRID**2  # for each period: mirrorings and turns, shifts
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,21 @@ def detect(frames: Iterable[UInt8[np.ndarray, "height width 3"]], key: int = KEY
         frames: RGB, all of one size.
         key: seed of the pattern's phases.
     """
+    return detect_keys(frames, [key])[0]
+
+
+def detect_keys(frames: Iterable[UInt8[np.ndarray, "height width 3"]], keys: Sequence[int]) -> list[Detection]:
+    """Search for the marks of several keys, as `detect` for one: a test of the false-positive rate."""
     average, num_frames = _average(frames)
     periods = _periods(max(average.shape))
-    scores = [float(score_shifts(_spectrum(average, period), key).max()) for period in periods]
-    best = int(np.argmax(scores))
-    num_candidates = len(periods) * len(_templates(key)) * _GRID**2
-    rate = false_positive_rate(scores[best], num_candidates)
-    return Detection(scores[best], rate, periods[best] / PERIOD, num_frames)
+    spectra = [_spectrum(average, period) for period in periods]
+    found = []
+    for key in keys:
+        scores = [float(score_shifts(spectrum, key).max()) for spectrum in spectra]
+        best = int(np.argmax(scores))
+        rate = false_positive_rate(scores[best], len(periods) * _CANDIDATES)
+        found.append(Detection(scores[best], rate, float(periods[best]) / PERIOD, num_frames))
+    return found
 
 
 def _average(frames: Iterable[UInt8[np.ndarray, "height width 3"]]) -> tuple[Float[np.ndarray, "h w"], int]:
