@@ -2,7 +2,7 @@
 
 C2PA asks for a chain. The local one is a small authority, whose key is thrown away, and a certificate that it issued.
 It shows that files come from the same installation and have not been changed since; it does not show who made them,
-because anybody can make such a chain.
+because anybody can make such a chain. This module needs the extra `provenance`.
 """
 
 import contextlib
@@ -12,17 +12,14 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.errors import InputError, root_cause
-
-try:
-    from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-except ImportError:  # the extra "provenance"; `credentials.is_available` says so
-    pass
 
 LOCAL_FOLDER = "MIMICMOTION_CONFIG"
 """Environment variable with the folder of the local certificate."""
@@ -173,7 +170,7 @@ def _make_chain() -> Identity:
     return Identity(chain, secret, "ed25519", "")
 
 
-def _name(text: str) -> "x509.Name":
+def _name(text: str) -> x509.Name:
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "mimicmotion_jax"),

@@ -40,12 +40,12 @@ class Findings:
 
     def to_dict(self) -> dict[str, Any]:
         """Findings as plain values, for JSON."""
-        watermark = None if self.watermark is None else dataclasses.asdict(self.watermark)
+        mark = self.watermark
         return {
             "file": str(self.path),
             "found": self.found,
             "credentials": None if self.credentials is None else dataclasses.asdict(self.credentials),
-            "watermark": None if watermark is None else {"found": self.watermark.found, **watermark},
+            "watermark": None if mark is None else {"found": mark.found, **dataclasses.asdict(mark)},
             "settings": self.settings,
             "notes": list(self.notes),
         }
