@@ -15,7 +15,7 @@ import functools
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 KEY = 0x6D696D69636D6F74
 """Seed of the phases. It is public, as the software is: whoever wants to can remove or imitate the mark."""
@@ -34,6 +34,7 @@ MIN_SIDE = 192
 
 _MAX_RATIO = 2.5
 _ACTIVITY = 6.0  # local standard deviation of brightness at which the pattern has half of its range
+_FINE = 56  # steps of a grey level in bytes: the pattern rises to four times its root mean square
 _SHRINK = 8  # local activity is measured and the strength chosen on a grid of this many pixels
 
 
@@ -49,44 +50,41 @@ def key_phases(key: int = KEY) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(4)
-def _pattern(height: int, width: int) -> Float[np.ndarray, "2 height width"]:
-    """The pattern for a frame of this size, with a mean square of 1, and the same negated."""
+def _pattern(height: int, width: int) -> UInt8[np.ndarray, "2 height width"]:
+    """What rises and what falls in the pattern, for a frame of this size: `_FINE` is its root mean square."""
     frequencies, phases = key_phases()
     spectrum = np.zeros((PERIOD, PERIOD), complex)
     spectrum[frequencies[:, 0], frequencies[:, 1]] = np.exp(1j * phases)
     tile = np.fft.ifft2(spectrum).real
-    tile = (tile / np.sqrt(np.mean(tile**2))).astype(np.float32)
+    tile *= _FINE / np.sqrt(np.mean(tile**2))
     whole = np.tile(tile, (-(-height // PERIOD), -(-width // PERIOD)))[:height, :width]
-    return np.stack([whole, -whole])
+    return np.stack([np.clip(np.round(part), 0, 255).astype(np.uint8) for part in (whole, -whole)])
 
 
 def mark(frames: UInt8[np.ndarray, "n height width 3"]) -> UInt8[np.ndarray, "n height width 3"]:
     """Return marked copies of RGB frames."""
+    height, width = frames.shape[1:3]
     marked = np.empty_like(frames)
+    change, change_rgb = np.empty((height, width), np.uint8), np.empty((height, width, 3), np.uint8)
     for source, destination in zip(frames, marked, strict=True):
-        _mark_frame(source, destination)
+        strength = cv2.resize(_strength(source), (width, height), interpolation=cv2.INTER_LINEAR)  # in 1 / _FINE
+        # Saturated arithmetic on bytes, first what rises and then what falls, is the fastest.
+        for part, apply in zip(_pattern(height, width), (cv2.add, cv2.subtract), strict=True):
+            cv2.multiply(part, strength, dst=change, scale=1 / _FINE**2, dtype=cv2.CV_8U)
+            cv2.merge([change, change, change], change_rgb)
+            source = apply(source, change_rgb, dst=destination)
     return marked
 
 
-def _mark_frame(frame: UInt8[np.ndarray, "height width 3"], marked: UInt8[np.ndarray, "height width 3"]) -> None:
-    height, width = frame.shape[:2]
-    strength = cv2.resize(_strength(frame), (width, height), interpolation=cv2.INTER_LINEAR)
-    # Saturated arithmetic on bytes, rises and falls one after the other, is the fastest.
-    rise, fall = (cv2.multiply(part, strength, dtype=cv2.CV_8U) for part in _pattern(height, width))
-    cv2.add(frame, cv2.merge([rise] * 3), dst=marked)
-    cv2.subtract(marked, cv2.merge([fall] * 3), dst=marked)
-
-
-def _strength(frame: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "rows columns"]:
-    """Root mean square of the pattern, in grey levels, on a coarse grid."""
+def _strength(frame: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "rows columns"]:
+    """Root mean square of the pattern, in grey levels / `_FINE`, on a coarse grid."""
     height, width = frame.shape[:2]
     size = max(1, width // _SHRINK), max(1, height // _SHRINK)
-    half = cv2.resize(
-        cv2.extractChannel(frame, 1), (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA
-    )
+    half = np.ascontiguousarray(frame[::2, ::2, 1])  # every other green pixel stands for brightness
     mean = cv2.resize(half, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     square = cv2.resize(cv2.multiply(half, half, dtype=cv2.CV_32F), size, interpolation=cv2.INTER_AREA)
     activity = np.sqrt(np.maximum(cv2.blur(square - mean * mean, (3, 3)), 0))
     strength = 1 + (_MAX_RATIO - 1) * activity / (activity + _ACTIVITY)
     budget = 255**2 / 10 ** (PSNR / 10) - 1 / 12  # less the error of rounding to whole grey levels
-    return strength * np.float32(np.sqrt(budget / np.mean(strength**2)))
+    strength *= _FINE * np.sqrt(budget / np.mean(strength**2))
+    return np.clip(np.round(strength), 0, 255).astype(np.uint8)
