@@ -13,21 +13,23 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float
 from PIL import Image
 
-from mimicmotion_jax import checkpoint, sharding
+from mimicmotion_jax import __version__, checkpoint, sharding
 from mimicmotion_jax.config import build_config, to_dict
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.inference.engine import Batch, Engine, Networks, OnStepEnd
 from mimicmotion_jax.inference.job import Prepared
 from mimicmotion_jax.inference.motion import Motion
-from mimicmotion_jax.inference.options import PipelineOptions, merge_defaults
+from mimicmotion_jax.inference.options import SAVE_SECONDS, PipelineOptions, merge_defaults
 from mimicmotion_jax.inference.output import Chunks, Video, VideoStream
 from mimicmotion_jax.inference.picture import Picture
 from mimicmotion_jax.inference.preparing import Preparer
+from mimicmotion_jax.inference.progress import Progress, array_sha256, describe
 from mimicmotion_jax.inference.signs import input_sha256
 from mimicmotion_jax.models.build import NETWORKS, abstract_network, random_network
 from mimicmotion_jax.models.clip import CLIPImageEncoder
@@ -37,6 +39,7 @@ from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.provenance.credentials import Origin
+from mimicmotion_jax.runtime.atomic_files import absolute_path
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.out_of_memory import report_out_of_memory
 from mimicmotion_jax.runtime.seeds import fold_seed
@@ -110,6 +113,7 @@ class MimicMotionPipeline:
         self._model_sha256 = model_sha256
         self._engine = Engine(config, Networks(unet, vae, image_encoder, pose_net), self.mesh)
         self._preparer = Preparer(config.size_multiple)
+        self._weights_sha256: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -143,13 +147,15 @@ class MimicMotionPipeline:
                 name: checkpoint.load_network(directory, name, config, param_dtype, place, progress)
                 for name in NETWORKS
             }
-        return cls(
+        pipeline = cls(
             config,
             **networks,
             mesh=mesh,
             defaults=checkpoint.read_sampling(directory),
             model_sha256=checkpoint.manifest_sha256(directory),
         )
+        pipeline._weights_sha256 = checkpoint.weights_sha256(directory)
+        return pipeline
 
     @classmethod
     def random(
@@ -279,6 +285,8 @@ class MimicMotionPipeline:
         callback_on_step_end: Callable[[Any, int, float, dict[str, jax.Array]], dict[str, jax.Array] | None]
         | None = None,
         progress: bool = True,
+        resume_dir: str | os.PathLike[str] | None = None,
+        save_seconds: float = SAVE_SECONDS,
     ) -> Any:
         """Generate a video in memory (`stream` never holds a long one whole).
 
@@ -340,6 +348,10 @@ class MimicMotionPipeline:
             callback_on_step_end: called as in diffusers, `callback(pipe, step, timestep, {"latents": ...})`; may return
                 {"latents": ...} to go on with. An exception in it ends the call.
             progress: show a bar per stage.
+            resume_dir: folder, local or gs://, for the progress of a long video: after a kill the same call goes on
+                from there, to the same bits; a call with other inputs, options or weights starts again. Nothing remains
+                in it when the videos are complete.
+            save_seconds: time between two saves of the progress; a video that takes less saves nothing.
 
         Returns:
             a `Video`, or a list of them for a list of images.
@@ -356,16 +368,43 @@ class MimicMotionPipeline:
         videos = self._collect(prepared, arguments)
         return videos if _is_batch(image) else videos[0]
 
+    def open_progress(
+        self,
+        batch: Sequence[Prepared],
+        folders: Sequence[epath.PathLike],
+        seconds: float = SAVE_SECONDS,
+        arrays: Mapping[str, np.ndarray | None] | None = None,
+        keep_frames: bool = True,
+    ) -> Progress:
+        """Open the folders where `generate` saves the progress of these videos, and finds it after a kill.
+
+        Args:
+            batch: the videos.
+            folders: one for each, local or gs://.
+            seconds: least time between two saves.
+            arrays: further inputs that decide the frames.
+            keep_frames: save decoded frames as well as latents.
+        """
+        given = {name: array_sha256(np.asarray(array)) for name, array in (arrays or {}).items() if array is not None}
+        common = {
+            **{"software": __version__, "jax": jax.__version__, "weights": self._identity()},
+            **{"dtype": str(self.unet.conv_in.kernel.dtype), "devices": sharding.describe_mesh(self.mesh)},
+        }
+        descriptions = [describe(item, **common, **given) for item in batch]
+        return Progress(folders, descriptions, seconds, keep_frames)
+
     @_signature_of(__call__)
     def stream(self, **arguments: Any) -> VideoStream:
         """Generate one video frame by frame: a `VideoStream` to iterate over or to save.
 
         Arguments as in `__call__`, but for lists of images and `output_type`. Inputs are prepared at once; the rest is
-        done when the first frame is asked for.
+        done when the first frame is asked for. With `resume_dir`, frames that were finished before a kill come back as
+        multiples of 1/255, as files hold them.
         """
         (prepared,) = self._prepare_all(**arguments)
         first = int(not arguments["keep_reference_frame"])
-        return VideoStream(prepared, self._generate([prepared], arguments), first)
+        saved = self._progress([prepared], [""], arguments, keep_frames=True)
+        return VideoStream(prepared, self._generate([prepared], arguments, saved), first, saved)
 
     @_signature_of(__call__)
     def prepare(self, **arguments: Any) -> Prepared:
@@ -376,8 +415,13 @@ class MimicMotionPipeline:
         (prepared,) = self._prepare_all(**arguments)
         return prepared
 
-    def generate(self, batch: Sequence[Prepared], progress: bool = True) -> Chunks:
+    def generate(self, batch: Sequence[Prepared], progress: bool = True, saved: Progress | None = None) -> Chunks:
         """Generate videos of equal shape and options (but for their seeds) together.
+
+        Args:
+            batch: from `prepare`.
+            progress: show a bar per stage.
+            saved: progress of these videos, from `open_progress`; the caller removes it when they are complete.
 
         Yields:
             frames [B, n, H, W, 3] in [0, 1] in order, without the one that stands for the reference image.
@@ -385,7 +429,7 @@ class MimicMotionPipeline:
         Raises:
             InputError: too little memory, or a result that is not finite.
         """
-        return self._generate(batch, {"progress": progress})
+        return self._generate(batch, {"progress": progress}, saved)
 
     def decode(
         self, latents: Float[np.ndarray, "b f h w c"], options: SamplingConfig, progress: bool = False
@@ -424,29 +468,35 @@ class MimicMotionPipeline:
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, item in enumerate(prepared):
             groups[item.shape].append(index)
-        first, videos = int(not arguments["keep_reference_frame"]), {}
+        first, videos, saved = int(not arguments["keep_reference_frame"]), {}, []
         for indices in groups.values():
             batch = [prepared[index] for index in indices]
+            names = [str(index) if len(prepared) > 1 else "" for index in indices]
+            saved.append(self._progress(batch, names, arguments, keep_frames=False))
             if arguments["output_type"] == "latent":
-                frames = self._denoise(batch, arguments)[:, first:]
+                frames = self._denoise(batch, arguments, saved[-1])[:, first:]
             else:
-                frames = np.concatenate(list(self._generate(batch, arguments)), axis=1)
+                frames = np.concatenate(list(self._generate(batch, arguments, saved[-1])), axis=1)
             for index, item, result in zip(indices, batch, frames, strict=True):
                 shown = _to_pil(result) if arguments["output_type"] == "pil" else result
                 videos[index] = Video(shown, item, first)
+        for progress in filter(None, saved):
+            progress.remove()
         return [videos[index] for index in range(len(prepared))]
 
-    def _generate(self, batch: Sequence[Prepared], arguments: dict[str, Any]) -> Chunks:
+    def _generate(self, batch: Sequence[Prepared], arguments: dict[str, Any], saved: Progress | None) -> Chunks:
         skip = int(not arguments.get("keep_reference_frame"))
         with report_out_of_memory(_LESS_MEMORY):
-            latents = self._denoise(batch, arguments)
-            for frames in self._engine.decode(latents, batch[0].options, arguments["progress"]):
+            latents = self._denoise(batch, arguments, saved)
+            for frames in self._engine.decode(latents, batch[0].options, arguments["progress"], saved):
                 if frames.shape[1] > skip:
                     yield frames[:, skip:]
                 skip = max(0, skip - frames.shape[1])
 
     @report_out_of_memory(_LESS_MEMORY)
-    def _denoise(self, batch: Sequence[Prepared], arguments: dict[str, Any]) -> Float[np.ndarray, "b f h w c"]:
+    def _denoise(
+        self, batch: Sequence[Prepared], arguments: dict[str, Any], saved: Progress | None
+    ) -> Float[np.ndarray, "b f h w c"]:
         latents, noise = arguments.get("latents"), arguments.get("noise")
         if latents is not None and noise is not None:
             raise InputError("latents and noise are the same for all frames and for one window; give one of them.")
@@ -463,7 +513,27 @@ class MimicMotionPipeline:
             noise_aug=arguments.get("noise_aug"),
         )
         on_step_end = self._step_callback(arguments.get("callback_on_step_end"))
-        return self._engine.denoise(inputs, batch[0].options, on_step_end, arguments["progress"])
+        return self._engine.denoise(inputs, batch[0].options, on_step_end, arguments["progress"], saved)
+
+    def _progress(
+        self, batch: Sequence[Prepared], names: Sequence[str], arguments: dict[str, Any], keep_frames: bool
+    ) -> Progress | None:
+        """Open the progress of videos of a call, in folders of these names; None without `resume_dir`."""
+        if arguments["resume_dir"] is None:
+            return None
+        if arguments["callback_on_step_end"] is not None:
+            raise InputError("a call with callback_on_step_end cannot be resumed; leave out one of it and resume_dir.")
+        root = absolute_path(arguments["resume_dir"])
+        arrays = {name: arguments[name] for name in ("latents", "noise", "noise_aug")}
+        folders = [root / name for name in names]
+        return self.open_progress(batch, folders, arguments["save_seconds"], arrays, keep_frames)
+
+    def _identity(self) -> str:
+        """SHA-256 that tells these weights from others."""
+        if self._weights_sha256 is None:
+            networks = (self.unet, self.vae, self.image_encoder, self.pose_net)
+            self._weights_sha256 = array_sha256(*map(np.asarray, jax.tree.leaves([*map(nnx.state, networks)])))
+        return self._weights_sha256
 
     def _step_callback(self, callback: Callable[..., Any] | None) -> OnStepEnd | None:
         if callback is None:

@@ -20,6 +20,7 @@ from mimicmotion_jax.checkpoint.read import (
     read_manifest,
     read_sampling,
     stored_groups,
+    weights_sha256,
 )
 from mimicmotion_jax.checkpoint.write import (
     CheckpointWriter,
@@ -45,4 +46,5 @@ __all__ = [
     "resolve",
     "save_checkpoint",
     "stored_groups",
+    "weights_sha256",
 ]

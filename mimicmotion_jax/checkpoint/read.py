@@ -1,5 +1,6 @@
 """Reading checkpoints: their manifest, configuration and sampling options, and networks onto devices."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Sharding
 
-from mimicmotion_jax.checkpoint.checksums import find_damage
+from mimicmotion_jax.checkpoint.checksums import CHECKSUMS, find_damage
 from mimicmotion_jax.checkpoint.files import (
     ADVICE,
     CONFIG,
@@ -61,6 +62,18 @@ def manifest_sha256(directory: epath.PathLike) -> str:
     """
     read_manifest(directory)
     return sha256_file(absolute_path(directory) / MANIFEST)
+
+
+def weights_sha256(directory: epath.PathLike) -> str:
+    """SHA-256 of the manifest, the configuration and the checksums, which changes with any number in the checkpoint.
+
+    Raises:
+        InputError: as `read_manifest`.
+    """
+    read_manifest(directory)
+    root = absolute_path(directory)
+    files = [root / name for name in (MANIFEST, CONFIG, f"params/{CHECKSUMS}")]
+    return hashlib.sha256("".join(sha256_file(path) for path in files if path.exists()).encode()).hexdigest()
 
 
 def read_config(directory: epath.PathLike) -> ModelConfig:

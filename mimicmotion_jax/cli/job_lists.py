@@ -14,6 +14,7 @@ from mimicmotion_jax.inference.job_list import read_jobs
 from mimicmotion_jax.inference.jobs import run_jobs
 from mimicmotion_jax.inference.options import GenerateConfig, PipelineOptions, with_options
 from mimicmotion_jax.inference.output import check_inputs_stay, check_outputs, write_videos
+from mimicmotion_jax.inference.progress import progress_folder, remove_progress
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.runtime import distributed
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
@@ -81,9 +82,12 @@ def _run_share(
 
     def generate(batch: list[Prepared]) -> None:
         options = cast(GenerateConfig, batch[0].options)
-        write_videos(
-            batch, [item.output for item in batch if item.output is not None], pipeline.generate(batch), options
-        )
+        outputs = [item.output for item in batch if item.output is not None]
+        folders = [progress_folder(output) for output in outputs]
+        saved = pipeline.open_progress(batch, folders, options.save_seconds) if options.resume else None
+        write_videos(batch, outputs, pipeline.generate(batch, saved=saved), options)
+        for folder in folders:
+            remove_progress(folder)
 
     logs = args.output_dir / "failures"
     return 1 if run_jobs(jobs, prepare, generate, config.batch_size, logs, process_id, num_processes) else 0

@@ -23,6 +23,7 @@ from mimicmotion_jax.inference.output import (
     written_paths,
 )
 from mimicmotion_jax.inference.preparing import Preparer
+from mimicmotion_jax.inference.progress import progress_folder, remove_progress
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.atomic_files import exclusive
 from mimicmotion_jax.runtime.errors import InputError
@@ -69,6 +70,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--save-pose", action="store_true", help="also write the drawn skeleton and its keypoints")
     add("--pose-only", action="store_true", help="write only these two; needs no weights")
     add("--side-by-side", action="store_true", help="show reference, skeleton and result together")
+    resume = "go on where a killed run of this command stopped; on by default"
+    add("--resume", action=argparse.BooleanOptionalAction, help=resume)
     add("--overwrite", action="store_true", help="replace files that mimicmotion did not write")
     dtypes = "default: bfloat16; on a CPU float32, but bfloat16 with --compile-only"
     add("--dtype", choices=("float32", "bfloat16"), help=dtypes)
@@ -90,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     overrides = [
         f"{name}=true" for name in ("save_pose", "side_by_side", "overwrite") if getattr(args, name)
     ] + args.options
+    if args.resume is not None:
+        overrides.append(f"resume={args.resume}".lower())
     if args.pose_only:
         overrides.append("save_pose=true")
     nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
@@ -126,9 +131,11 @@ def _run_demo(args: argparse.Namespace, overrides: list[str]) -> int:
 def _run_one(args: argparse.Namespace, job: Job, options: GenerateConfig) -> int:
     Preparer(_model(args).size_multiple).check(job.image, job.motion, options, job.image_pose)
     pipeline = load_pipeline(args, options, args.checkpoint)
-    given = values_of(PipelineOptions, options)
-    stream = pipeline.stream(job.image, job.motion, image_pose=job.image_pose, **given)
+    given, folder = values_of(PipelineOptions, options), progress_folder(job.output)
+    saving = {"resume_dir": folder if options.resume else None, "save_seconds": options.save_seconds}
+    stream = pipeline.stream(job.image, job.motion, image_pose=job.image_pose, **given, **saving)
     stream.save(job.output, **values_of(OutputOptions, options))
+    remove_progress(folder)
     logger.info("wrote %s", job.output)
     return 0
 

@@ -22,6 +22,7 @@ def decode_in_chunks(
     chunk_size: int,
     overlap: int,
     num_chunks: int = 1,
+    first: int = 0,
 ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
     """Yield finished frames in order, a chunk or less at a time.
 
@@ -32,6 +33,7 @@ def decode_in_chunks(
         overlap: frames that neighbouring chunks share; their pixels ramp linearly from one chunk to the next. 0 gives
             the official behaviour: chunks cut one after the other, the last one shorter.
         num_chunks: chunks per sample and call of `decode`, one for each device; where fewer are left, the last repeats.
+        first: number of the first item to yield; those before are at hand already.
 
     Raises:
         InputError: an overlap as large as the chunk.
@@ -39,13 +41,18 @@ def decode_in_chunks(
     num_frames = latents.shape[1]
     indices, weights = _plan(num_frames, min(chunk_size, num_frames), overlap)
     starts = [*(int(frames[0]) for frames in indices), num_frames]
+    if first >= len(indices):
+        return
+    # Chunks before the first are decoded for the frames that they share with it.
+    begin = next(i for i, frames in enumerate(indices) if frames[-1] >= starts[first])
     pending = None  # weighted sums of the frames from starts[i] on
-    for i, decoded in enumerate(_decoded(decode, latents, indices, num_chunks)):
+    for i, decoded in enumerate(_decoded(decode, latents, indices[begin:], num_chunks), begin):
         frames = decoded * weights[i][:, None, None, None]
         if pending is not None:
             frames[:, : pending.shape[1]] += pending
         finished = starts[i + 1] - starts[i]
-        yield frames[:, :finished]
+        if i >= first:
+            yield frames[:, :finished]
         pending = frames[:, finished:]
 
 

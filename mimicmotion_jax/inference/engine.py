@@ -21,6 +21,7 @@ from mimicmotion_jax.inference.decoding import decode_in_chunks
 from mimicmotion_jax.inference.execution import Executor, Lower, Run
 from mimicmotion_jax.inference.job import DrawnFrames
 from mimicmotion_jax.inference.layout import Layout, lay_out
+from mimicmotion_jax.inference.progress import Progress, Saved
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.encode import embed_image, encode_image
@@ -31,6 +32,12 @@ from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.out_of_memory import fetch
 
 _POSE_CHUNK = 16  # drawn poses per call of PoseNet
+
+# As pixels it would look like a video that has merely turned out badly.
+_NOT_FINITE = (
+    "the result is not a number{}: the weights are damaged (fetch or convert them again), or an option such as "
+    "guidance_scale is out of all proportion."
+)
 
 OnStepEnd = Callable[[int, float, jax.Array], jax.Array]
 """Called after a step with its number, timestep ln(sigma) / 4 and latents; returns the latents to go on with."""
@@ -58,6 +65,19 @@ class Batch(NamedTuple):
     """Noise on the reference image, standard normal, before it is scaled; None draws it from the seeds."""
 
 
+class Steps(NamedTuple):
+    """Course of the denoising loop on the host."""
+
+    length: int
+    """Steps per call of the compiled loop."""
+    earlier: Saved | None = None
+    """State to go on from; None begins with noise."""
+    step_end: Callable[[int, jax.Array], jax.Array] | None = None
+    """Called after each call of the loop with the number of steps done and the latents; returns those to go on with."""
+    progress: bool = False
+    """Show bars."""
+
+
 class Engine:
     """Runs generation on a mesh: every device holds the parameters, the windows of a video are spread over them.
 
@@ -73,32 +93,79 @@ class Engine:
         self._executor: Executor = executor or Run()
 
     def denoise(
-        self, batch: Batch, options: SamplingConfig, on_step_end: OnStepEnd | None = None, progress: bool = False
+        self,
+        batch: Batch,
+        options: SamplingConfig,
+        on_step_end: OnStepEnd | None = None,
+        progress: bool = False,
+        saved: Progress | None = None,
     ) -> Float[np.ndarray, "b f h w c"]:
         """Denoised latents of the videos, the reference's frame first.
 
+        Args:
+            batch: inputs.
+            options: of sampling.
+            on_step_end: called after every step.
+            progress: show bars.
+            saved: where the latents are saved from time to time; what is there already is not computed again.
+
         Raises:
-            InputError: sizes that do not fit each other, or a result that is not finite.
+            InputError: sizes that do not fit each other, or latents that are not finite, at the step where they arise.
         """
-        num_frames = batch.poses[0].shape[0]
-        latents = np.asarray(fetch(self._latents(batch, options, on_step_end, progress)))
-        return _check_finite(latents[:, :num_frames])
+        num_frames, steps = batch.poses[0].shape[0], options.num_inference_steps
+        earlier = None if saved is None else saved.load(steps)
+        if earlier is not None and earlier.step == steps:
+            return earlier.latents[:, :num_frames]
+        length = 1 if on_step_end or saved else _slice_length(steps)
+
+        def step_end(step: int, latents: jax.Array) -> jax.Array:
+            if on_step_end:
+                # A copy: the next step reuses the memory of its input.
+                timestep = float(np.log(karras_sigmas(steps)[step - 1]) / 4)
+                latents = jnp.asarray(on_step_end(step - 1, timestep, jnp.copy(latents)))
+            if not stages.all_finite(latents):
+                raise InputError(_NOT_FINITE.format(f" after step {step} of {steps}"))
+            if saved is not None:
+                saved.save(step, steps, latents)
+            return latents
+
+        latents = self._latents(batch, options, Steps(length, earlier, step_end, progress))
+        return np.asarray(fetch(latents))[:, :num_frames]
 
     def decode(
-        self, latents: Float[np.ndarray, "b f h w c"], options: SamplingConfig, progress: bool = False
+        self,
+        latents: Float[np.ndarray, "b f h w c"],
+        options: SamplingConfig,
+        progress: bool = False,
+        saved: Progress | None = None,
     ) -> Iterator[Float[np.ndarray, "b n height width 3"]]:
         """Yield frames in [0, 1] in order, so that a long video never lies in memory whole.
 
         Each device decodes a chunk of each sample at a time, while the caller has the frames of the chunks before.
 
+        Args:
+            latents: from `denoise`.
+            options: of sampling.
+            progress: show a bar.
+            saved: where frames are saved; what is there already is not decoded again.
+
         Raises:
             InputError: frames that are not finite.
         """
-        size, overlap = options.decode_chunk_size, options.chunk_overlap
+        size, overlap, first = options.decode_chunk_size, options.chunk_overlap, 0
         with tqdm(total=latents.shape[1], desc="decoding", unit="frame", disable=not progress) as bar:
-            for frames in decode_in_chunks(self._decode_chunks, latents, size, overlap, self.mesh.size):
+            while saved is not None and (frames := saved.load_frames(first)) is not None:
+                first += 1
                 bar.update(frames.shape[1])
-                yield _check_finite(frames)
+                yield frames
+            chunks = decode_in_chunks(self._decode_chunks, latents, size, overlap, self.mesh.size, first)
+            for number, frames in enumerate(chunks, first):
+                if not np.isfinite(frames).all():
+                    raise InputError(_NOT_FINITE.format(""))
+                if saved is not None:
+                    saved.save_frames(number, frames)
+                bar.update(frames.shape[1])
+                yield frames
 
     def lower(
         self, num_frames: int, height: int, width: int, options: SamplingConfig
@@ -110,14 +177,13 @@ class Engine:
         executor = Lower()
         engine = Engine(self.config, self.networks, self.mesh, executor)
         pixels = np.broadcast_to(np.uint8(0), (1 + num_frames, height, width, 3))
-        latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, np.uint32)), options)
+        whole = Steps(options.num_inference_steps)
+        latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, np.uint32)), options, whole)
         size = options.decode_chunk_size
         engine._decode_chunks(np.broadcast_to(np.float32(0), (self.mesh.size, size, *latents.shape[2:])))
         return executor.programs
 
-    def _latents(
-        self, batch: Batch, options: SamplingConfig, on_step_end: OnStepEnd | None = None, progress: bool = False
-    ) -> jax.Array:
+    def _latents(self, batch: Batch, options: SamplingConfig, steps: "Steps") -> jax.Array:
         """Denoised latents [B, F, h, w, c] on the devices, frames padded as `Layout` says."""
         batch_size, num_frames, height, width = len(batch.images), *batch.poses[0].shape[:3]
         layout = lay_out(self.mesh, self.config, options, batch_size, num_frames, height, width)
@@ -125,9 +191,9 @@ class Engine:
             images = self._put(batch.images)
             context = self._executor.run(embed_image, self.networks.image_encoder, images)
             image_latents = self._encode_reference(images, batch, options.noise_aug_strength)
-            features = self._pose_features(batch.poses, layout.num_frames, progress)
+            features = self._pose_features(batch.poses, layout.num_frames, steps.progress)
             noise = self._initial_noise(batch, layout, image_latents.shape[1:], options.periodic_noise)
-            return self._denoise(noise, context, image_latents, features, layout, options, on_step_end, progress)
+            return self._denoise(noise, context, image_latents, features, layout, options, steps)
 
     def _encode_reference(self, images: jax.Array, batch: Batch, strength: float) -> jax.Array:
         noise = batch.noise_aug
@@ -183,11 +249,10 @@ class Engine:
         features: jax.Array,
         layout: Layout,
         options: SamplingConfig,
-        on_step_end: OnStepEnd | None,
-        progress: bool,
+        steps: "Steps",
     ) -> jax.Array:
-        steps, guided = options.num_inference_steps, options.guidance_scale > 1
-        sigmas = karras_sigmas(steps)
+        num_steps, guided = options.num_inference_steps, options.guidance_scale > 1
+        sigmas = karras_sigmas(num_steps)
         ids = np.tile(
             np.array([options.fps - 1, options.motion_bucket_id, options.noise_aug_strength], np.float32),
             (noise.shape[0], 1),
@@ -214,10 +279,11 @@ class Engine:
         grouped = put(group_plan(layout.plan, layout.group, layout.capacity))
         scale = put(np.float32(options.guidance_scale))
         latents = self._executor.run(stages.scale, put(noise), put(np.sqrt(sigmas[0] ** 2 + 1)))
-        length = 1 if on_step_end else _slice_length(steps) if progress else steps
-        with tqdm(total=steps, desc="denoising", unit="step", disable=not progress) as bar:
-            for start in range(0, steps, length):
-                levels = put(sigmas[start : start + length + 1])
+        first, latents = (0, latents) if steps.earlier is None else steps.earlier
+        bar = tqdm(total=num_steps, initial=first, desc="denoising", unit="step", disable=not steps.progress)
+        with bar:
+            for start in range(first, num_steps, steps.length):
+                levels = put(sigmas[start : start + steps.length + 1])
                 latents = self._executor.run(
                     stages.run_denoising,
                     *networks,
@@ -229,13 +295,9 @@ class Engine:
                     guided=guided,
                     mesh=layout.mesh,
                 )
-                if on_step_end:
-                    # A copy: the next step reuses the memory of its input.
-                    after = on_step_end(start, float(np.log(sigmas[start]) / 4), jnp.copy(latents))
-                    latents = put(jnp.asarray(after))
-                elif progress:
-                    latents.block_until_ready()
-                bar.update(length)
+                if steps.step_end is not None:
+                    latents = steps.step_end(start + steps.length, latents)
+                bar.update(steps.length)
         return latents
 
     def _decode_chunks(self, chunks: Float[np.ndarray, "n t h w c"]) -> jax.Array:
@@ -255,16 +317,6 @@ class Engine:
         return jax.default_matmul_precision("highest") if self._dtype == jnp.float32 else contextlib.nullcontext()
 
 
-def _check_finite(values: np.ndarray) -> np.ndarray:
-    """Refuse what is no picture: as pixels it would look like a video that has merely turned out badly."""
-    if not np.isfinite(values).all():
-        raise InputError(
-            "the result is not a number: the weights are damaged (fetch or convert them again), or an option such as "
-            "guidance_scale is out of all proportion."
-        )
-    return values
-
-
 def _slice_length(steps: int) -> int:
-    """Largest divisor of `steps` that gives at least five slices: a bar needs the host between steps."""
+    """Largest divisor of `steps` that gives at least five slices: the host looks at the latents between them."""
     return max(n for n in range(1, max(steps // 5, 1) + 1) if steps % n == 0)

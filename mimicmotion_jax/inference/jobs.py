@@ -12,6 +12,8 @@ from etils import epath
 
 from mimicmotion_jax.inference.job import Job, Prepared
 from mimicmotion_jax.inference.prefetch import prefetch
+from mimicmotion_jax.inference.progress import progress_folder, remove_progress
+from mimicmotion_jax.runtime.atomic_files import remove_remains
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.encode import is_written, output_target
 
@@ -56,7 +58,13 @@ def run_jobs(
         num_processes: Number of processes that share the list.
     """
     mine = list(enumerate(jobs, start=1))[process_id::num_processes]
-    todo = [(number, job) for number, job in mine if not is_written(job.output)]
+    todo = []
+    for number, job in mine:
+        if is_written(job.output):  # perhaps by a process that was killed as soon as it was
+            remove_remains(output_target(job.output))
+            remove_progress(progress_folder(job.output))
+        else:
+            todo.append((number, job))
     logger.info("%d jobs, %d of them done already", len(mine), len(mine) - len(todo))
     failures = _Failures(log_directory)
     for batch in prefetch(_batches(todo, prepare, batch_size, failures)):

@@ -15,6 +15,8 @@ from mimicmotion_jax.video.image import Aspect
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # pixels of a picture or video that is read
 GeneratedSide = Annotated[int, Field(ge=1, le=8192)]  # pixels; the long side of the largest resolution, and more
+SAVE_SECONDS = 60.0
+"""Default time between two saves of a video's progress."""
 T = TypeVar("T", bound=SamplingConfig)
 
 
@@ -100,6 +102,10 @@ class GenerateConfig(OutputOptions, PipelineOptions):
 
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 2
     """Jobs of equal shape that are generated together."""
+    resume: bool = True
+    """Save the progress of a long video in a hidden folder beside it, and go on from there after a kill."""
+    save_seconds: Annotated[float, Field(ge=0)] = SAVE_SECONDS
+    """Time between two saves of the progress; a video that takes less saves nothing."""
 
 
 def load_options(

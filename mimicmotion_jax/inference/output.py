@@ -14,6 +14,7 @@ from mimicmotion_jax.config import build_config
 from mimicmotion_jax.inference import signs
 from mimicmotion_jax.inference.job import DrawnFrames, Job, Prepared, Report
 from mimicmotion_jax.inference.options import OutputOptions
+from mimicmotion_jax.inference.progress import Progress
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.provenance.watermark import mark
@@ -95,9 +96,13 @@ class _Result:
         }
         options = build_config(OutputOptions, given, "the options of save")
         write_videos([self.prepared], [path], self._chunks(), options, self._first)
+        self._is_complete()
 
     def _chunks(self) -> Chunks:
         raise NotImplementedError
+
+    def _is_complete(self) -> None:
+        """Do what remains when the video is written."""
 
 
 class Video(_Result):
@@ -127,9 +132,12 @@ class VideoStream(_Result):
         prepared: the inputs.
     """
 
-    def __init__(self, prepared: Prepared, chunks: Chunks, first: int = 1):
-        """Take frames from `chunks`, of a batch of one; the first of them belongs to `prepared.poses[first]`."""
-        self.prepared, self._first, self._source = prepared, first, chunks
+    def __init__(self, prepared: Prepared, chunks: Chunks, first: int = 1, saved: Progress | None = None):
+        """Take frames from `chunks`, of a batch of one; the first of them belongs to `prepared.poses[first]`.
+
+        `saved` is the progress of the video, to be removed when it is complete.
+        """
+        self.prepared, self._first, self._source, self._saved = prepared, first, chunks, saved
 
     def __len__(self) -> int:
         return self.prepared.shape[0] - self._first
@@ -138,6 +146,11 @@ class VideoStream(_Result):
         """Yield float32 frames [H, W, 3] in [0, 1] as they are decoded."""
         for chunk in self._source:
             yield from chunk[0]
+        self._is_complete()
+
+    def _is_complete(self) -> None:
+        if self._saved is not None:
+            self._saved.remove()
 
     def _chunks(self) -> Chunks:
         return self._source

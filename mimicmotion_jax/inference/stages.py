@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from beartype import beartype
 from einops import rearrange, repeat
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt8, jaxtyped
+from jaxtyping import Array, Bool, Float, Int, UInt8, jaxtyped
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.edm import precondition
@@ -103,6 +103,13 @@ def run_denoising(
         return out[0] + guidance_scale * (out[1] - out[0]) if guided else out[0]
 
     return denoise(predict, latents, sigmas, plan, sharding.shard_windows(mesh))
+
+
+@jax.jit
+@jaxtyped(typechecker=beartype)
+def all_finite(latents: Float[Array, "b f h w c"]) -> Bool[Array, ""]:
+    """True if no latent is infinite or not a number."""
+    return jnp.isfinite(latents).all()
 
 
 @jax.jit

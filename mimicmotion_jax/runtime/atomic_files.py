@@ -87,7 +87,7 @@ def working_folder(target: Path) -> Iterator[Path]:
             to.
         OSError: a full disk, or remains that this user may not remove.
     """
-    folder = _hidden(target, "unfinished")
+    folder = hidden_path(target, "unfinished")
     with _locked(folder, str(target)) as is_locked:
         if folder.exists():
             if not is_locked:  # nothing tells the work of a killed process from that of a live one
@@ -100,8 +100,15 @@ def working_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _hidden(target: epath.PathLike, kind: str) -> Any:
-    """Name beside `target` that nobody else uses."""
+def remove_remains(target: epath.PathLike) -> None:
+    """Remove what a killed writer of the local file or folder `target` left beside it, if nobody is writing it now."""
+    if "://" not in str(target):
+        with contextlib.suppress(InputError, OSError), working_folder(Path(target)):
+            restore_directory(target)
+
+
+def hidden_path(target: epath.PathLike, kind: str) -> Any:
+    """Name beside `target`, for unfinished work of this `kind`, that nobody else uses."""
     target = target if isinstance(target, Path) else epath.Path(target)
     return target.with_name(f".{target.name}.mimicmotion-{kind}")
 
@@ -224,7 +231,7 @@ def atomic_directory(directory: epath.PathLike, *, marker: str, overwrite: bool 
         InputError: `directory` is taken, cannot be written or is being written by another process.
     """
     target = absolute_path(directory)
-    temporary = _hidden(target, "unfinished")
+    temporary = hidden_path(target, "unfinished")
     first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         try:
@@ -305,7 +312,7 @@ def restore_directory(target: epath.PathLike) -> None:
         OSError: no permission.
     """
     target = epath.Path(target)
-    earlier, removed = _earlier(target), _hidden(target, "removed")
+    earlier, removed = _earlier(target), hidden_path(target, "removed")
     removed.rmtree(missing_ok=True)
     if not earlier.exists():
         return
@@ -318,7 +325,7 @@ def restore_directory(target: epath.PathLike) -> None:
 
 
 def _earlier(target: epath.Path) -> epath.Path:
-    return _hidden(target, "earlier")
+    return hidden_path(target, "earlier")
 
 
 def _replace_remote(new: epath.Path, target: epath.Path, marker: str) -> None:
@@ -330,8 +337,13 @@ def _replace_remote(new: epath.Path, target: epath.Path, marker: str) -> None:
     (target / marker).write_bytes(content)
 
 
-def check_space(directory: epath.PathLike, needed: int) -> None:
+def check_space(directory: epath.PathLike, needed: int, what: str = "the weights") -> None:
     """Check that `needed` bytes fit where `directory` will be; its parent must exist. Remote storage is unlimited.
+
+    Args:
+        directory: local or gs://.
+        needed: bytes.
+        what: what takes them, in the plural, for the message.
 
     Raises:
         InputError: too little space.
@@ -342,7 +354,7 @@ def check_space(directory: epath.PathLike, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed * _SPACE_MARGIN:
         raise InputError(
-            f"the weights take {format_bytes(needed)} and there is room for {format_bytes(free)} at {target.parent}; "
+            f"{what} take {format_bytes(needed)} and there is room for {format_bytes(free)} at {target.parent}; "
             "free some or choose another output."
         )
 

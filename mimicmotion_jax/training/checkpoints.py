@@ -1,18 +1,24 @@
 """Checkpoints of a run: state and position in the data, written in the background, complete or not at all."""
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from mimicmotion_jax.checkpoint.checksums import find_damage, write_checksums
 from mimicmotion_jax.checkpoint.restoring import explain_damage
 from mimicmotion_jax.runtime.atomic_files import absolute_path, check_space
 from mimicmotion_jax.runtime.errors import InputError, explain_disk_error, root_cause
 from mimicmotion_jax.training.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 # Raised by orbax and tensorstore when a file cannot be written.
 _STORAGE_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
@@ -41,6 +47,7 @@ class RunCheckpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             save_interval_steps=1,
             cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -59,13 +66,71 @@ class RunCheckpoints:
         """Step of the newest complete checkpoint; None without one."""
         return self._manager.latest_step()
 
+    def newest_undamaged(self) -> int | None:
+        """Step of the newest checkpoint whose files are as they were written; None without one."""
+        return self._find_undamaged()[0]
+
+    def choose(self) -> int | None:
+        """Return the step to go on from, None at the start; damaged checkpoints after it get other names, loudly.
+
+        Raises:
+            InputError: all checkpoints are damaged.
+        """
+        chosen, damage = self._find_undamaged()
+        if damage is None:
+            return chosen
+        if chosen is None:
+            raise InputError(
+                f"{self.directory / str(self.latest())} cannot be restored ({damage}), and no other checkpoint is "
+                f"undamaged; remove {self.directory} to start again, or choose another output."
+            )
+        if jax.process_index() == 0:
+            for step in filter(lambda step: step > chosen, self._manager.all_steps()):
+                damaged = self.directory / str(step)
+                renamed = damaged.with_name(f"{step}.damaged")
+                renamed.rmtree(missing_ok=True)
+                damaged.rename(renamed)
+                logger.warning(
+                    "WARNING: the checkpoint of step %d is damaged (%s) and was renamed to %s; going on from step %d",
+                    *(step, damage, renamed, chosen),
+                )
+        multihost_utils.sync_global_devices("damaged checkpoints are renamed")
+        self._manager.reload()
+        return chosen
+
+    def _find_undamaged(self) -> tuple[int | None, str | None]:
+        """Return the newest undamaged step, as process 0 sees it, and the damage of the newest of all."""
+        first_damage, found = None, None
+        if jax.process_index() == 0:
+            for step in sorted(self._manager.all_steps(), reverse=True):
+                try:
+                    damage = find_damage(self.directory / str(step))
+                except (InputError, OSError) as error:
+                    damage = str(error).rstrip(".")
+                if damage is None:
+                    found = step
+                    break
+                first_damage = first_damage or damage
+        values = multihost_utils.broadcast_one_to_all(
+            np.array([-1 if found is None else found, first_damage is not None], np.int32)
+        )
+        step = None if values[0] < 0 else int(values[0])
+        return step, (first_damage or "damaged") if values[1] else None
+
+    def _add_checksums(self) -> None:
+        """Add checksums to a checkpoint when all processes have written it, before it gets its name."""
+        if "://" not in str(self.directory):
+            for unfinished in self.directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                write_checksums(unfinished)
+
     def check_room(self, state: TrainState) -> None:
         """Check that a checkpoint fits on the disk; the state may be abstract.
 
         Raises:
             InputError: it does not fit.
         """
-        check_space(self.directory / "next", sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)))
+        needed = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+        check_space(self.directory / "next", needed, "the parameters and optimizer state")
 
     def save(self, state: TrainState, data: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Start writing, unless the step is saved already; returns once the state is copied off the devices.

@@ -150,7 +150,7 @@ def restore_or_initialise(task: Task, checkpoints: RunCheckpoints) -> TrainState
     Raises:
         InputError: a checkpoint of another model, a damaged one, or a disk without room for the next.
     """
-    config, latest = task.config, checkpoints.latest()
+    config, latest = task.config, checkpoints.choose()
     if latest is not None:
         saved = checkpoints.read_run()
         if changed := check_resume(saved, describe_run(task), checkpoints.directory.parent):
@@ -182,8 +182,8 @@ def _read_metrics(step: int, metrics: Metrics, batch_size: int, checkpoints: Run
     if values.pop("finite"):
         return values
     checkpoints.finish()
-    latest = checkpoints.latest()
-    kept = "nothing was saved before it" if latest is None else f"the checkpoint of step {latest} is good"
+    latest = checkpoints.newest_undamaged()
+    kept = "no good checkpoint was saved before it" if latest is None else f"the checkpoint of step {latest} is good"
     raise InputError(
         f"loss or gradient is not finite at step {step} (loss {values['loss']}, samples {(step - 1) * batch_size} to "
         f"{step * batch_size - 1}); {kept}: lower optimizer.learning_rate or look at these samples, and run the same "

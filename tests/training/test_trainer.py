@@ -203,7 +203,9 @@ def test_a_disk_that_has_filled_by_the_next_checkpoint(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10_000})
     place = "mimicmotion_jax.runtime.atomic_files.shutil.disk_usage"
     before_step_six(toy, lambda: monkeypatch.setattr(place, lambda path: usage))
-    with pytest.raises(InputError, match=r"^the weights take [1-9][\d.]+ ?kB and there is room for 10") as error:
+    with pytest.raises(
+        InputError, match=r"^the parameters and optimizer state take [1-9][\d.]+ ?kB and there is room for 10"
+    ) as error:
         train(toy)
     assert "could not be written" not in str(error.value)
     assert saved_steps(tmp_path) == [4]
