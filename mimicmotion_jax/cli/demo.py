@@ -1,11 +1,10 @@
 """The demonstration: `mimicmotion sample` without inputs runs the small model on drawn people it has never seen."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
-from mimicmotion_jax.config import values_of
-from mimicmotion_jax.inference.options import GenerateConfig, OutputOptions, PipelineOptions, load_options
+from mimicmotion_jax.cli.job_lists import write_video
+from mimicmotion_jax.inference.options import GenerateConfig, load_options
 from mimicmotion_jax.inference.output import check_outputs
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.pose.keypoints import Keypoints
@@ -13,8 +12,6 @@ from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.synthetic.source import detect
 from mimicmotion_jax.synthetic.world import Scene, render
 from mimicmotion_jax.video.image import target_size
-
-logger = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "small"
 DEFAULTS = {"side_by_side": True, "num_frames": 45, "align": "limb"}
@@ -59,9 +56,7 @@ def run_demo(pipeline: MimicMotionPipeline, output: Path, config: GenerateConfig
     """
     check_outputs(output, config)
     image, pose, motion = demo_inputs(pipeline, config)
-    stream = pipeline.stream(image, motion, image_pose=pose, **values_of(PipelineOptions, config))
-    stream.save(output, **values_of(OutputOptions, config))
-    logger.info("wrote %s", output)
+    write_video(pipeline, output, config, image, motion, pose)
 
 
 def demo_inputs(pipeline: MimicMotionPipeline, config: GenerateConfig) -> tuple[Any, Keypoints, Keypoints]:

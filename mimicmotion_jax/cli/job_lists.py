@@ -7,15 +7,19 @@ import os
 from typing import cast
 
 import jax
+from etils import epath
 
 from mimicmotion_jax.config import values_of
 from mimicmotion_jax.inference.job import Job, Prepared
 from mimicmotion_jax.inference.job_list import read_jobs
 from mimicmotion_jax.inference.jobs import run_jobs
-from mimicmotion_jax.inference.options import GenerateConfig, PipelineOptions, with_options
+from mimicmotion_jax.inference.motion import Motion
+from mimicmotion_jax.inference.options import GenerateConfig, OutputOptions, PipelineOptions, with_options
 from mimicmotion_jax.inference.output import check_inputs_stay, check_outputs, write_videos
+from mimicmotion_jax.inference.picture import Picture
 from mimicmotion_jax.inference.progress import progress_folder, remove_progress
 from mimicmotion_jax.pipeline import MimicMotionPipeline
+from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime import distributed
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 from mimicmotion_jax.runtime.cpu_devices import split_cpu
@@ -43,6 +47,23 @@ def load_pipeline(
     options.plan(1, pipeline.config.window_size)
     logger.info("generating on %s", describe_mesh(pipeline.mesh))
     return pipeline
+
+
+def write_video(
+    pipeline: MimicMotionPipeline,
+    output: epath.PathLike,
+    options: GenerateConfig,
+    image: Picture,
+    motion: Motion,
+    image_pose: os.PathLike[str] | Keypoints | None,
+) -> None:
+    """Generate one video and write it, from where a killed run stopped."""
+    given, folder = values_of(PipelineOptions, options), progress_folder(output)
+    saving = {"resume_dir": folder if options.resume else None, "save_seconds": options.save_seconds}
+    stream = pipeline.stream(image, motion, image_pose=image_pose, **given, **saving)
+    stream.save(output, **values_of(OutputOptions, options))
+    remove_progress(folder)
+    logger.info("wrote %s", output)
 
 
 def run_job_list(args: argparse.Namespace, config: GenerateConfig) -> int:

@@ -9,13 +9,10 @@ from mimicmotion_jax.checkpoint import read_config, resolve
 from mimicmotion_jax.cli.common import log_to_stderr, path_or_url, script_parser
 from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.cli.demo import WEIGHTS, demo_options, run_demo
-from mimicmotion_jax.cli.job_lists import check_files, load_pipeline, run_job_list
-from mimicmotion_jax.config import values_of
+from mimicmotion_jax.cli.job_lists import check_files, load_pipeline, run_job_list, write_video
 from mimicmotion_jax.inference.job import Job
 from mimicmotion_jax.inference.options import (
     GenerateConfig,
-    OutputOptions,
-    PipelineOptions,
     load_options,
 )
 from mimicmotion_jax.inference.output import (
@@ -23,7 +20,6 @@ from mimicmotion_jax.inference.output import (
     written_paths,
 )
 from mimicmotion_jax.inference.preparing import Preparer
-from mimicmotion_jax.inference.progress import progress_folder, remove_progress
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.atomic_files import exclusive
 from mimicmotion_jax.runtime.errors import InputError
@@ -131,12 +127,7 @@ def _run_demo(args: argparse.Namespace, overrides: list[str]) -> int:
 def _run_one(args: argparse.Namespace, job: Job, options: GenerateConfig) -> int:
     Preparer(_model(args).size_multiple).check(job.image, job.motion, options, job.image_pose)
     pipeline = load_pipeline(args, options, args.checkpoint)
-    given, folder = values_of(PipelineOptions, options), progress_folder(job.output)
-    saving = {"resume_dir": folder if options.resume else None, "save_seconds": options.save_seconds}
-    stream = pipeline.stream(job.image, job.motion, image_pose=job.image_pose, **given, **saving)
-    stream.save(job.output, **values_of(OutputOptions, options))
-    remove_progress(folder)
-    logger.info("wrote %s", job.output)
+    write_video(pipeline, job.output, options, job.image, job.motion, job.image_pose)
     return 0
 
 

@@ -1,0 +1,170 @@
+"""Commands whose faults `faults` tries, on the smallest inputs: what they read, what they write, how they end."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from PIL import Image
+
+from mimicmotion_jax import MimicMotionPipeline, sharding
+from mimicmotion_jax.cli import convert, evaluate, prepare, sample, train
+from mimicmotion_jax.convert import export_torch
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.pose.files import save_keypoints
+from mimicmotion_jax.pose.render import draw_poses
+from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
+from mimicmotion_jax.video.encode import open_writer
+
+SIZE = 64
+_SMALL = (f"height={SIZE}", f"width={SIZE}")
+_LONG = ("num_inference_steps=4", "decode_chunk_size=2", "save_seconds=0")  # saves after each step and chunk
+# Serve reruns only, or have the time in their names.
+_IGNORED = {".work", "tensorboard"}
+# Their content has times or random names in it.
+_PRESENT = {"index.html", "checksums.json", "index.json", "_CHECKPOINT_METADATA"}
+_ENDS = {"SIGKILL": (-signal.SIGKILL,), "SIGTERM": (-signal.SIGTERM,), "SIGINT": (130,), "ENOSPC": (1, 2)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command line of the product."""
+
+    main: Callable[[list[str]], int | None]
+    argv: Callable[[Path, Path], list[Any]]
+    """Arguments, given the folders of inputs and outputs."""
+    repeats: bool = False
+    """Does its work again when its output is there."""
+    kept: tuple[str, ...] = ()
+    """Files of an earlier output that a fault may not touch."""
+    statuses: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=lambda: _ENDS)
+    """Exit statuses by fault, beside 0; minus the number of a signal that ended it."""
+
+    def run(self, inputs: Path, outputs: Path) -> int | None:
+        """Run it in this process."""
+        return self.main([str(argument) for argument in self.argv(inputs, outputs)])
+
+
+def _sample(inputs: Path, outputs: Path) -> list[Any]:
+    reference = ["--image", inputs / "person.png", "--image-pose", inputs / "person.npz"]
+    files = ["--checkpoint", inputs / "checkpoint", *reference, "--motion", inputs / "motion.npz"]
+    return [*files, "--output", outputs / "video.mp4", "--save-pose", *_SMALL, *_LONG]
+
+
+def _jobs(inputs: Path, outputs: Path) -> list[Any]:
+    files = ["--checkpoint", inputs / "checkpoint", "--jobs", inputs / "jobs.jsonl", "--output-dir", outputs]
+    return [*files, "batch_size=2", *_SMALL, *_LONG]
+
+
+def _train(inputs: Path, outputs: Path) -> list[Any]:
+    files = [f"checkpoint={inputs}/checkpoint", f"data.dataset={inputs}/dataset", f"output={outputs}/run"]
+    data = [f"data.width={SIZE}", f"data.height={SIZE}", "data.num_frames=4", "data.interval=[1,2]"]
+    run = ["steps=4", "batch_size=2", "dtype=float32", "log_every=1", "save_every=1", "keep=2", "sample_every=null"]
+    return [*files, *data, *run, "remat=false", "mesh.data=1", "mesh.fsdp=1"]
+
+
+def _evaluate(inputs: Path, outputs: Path) -> list[Any]:
+    files = ["--checkpoint", inputs / "checkpoint", "--data", inputs / "test_set", "--output", outputs / "scores"]
+    return [*files, "--protocol", "synthetic", *_SMALL, "num_inference_steps=2"]
+
+
+def _convert(inputs: Path, outputs: Path) -> list[Any]:
+    files = ["--svd", inputs / "torch/svd", "--mimicmotion", inputs / "torch/MimicMotion.pth"]
+    return [*files, "--window-size", 4, "--output", outputs / "converted", "--overwrite"]
+
+
+COMMANDS = {
+    "sample": Command(sample.main, _sample, repeats=True, kept=("video.mp4",)),
+    "jobs": Command(sample.main, _jobs),
+    "prepare": Command(
+        prepare.main,
+        lambda inputs, outputs: ["--videos", inputs / "videos", "--output", outputs / "data", "min_frames=5"],
+    ),
+    "train": Command(train.main, _train, statuses={**_ENDS, "SIGTERM": (-signal.SIGTERM, 128 + signal.SIGTERM)}),
+    "convert": Command(convert.main, _convert, repeats=True),
+    "export": Command(
+        convert.main,
+        lambda inputs, outputs: ["--to-torch", inputs / "checkpoint", "--output", outputs / "torch", "--overwrite"],
+        repeats=True,
+    ),
+    "evaluate": Command(evaluate.main, _evaluate),
+}
+
+
+def prepare_inputs(folder: Path) -> None:
+    """Write what all commands read."""
+    tiny = ModelConfig.tiny()
+    unet = dataclasses.replace(
+        tiny.unet,
+        down_block_types=tiny.unet.down_block_types[:1],
+        up_block_types=tiny.unet.up_block_types[1:],
+        block_out_channels=(32,),
+        num_attention_heads=(2,),
+    )
+    model = dataclasses.replace(tiny, unet=unet, window_size=4)
+    pipeline = MimicMotionPipeline.random(model, dtype="float32", mesh=sharding.sampling_mesh(1))
+    folder.mkdir(parents=True)
+    pipeline.save_pretrained(folder / "checkpoint")
+    export_torch(folder / "checkpoint", folder / "torch", progress=False)
+    picture, pose = demo_reference(SIZE, SIZE)
+    Image.fromarray(picture).save(folder / "person.png")
+    save_keypoints(pose, folder / "person.npz")
+    save_keypoints(demo_motion(9, 12, SIZE, SIZE), folder / "motion.npz")
+    inputs = {"image": "person.png", "image_pose": "person.npz", "motion": "motion.npz"}
+    jobs = [inputs | {"output": name, "seed": seed} for seed, name in enumerate(("a.mp4", "b.gif", "pictures"))]
+    (folder / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    (folder / "videos").mkdir()
+    for number, shade in enumerate((60, 160)):
+        keypoints = demo_motion(12, 12, SIZE, SIZE)[number:]
+        drawn = draw_poses(keypoints, SIZE, SIZE)
+        frames = np.where(drawn > 20, drawn, np.uint8(shade))
+        with open_writer(folder / f"videos/{number}.mp4", 12, SIZE, SIZE, progress=False) as writer:
+            writer.write(frames)
+        save_keypoints(keypoints, folder / f"videos/{number}.npz")
+        (folder / f"test_set/{number}").mkdir(parents=True)
+        for index, frame in enumerate(frames[:6]):
+            Image.fromarray(frame).save(folder / f"test_set/{number}/{index:05d}.png")
+        save_keypoints(keypoints[:6], folder / f"test_set/{number}.npz")
+    prepare.main(["--videos", str(folder / "videos"), "--output", str(folder / "dataset"), "min_frames=5"])
+    shutil.rmtree(folder / "dataset/.work", ignore_errors=True)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Files and folders of an output with hashes of what they mean; arrays for the files that hold them."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if _IGNORED & set(Path(name).parts) or any((parent / "_METADATA").exists() for parent in path.parents):
+            continue
+        found[name] = _meaning(path)
+    return found
+
+
+def _meaning(path: Path) -> str:
+    if path.is_dir():
+        return _arrays(path) if (path / "_METADATA").exists() else "folder"
+    if path.name in _PRESENT:
+        return "present"
+    content = path.read_bytes()
+    if path.name == "metrics.jsonl":
+        lines = map(json.loads, content.splitlines())
+        content = json.dumps([[line["step"], line["loss"]] for line in lines]).encode()
+    if path.name == "results.json":
+        content = json.dumps(json.loads(content)["summary"]).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _arrays(folder: Path) -> str:
+    """SHA-256 of all arrays that orbax wrote into a folder."""
+    digest = hashlib.sha256()
+    with ocp.StandardCheckpointer() as checkpointer:
+        for key, value in jax.tree.leaves_with_path(checkpointer.restore(folder)):
+            digest.update(jax.tree_util.keystr(key).encode() + np.asarray(value).tobytes())
+    return digest.hexdigest()
