@@ -1,14 +1,14 @@
-"""Kill commands and fill their disk at random points, then run the same command again: it must complete to the same bits.
+"""Kill commands and fill their disk at random points; the same command must then complete to the same bits.
 
     python benchmarks/faults.py [--points 100] [--seed 0] [--media 300] [--output benchmarks/results/faults.json]
 
 A point is a command, a fault (SIGKILL, SIGTERM, Ctrl-C or a full disk) and an instant: a change of a file that Python
 makes, counted from the start, and a delay after it. Afterwards the same command must complete, with the same files and
-the same bits as without a fault, nothing more and nothing less, and no traceback; a file that was finished before stays.
+the same bits as without a fault, nothing more and nothing less, and no traceback; a file that was finished stays.
 
-The outputs lie in a small tmpfs, mounted in a namespace of its own (`unshare`), which a full disk is filled up by. Where
-that is not permitted, a limit on the size of files stands for the full disk, and the results say so. `--media` adds
-damaged media files (`damaged_media`).
+The outputs lie in a small tmpfs in a namespace of its own (`unshare`), which is filled up for a full disk. Where that
+is not permitted, a limit on the size of files stands for the full disk, and the results say so. `--media` adds damaged
+media files (`damaged_media`).
 """
 
 import argparse
@@ -189,7 +189,8 @@ class Bench:
             assert ended.status == 0, f"{name}: {ended.stderr}"
             self._changes[name, again] = ended.changes
             found = self._contents()
-            assert found == self._expected.setdefault(name, found), f"{name} is not reproducible: {_differences(found, self._expected[name])}"
+            other = _differences(found, self._expected.setdefault(name, found))
+            assert not other, f"{name} is not reproducible: {other}"
             if not again:
                 shutil.copytree(self.disk, self.folder / "finished" / name)
 

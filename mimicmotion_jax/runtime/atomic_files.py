@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,16 +192,30 @@ def _flock(descriptor: int) -> bool:
 def write_file(path: epath.PathLike, content: bytes) -> None:
     """Write a file, or replace it, in one step; where that fails, an earlier one is untouched.
 
+    A process that is killed leaves `.NAME.tmp`, which the next writer of the file takes up. Two at once do no harm.
+
     Raises:
         OSError: no such folder, no permission, no room.
     """
     path = epath.Path(path)
-    unfinished = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    unfinished = path.parent / f".{path.name}.tmp"
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None and "://" not in str(path):
+            descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o666)
+            stack.callback(os.close, descriptor)
+            try:
+                _flock(descriptor)
+                is_ours = os.path.samestat(os.fstat(descriptor), os.stat(unfinished))
+            except (BlockingIOError, FileNotFoundError):
+                is_ours = False
+            if not is_ours:  # another writer has it, or had it a moment ago
+                unfinished = path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
 
 
 def sha256_file(path: epath.PathLike) -> str:

@@ -1,5 +1,6 @@
 """Folders and files that appear whole or not at all, whenever the process is killed; paths, room and hashes."""
 
+import concurrent.futures
 import contextlib
 import hashlib
 import itertools
@@ -106,6 +107,17 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"second")]
+
+
+def test_a_killed_writer_leaves_nothing_for_long_and_two_at_once_do_no_harm(tmp_path):
+    (tmp_path / ".a.tmp").write_bytes(bytes(1000))  # what a killed process leaves
+    write_file(tmp_path / "a", b"first")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    contents = [bytes([number]) * 50_000 for number in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: [write_file(tmp_path / "a", content) for _ in range(20)], contents))
+    assert (tmp_path / "a").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 HOLD = """
