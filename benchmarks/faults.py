@@ -14,6 +14,7 @@ media files (`damaged_media`).
 import argparse
 import atexit
 import collections
+import contextlib
 import datetime
 import json
 import mmap
@@ -40,6 +41,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import damaged_media
+import jax
 from fault_commands import COMMANDS, contents, prepare_inputs
 
 from mimicmotion_jax.runtime.errors import run_script
@@ -48,7 +50,6 @@ _NAMESPACE = "MIMICMOTION_FAULTS_MOUNTED"  # set in the process that may mount
 _DISK = 192 * 2**20  # bytes
 _TIMEOUT = 300  # seconds after which a command hangs
 _DELAY = 0.05  # seconds, mean
-_MAX_TRIES = 3
 FAULTS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "ENOSPC": None}
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree"}
 
@@ -218,10 +219,6 @@ class Bench:
             gone = [p for p in COMMANDS[point.command].kept if _bytes(self.disk / p) != _bytes(finished / p)]
             problems += [f"finished file gone: {path}" for path in gone]
         completed = self._run(point.command)
-        for _ in range(_MAX_TRIES if point.fault != "ENOSPC" else 0):
-            if completed.status == 0:
-                break
-            completed = self._run(point.command)
         if completed.status or "Traceback" in completed.stderr:
             problems.append(f"does not complete: {completed.status} {completed.stderr[-1500:]}")
         elif other := _differences(self._contents(), self._expected[point.command]):
@@ -307,13 +304,15 @@ def main() -> int:
         os.environ[_NAMESPACE] = "1"
         os.execvp("unshare", ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv])
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder / "programs"))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if not jax.config.jax_compilation_cache_dir:
+            jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
         disk = folder / "disk"
         disk.mkdir()
         if is_mounted:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "none", disk], check=True)
+            stack.callback(subprocess.run, ["umount", disk])
         bench = Bench(folder, disk, is_mounted)
         ended = run_forked(lambda: prepare_inputs(bench.inputs), folder / "log")
         assert ended.status == 0, ended.stderr
