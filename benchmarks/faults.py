@@ -305,7 +305,8 @@ def main() -> int:
         os.execvp("unshare", ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv])
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(tempfile.mkdtemp())  # a TemporaryDirectory would be removed at the end of every child
+        stack.callback(shutil.rmtree, folder)
         if not jax.config.jax_compilation_cache_dir:
             jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
         disk = folder / "disk"

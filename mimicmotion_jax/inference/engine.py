@@ -279,7 +279,9 @@ class Engine:
         grouped = put(group_plan(layout.plan, layout.group, layout.capacity))
         scale = put(np.float32(options.guidance_scale))
         latents = self._executor.run(stages.scale, put(noise), put(np.sqrt(sigmas[0] ** 2 + 1)))
-        first, latents = (0, latents) if steps.earlier is None else steps.earlier
+        first = 0
+        if steps.earlier is not None:
+            first, latents = steps.earlier.step, put(steps.earlier.latents)
         bar = tqdm(total=num_steps, initial=first, desc="denoising", unit="step", disable=not steps.progress)
         with bar:
             for start in range(first, num_steps, steps.length):

@@ -142,14 +142,12 @@ def describe(item: Prepared, **common: Any) -> dict[str, Any]:
 
     Two videos with equal descriptions are equal.
     """
-    motion = hashlib.sha256()
     if item.keypoints is None:
-        for start in range(0, item.shape[0], 16):
-            motion.update(np.ascontiguousarray(item.poses[start : start + 16]))
-    for keypoints in (item.keypoints, item.reference):
-        for name in ARRAYS if keypoints is not None else ():
-            motion.update(np.ascontiguousarray(getattr(keypoints, name)))
-    inputs = {"image": array_sha256(item.image), "motion": motion.hexdigest(), "shape": list(item.shape)}
+        motion = [item.poses[start : start + 16] for start in range(0, item.shape[0], 16)]
+    else:
+        people = filter(None, (item.keypoints, item.reference))
+        motion = [getattr(keypoints, name) for keypoints in people for name in ARRAYS]
+    inputs = {"image": array_sha256(item.image), "motion": array_sha256(*motion), "shape": list(item.shape)}
     return {**common, **item.settings, **inputs}
 
 
@@ -192,7 +190,7 @@ def _read(folder: epath.Path, description: Mapping[str, Any]) -> Saved | None:
     except _UNREADABLE as error:
         logger.warning("the progress saved in %s is damaged (%s): starting from the first step", folder, error)
         return None
-    if changed := [key for key in description | saved if description.get(key, ...) != saved.get(key, ...)]:
+    if changed := [key for key in {**description, **saved} if description.get(key, ...) != saved.get(key, ...)]:
         logger.warning("the progress saved in %s is of another %s: starting again", folder, " and ".join(changed[:5]))
         return None
     return state
