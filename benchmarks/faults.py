@@ -48,7 +48,7 @@ from mimicmotion_jax.runtime.errors import run_script
 
 _NAMESPACE = "MIMICMOTION_FAULTS_MOUNTED"  # set in the process that may mount
 _DISK = 192 * 2**20  # bytes
-_TIMEOUT = 300  # seconds after which a command hangs
+_TIMEOUT = 900  # seconds after which a command hangs; the first of its kind compiles
 _DELAY = 0.05  # seconds, mean
 FAULTS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "ENOSPC": None}
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree"}
