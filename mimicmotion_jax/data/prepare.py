@@ -61,7 +61,7 @@ class PrepareConfig(DetectorOptions):
     min_hands: _Share = 0.05
     """Leave parts out of whose frames a smaller share shows a hand; no matter where keypoints come without hands."""
     min_motion: Annotated[float, Field(ge=0, le=1)] = 0.005
-    """Leave parts out in which the joints move less: standard deviation of their places, in sizes of the body."""
+    """Leave parts of a second or more out in which the joints move less: standard deviation, in sizes of the body."""
     encode: str | None = None
     """Checkpoint whose VAE and CLIP outputs are stored for every frame; null stores none."""
     size: tuple[_Pixels, _Pixels] = (1024, 576)

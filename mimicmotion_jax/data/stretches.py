@@ -93,7 +93,8 @@ def _fit(stretch: range, shot: range, is_still: bool, everybody: Keypoints, reci
         )
     if (share := _hands_seen(followed)) < recipe.min_hands:
         raise UnfitError("hands", f"{share:.0%} of its frames show a hand, and min_hands is {recipe.min_hands:.0%}.")
-    if (motion := _motion(followed)) < recipe.min_motion:
+    # Anybody may stand still for a moment.
+    if len(stretch) >= everybody.fps and (motion := _motion(followed)) < recipe.min_motion:
         raise UnfitError(
             "motion", f"the person moves by {motion:.3f} body sizes, and min_motion is {recipe.min_motion:g}."
         )

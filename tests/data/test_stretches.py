@@ -158,6 +158,11 @@ def test_a_video_of_which_nothing_is_left(tmp_path):
     assert written["reasons"] == {"motion": 2, "short": 1, "still picture": 1}
 
 
+def test_standing_still_for_a_moment_is_no_flaw(tmp_path):
+    write(tmp_path / "videos" / "a.mp4", shot(1, 19), statue(19))
+    assert run(tmp_path / "videos", tmp_path / "out").prepared == 1
+
+
 def test_keypoints_made_without_hands_are_welcome(tmp_path):
     write(tmp_path / "videos" / "a.mp4", shot(1, 20), without(dance(20), "hands", "faces"))
     assert run(tmp_path / "videos", tmp_path / "out").prepared == 1
