@@ -127,7 +127,7 @@ def _motion(person: Keypoints) -> float:
 
 def _body(keypoints: Keypoints) -> tuple[Float[np.ndarray, "f p 18 2"], Bool[np.ndarray, "f p 18"]]:
     """Joints in pixels, and which of them are seen."""
-    return keypoints.body * np.float32([keypoints.width, keypoints.height]), keypoints.body_score > _SEEN
+    return keypoints.body * np.array([keypoints.width, keypoints.height], np.float32), keypoints.body_score > _SEEN
 
 
 def _sizes(points: Float[np.ndarray, "*people joints 2"], seen: Bool[np.ndarray, "*people joints"]) -> np.ndarray:
