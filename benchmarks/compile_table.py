@@ -48,6 +48,7 @@ ROWS = {
     # The released 72-frame model.
     "sample-v5e-8-72-frames": sample("v5e:2x4", window_size=72),
     "sample-v5p-1-72-frames": sample("v5p:1x1x1", window_size=72),
+    "sample-v5e-1-72-frames": sample("v5e:1x1", window_size=72),  # the branches of guidance in turn
     # Training as in the paper: clips of 16 frames, each on one or several chips.
     "train-v5e-64": [*PAPER, "--topology", "v5e:8x8", "mesh.fsdp=8", "mesh.frames=8"],
     "train-v5e-16": [*PAPER, "--topology", "v5e:4x4", "mesh.fsdp=8", "mesh.frames=2"],

@@ -47,7 +47,10 @@ from mimicmotion_jax.runtime.seeds import fold_seed
 DTypeName = Literal["float32", "bfloat16"]
 P = ParamSpec("P")
 R = TypeVar("R")
-_LESS_MEMORY = "lower batch_size, group_size, decode_chunk_size or resolution, or use more devices"
+_LESS_MEMORY = (
+    "set memory=low, which halves what guidance takes, lower batch_size, group_size, decode_chunk_size or resolution, "
+    "or use more devices"
+)
 
 
 def _signature_of(
@@ -271,6 +274,7 @@ class MimicMotionPipeline:
         window_size: int | None = None,
         window_overlap: int | None = None,
         group_size: int | None = None,
+        memory: Literal["auto", "fast", "low"] | None = None,
         periodic_noise: bool | None = None,
         decode_chunk_size: int | None = None,
         decode_overlap: int | None = None,
@@ -333,6 +337,8 @@ class MimicMotionPipeline:
             window_size: frames that are denoised together, 2 to 1024; the checkpoint's.
             window_overlap: frames that neighbouring windows share, 0 to 1023; 6, or less for a small window.
             group_size: windows that one device predicts together, 1 to 1024; 1.
+            memory: guidance's branches in one batch ("fast") or in turn in half the memory ("low"); "auto": in one
+                batch where the device has room for that.
             periodic_noise: repeat the noise of one window along time, as the official release; False.
             decode_chunk_size: frames that are decoded together, 1 to 1024; 8.
             decode_overlap: frames that neighbouring chunks share, below `decode_chunk_size`; a quarter of it.

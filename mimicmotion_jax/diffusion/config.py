@@ -1,6 +1,6 @@
 """Options of sampling: steps, guidance, windows and their fusion, decoding chunks, conditions of the model."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ class SamplingConfig:
     """Number of frames that neighbouring windows share; null: 6, or less for small windows."""
     group_size: Annotated[int, Field(ge=1, le=1024)] = 1
     """Number of windows that one device predicts together; more is faster and needs more memory."""
+    memory: Literal["auto", "fast", "low"] = "auto"
+    """Memory for guidance: its two branches in one batch (fast), or one after the other in half the memory (low);
+    auto: in one batch where the device has room for that."""
     periodic_noise: bool = False
     """Repeat the noise of one window along time, as the official release does."""
     decode_chunk_size: Annotated[int, Field(ge=1, le=1024)] = 8

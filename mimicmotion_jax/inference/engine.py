@@ -21,6 +21,7 @@ from mimicmotion_jax.inference.decoding import decode_in_chunks
 from mimicmotion_jax.inference.execution import Executor, Lower, Run
 from mimicmotion_jax.inference.job import DrawnFrames
 from mimicmotion_jax.inference.layout import Layout, lay_out
+from mimicmotion_jax.inference.memory import predict_in_turn
 from mimicmotion_jax.inference.progress import Progress, Saved
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
@@ -278,6 +279,7 @@ class Engine:
         )
         grouped = put(group_plan(layout.plan, layout.group, layout.capacity))
         scale = put(np.float32(options.guidance_scale))
+        in_turn = self._in_turn(layout, options, image_latents)
         latents = self._executor.run(stages.scale, put(noise), put(np.sqrt(sigmas[0] ** 2 + 1)))
         first = 0
         if steps.earlier is not None:
@@ -295,12 +297,18 @@ class Engine:
                     *constants,
                     scale,
                     guided=guided,
+                    in_turn=in_turn,
                     mesh=layout.mesh,
                 )
                 if steps.step_end is not None:
                     latents = steps.step_end(start + steps.length, latents)
                 bar.update(steps.length)
         return latents
+
+    def _in_turn(self, layout: Layout, options: SamplingConfig, image_latents: jax.Array) -> bool:
+        batch_size, height, width, _ = image_latents.shape
+        resident = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.networks))
+        return predict_in_turn(options, layout, batch_size, height * width, self._dtype.itemsize, resident)
 
     def _decode_chunks(self, chunks: Float[np.ndarray, "n t h w c"]) -> jax.Array:
         with self._precision():

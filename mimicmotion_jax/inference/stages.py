@@ -60,7 +60,7 @@ def make_conditions(
     return unet.conditions(context, time_ids, num_frames)
 
 
-@functools.partial(jax.jit, static_argnames=("guided", "mesh"), donate_argnames="latents")
+@functools.partial(jax.jit, static_argnames=("guided", "in_turn", "mesh"), donate_argnames="latents")
 @jaxtyped(typechecker=beartype)
 def run_denoising(
     unet: UNet,
@@ -74,16 +74,17 @@ def run_denoising(
     guidance_scale: Float[Array, ""],
     *,
     guided: bool,
+    in_turn: bool = False,
     mesh: Mesh,
 ) -> Float[Array, "b f h w c"]:
     """The whole denoising loop. Guidance: v = v_uncond + scale (v_cond - v_uncond).
 
-    The unconditional branch has a zero CLIP embedding, a zero reference latent and no pose features. `mesh` is a
+    The unconditional branch has a zero CLIP embedding, a zero reference latent and no pose features. The branches are
+    predicted in one batch, or one after the other (`in_turn`), which halves the temporaries. `mesh` is a
     `sharding.window_mesh`.
     """
     group, window_size = plan.indices.shape[1:]
     branches = 2 if guided else 1
-    conditions = conditions.tile(group)
     execution = sharding.sampling_execution(mesh)
     reference = repeat(image_latents, "b h w c -> b t h w c", t=window_size)
 
@@ -91,16 +92,28 @@ def run_denoising(
         c = precondition(sigma)
         poses = pose_net.head(jnp.moveaxis(pose_features[:, frames], 1, 0))  # [G, B, T, h, w, C0]
         sample = jnp.concatenate([c.c_in * windows, jnp.broadcast_to(reference, windows.shape)], axis=-1)
-        if guided:
-            without = sample.at[..., windows.shape[-1] :].set(0)
-            sample = jnp.stack([without, sample], axis=1)  # [G, 2, B, T, h, w, 2c]
-            poses = jnp.stack([jnp.zeros_like(poses), poses], axis=1)
-        # Windows lead, so that a batch laid over devices by its first axis keeps whole windows together.
-        order = "g n b t h w c -> (g n b) t h w c" if guided else "g b t h w c -> (g b) t h w c"
-        sample, poses = rearrange(sample, order), rearrange(poses, order)
-        out = unet(sample, jnp.full(len(sample), c.c_noise), conditions, poses, execution).astype(jnp.float32)
-        out = rearrange(out, "(g n b) t h w c -> n g b t h w c", g=group, n=branches)
-        return out[0] + guidance_scale * (out[1] - out[0]) if guided else out[0]
+        without = sample.at[..., windows.shape[-1] :].set(0)
+
+        def run_unet(sample: jax.Array, poses: jax.Array, conditions: UNetConditions) -> jax.Array:
+            """Predict a batch [G, n, B, ...]; windows lead, so that devices have whole windows."""
+            sample, poses = (rearrange(x, "g n b t h w c -> (g n b) t h w c") for x in (sample, poses))
+            out = unet(sample, jnp.full(len(sample), c.c_noise), conditions.tile(group), poses, execution)
+            return rearrange(out.astype(jnp.float32), "(g n b) t h w c -> n g b t h w c", g=group, b=len(latents))
+
+        def run_branch(branch: jax.Array) -> jax.Array:
+            """Predict the unconditional branch (0) or the conditional one (1) alone."""
+            conditioned = branch == 1
+            inputs = jnp.where(conditioned, sample, without), jnp.where(conditioned, poses, 0)
+            return run_unet(*(x[:, None] for x in inputs), conditions.part(branch, branches))[0]
+
+        if not guided:
+            return run_unet(sample[:, None], poses[:, None], conditions)[0]
+        if in_turn:
+            out = jax.lax.map(run_branch, jnp.arange(branches))
+        else:
+            stacked = jnp.stack([without, sample], axis=1), jnp.stack([jnp.zeros_like(poses), poses], axis=1)
+            out = run_unet(*stacked, conditions)
+        return out[0] + guidance_scale * (out[1] - out[0])
 
     return denoise(predict, latents, sigmas, plan, sharding.shard_windows(mesh))
 

@@ -3,13 +3,14 @@
 Everything that is the same in all denoising steps is computed once, by `UNet.conditions`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from beartype import beartype
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, jaxtyped
+from jaxtyping import Array, Float, Int, jaxtyped
 
 from mimicmotion_jax.models.blocks import Downsample, SpatioTemporalResBlock, Upsample
 from mimicmotion_jax.models.config import UNetConfig
@@ -32,12 +33,19 @@ class UNetConditions(NamedTuple):
         def tile_batch(x: Float[Array, "b c"]) -> Float[Array, "n c"]:
             return jnp.tile(x, (times, 1))
 
-        def tile_transformer(c: TransformerConditions) -> TransformerConditions:
-            spatial, temporal = (tuple(map(tile_batch, vectors)) for vectors in (c.spatial, c.temporal))
+        return self._map_batch(tile_batch)
+
+    def part(self, index: Int[Array, ""], count: int) -> "UNetConditions":
+        """Take the part `index` of the batch in `count` equal parts; the index may be traced."""
+        return self._map_batch(lambda x: rearrange(x, "(n b) c -> n b c", n=count)[index])
+
+    def _map_batch(self, function: Callable[[Float[Array, "b c"]], Float[Array, "n c"]]) -> "UNetConditions":
+        def map_transformer(c: TransformerConditions) -> TransformerConditions:
+            spatial, temporal = (tuple(map(function, vectors)) for vectors in (c.spatial, c.temporal))
             return TransformerConditions(spatial, temporal, c.frame_position)
 
-        down, up = (tuple(tuple(map(tile_transformer, block)) for block in part) for part in (self.down, self.up))
-        return UNetConditions(tile_batch(self.embedding), down, tuple(map(tile_transformer, self.mid)), up)
+        down, up = (tuple(tuple(map(map_transformer, block)) for block in part) for part in (self.down, self.up))
+        return UNetConditions(function(self.embedding), down, tuple(map(map_transformer, self.mid)), up)
 
 
 class Stage(nnx.Module):
