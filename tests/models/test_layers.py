@@ -7,6 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
+from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.layers import GroupNorm, Init, LayerNorm, TemporalConv, gelu
 
 
@@ -58,8 +59,13 @@ def test_norms_in_half_precision_are_exact_to_rounding(mean):
     np.testing.assert_allclose(np.asarray(found, np.float64), normed(np.asarray(x), (-1,), 1e-5), rtol=2**-8, atol=1e-3)
 
 
-@pytest.mark.parametrize("as_conv", [True, False], ids=["convolution", "products"])
-def test_temporal_convolution_is_pytorchs(as_conv):
+@pytest.mark.parametrize(
+    ("platform", "as_conv"),
+    [("tpu", True), ("tpu", False), ("cuda", False)],
+    ids=["convolution", "products", "convolution in 2-D"],
+)
+def test_temporal_convolution_is_pytorchs(platform, as_conv):
+    execution = Execution(platform=platform)
     ours = TemporalConv(Init(nnx.Rngs(0)), 6, 4, as_conv=as_conv)
     ours.bias[...] = jnp.arange(4.0)
     theirs = torch.nn.Conv3d(6, 4, (3, 1, 1), padding=(1, 0, 0))
@@ -71,7 +77,7 @@ def test_temporal_convolution_is_pytorchs(as_conv):
     with jax.default_matmul_precision("highest"):
         np.testing.assert_allclose(ours(x), np.moveaxis(expected, 1, -1), atol=2e-6)
         np.testing.assert_allclose(
-            ours(x.reshape(2, 5, 21, 6)), np.moveaxis(expected, 1, -1).reshape(2, 5, 21, 4), atol=2e-6
+            ours(x.reshape(2, 5, 21, 6), execution), np.moveaxis(expected, 1, -1).reshape(2, 5, 21, 4), atol=2e-6
         )
 
 
