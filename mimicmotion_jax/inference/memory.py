@@ -1,6 +1,7 @@
-"""How much memory denoising takes on a device, and so whether the branches of guidance are predicted in turn."""
+"""Estimate of the memory that denoising takes, and the choice to predict the branches of guidance in turn."""
 
 import logging
+from typing import Any
 
 import jax
 
@@ -70,7 +71,7 @@ def estimate_temporaries(frames: float, positions: int, itemsize: int) -> int:
     return int(frames * positions * itemsize * _BYTES_PER_POSITION)
 
 
-def _limit(device: jax.Device) -> float | None:
+def _limit(device: Any) -> float | None:
     """Bytes that programs can have, None if unknown (CPUs). Of devices that are not at hand, by their data sheets."""
     if device in jax.local_devices():
         stats = device.memory_stats()

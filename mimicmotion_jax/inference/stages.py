@@ -103,8 +103,8 @@ def run_denoising(
         def run_branch(branch: jax.Array) -> jax.Array:
             """Predict the unconditional branch (0) or the conditional one (1) alone."""
             conditioned = branch == 1
-            inputs = jnp.where(conditioned, sample, without), jnp.where(conditioned, poses, 0)
-            return run_unet(*(x[:, None] for x in inputs), conditions.part(branch, branches))[0]
+            alone, drawn = jnp.where(conditioned, sample, without), jnp.where(conditioned, poses, 0)
+            return run_unet(alone[:, None], drawn[:, None], conditions.part(branch, branches))[0]
 
         if not guided:
             return run_unet(sample[:, None], poses[:, None], conditions)[0]

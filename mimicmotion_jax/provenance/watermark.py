@@ -51,7 +51,7 @@ def key_phases(key: int = KEY) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(4)
 def _pattern(height: int, width: int) -> UInt8[np.ndarray, "2 height width"]:
-    """What rises and what falls in the pattern, for a frame of this size: `_FINE` is its root mean square."""
+    """Rising and falling part of the pattern, for a frame of this size: `_FINE` is its root mean square."""
     frequencies, phases = key_phases()
     spectrum = np.zeros((PERIOD, PERIOD), complex)
     spectrum[frequencies[:, 0], frequencies[:, 1]] = np.exp(1j * phases)
