@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{args.output} holds {len(names)} test sequences")
         return 0
     if args.synthetic is None:
-        source = VideoFolder(args.videos, args.keypoints)
+        source = VideoFolder(args.videos, args.keypoints, config.tolerate_truncation)
     else:
         source = SyntheticWorld(args.synthetic, world)
     beam_options = [option for option in args.beam_options.split(",") if option]

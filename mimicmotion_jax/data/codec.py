@@ -12,8 +12,8 @@ from beartype import beartype
 from jaxtyping import UInt8, jaxtyped
 
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.ffmpeg import upright_rgb
 from mimicmotion_jax.video.h264 import H264Stream
+from mimicmotion_jax.video.rgb import upright_rgb
 
 KEYFRAME_INTERVAL = 12
 

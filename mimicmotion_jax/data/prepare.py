@@ -62,6 +62,8 @@ class PrepareConfig(DetectorOptions):
     """Leave parts out of whose frames a smaller share shows a hand; no matter where keypoints come without hands."""
     min_motion: Annotated[float, Field(ge=0, le=1)] = 0.005
     """Leave parts of a second or more out in which the joints move less: standard deviation, in sizes of the body."""
+    tolerate_truncation: bool = False
+    """Use the readable part of a video that breaks off, which is skipped otherwise."""
     encode: str | None = None
     """Checkpoint whose VAE and CLIP outputs are stored for every frame; null stores none."""
     size: tuple[_Pixels, _Pixels] = (1024, 576)

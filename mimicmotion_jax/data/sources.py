@@ -64,14 +64,16 @@ class VideoFolder:
     """The video files in a folder and the folders below it, local or gs://.
 
     Keypoints of `dance/a.mp4` are looked for at `dance/a.npz`, `dance/a.json` and `dance/a/` (OpenPose's one file per
-    frame), first in `keypoints`, then beside the videos.
+    frame), first in `keypoints`, then beside the videos. `tolerate_truncation` reads damaged videos up to the damage.
 
     Raises:
         InputError: no such folder; when listing, no videos in it.
     """
 
-    def __init__(self, videos: epath.PathLike, keypoints: epath.PathLike | None = None):
-        self._videos = absolute_path(videos)
+    def __init__(
+        self, videos: epath.PathLike, keypoints: epath.PathLike | None = None, tolerate_truncation: bool = False
+    ):
+        self._videos, self._tolerate_truncation = absolute_path(videos), tolerate_truncation
         self._keypoints = None if keypoints is None else absolute_path(keypoints)
         for folder in filter(None, (self._videos, self._keypoints)):
             if not folder.is_dir():
@@ -94,7 +96,8 @@ class VideoFolder:
             hashes = [] if keypoints is None else [sha256_file(file) for file in _keypoint_files(keypoints)]
         except OSError as error:
             return Item(name, "", "", has_keypoints=False, problem=f"it cannot be read ({error.strerror or error}).")
-        content = hashlib.sha256(" ".join([video, *hashes]).encode()).hexdigest()
+        tolerance = ["truncated"] * self._tolerate_truncation
+        content = hashlib.sha256(" ".join([video, *hashes, *tolerance]).encode()).hexdigest()
         return Item(name, video, content, has_keypoints=keypoints is not None)
 
     @contextlib.contextmanager
@@ -103,14 +106,17 @@ class VideoFolder:
         path = self._videos / item.name
         keypoints = self._find_keypoints(path)
         with _local_copy(path) as file:
-            reader = open_video(file)
+            reader = open_video(file, tolerate_truncation=self._tolerate_truncation)
+            num_frames = reader.num_frames
+            if self._tolerate_truncation:  # how many come is known only at their end
+                num_frames = sum(1 for _ in reader.frames())
             found = None if keypoints is None else _load_keypoints(keypoints, reader.width, reader.height, reader.fps)
-            if keypoints and found and found.num_frames != reader.num_frames:
+            if keypoints and found and found.num_frames != num_frames:
                 raise InputError(
                     f"{keypoints.name} holds the keypoints of {found.num_frames} frames, but the video has "
-                    f"{reader.num_frames}; make them anew or remove them."
+                    f"{num_frames}; make them anew or remove them."
                 )
-            yield OpenedVideo(reader.fps, reader.num_frames, reader.frames, found)
+            yield OpenedVideo(reader.fps, num_frames, reader.frames, found)
 
     def _find_keypoints(self, video: epath.Path) -> epath.Path | None:
         stem = video.relative_to(self._videos).with_suffix("")

@@ -18,6 +18,7 @@ from mimicmotion_jax.pose.recording import SizeMissingError, check_distances
 from mimicmotion_jax.pose.render import DrawnPoses
 from mimicmotion_jax.runtime.assumptions import assume
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.video.audio import find_sound
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.image import rgb_pixels
 
@@ -148,7 +149,7 @@ def _open_video(path: Path, options: PipelineOptions) -> OpenedMotion:
         video.fps,
         video.num_frames,
         frames=lambda wanted: video.frames(wanted.step, wanted.start, wanted.stop),
-        sound=path if video.has_audio else None,
+        sound=path if video.has_audio and find_sound(path) else None,
     )
 
 

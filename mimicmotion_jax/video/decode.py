@@ -1,5 +1,6 @@
 """Read videos as a lazy stream of upright RGB frames: any file FFmpeg knows, animated GIFs, folders of pictures."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
-import av.error
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -15,32 +15,46 @@ from av.video.stream import VideoStream
 from etils import epath
 from jaxtyping import UInt8
 
+from mimicmotion_jax.runtime.assumptions import assume
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.natural_order import natural_key
 from mimicmotion_jax.video import image
 from mimicmotion_jax.video.ffmpeg import (
+    DamageError,
     PacketScan,
+    decode_stream,
     duration_of,
-    flushed,
+    first_picture,
     open_container,
     scan_packets,
+    time_base_of,
     time_of,
-    upright_rgb,
     video_stream,
 )
-from mimicmotion_jax.video.frame_rate import assume_rate, exact_rate
+from mimicmotion_jax.video.frame_rate import assume_rate, dense_rate, exact_rate
+from mimicmotion_jax.video.hdr import colour_note
 from mimicmotion_jax.video.picture_files import read_timing
+from mimicmotion_jax.video.rgb import Look, upright_rgb
 
 AnyPath = TypeVar("AnyPath", Path, epath.Path)
 
 DEFAULT_FPS = 24.0
 """Frames per second of pictures, which do not record any."""
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif"}
+    | {".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".flv", ".vob", ".ogv"}
+)
 """File name suffixes of videos, in lower case."""
 
 # Some encoders write a packet or two that show nothing (placeholders for skipped frames).
 _SILENT_PACKETS = 2
+
+# Seconds for which one picture may be shown: longer ones come of damaged time stamps.
+_MAX_HOLD = 3600
+
+# Seconds by which the last picture may outlast its turn without being repeated: what tools write there is not exact.
+_SHORT_HOLD = Fraction(1, 2)
 
 
 @dataclass(frozen=True)
@@ -48,14 +62,15 @@ class VideoReader:
     """A video's properties, and its frames on demand. No file stays open: every `frames()` call opens its own.
 
     Frame k is what is seen at k / fps seconds. A video with a variable frame rate is laid onto that grid (frames are
-    repeated or left out); unless `constant_rate`. Frames are upright, rotation by metadata and non-square pixels are
-    already applied, and so in `width` and `height`. YUV without a colour tag is taken for BT.601, as FFmpeg,
-    OpenCV and decord do; HDR is not tone-mapped.
+    repeated or left out); unless `constant_rate`. A file that begins in the middle of a stream begins with its first
+    whole picture. Frames are upright: rotation and mirroring by metadata and non-square pixels are already applied, and
+    so in `width` and `height`. YUV without a colour tag is taken for BT.601, as FFmpeg,
+    OpenCV and decord do; HDR and wide gamuts are converted to BT.709.
     """
 
     path: Path
     rate: Fraction
-    """Frames per second, exactly; the average where the rate is variable."""
+    """Frames per second, exactly; where the rate is variable, that of the densest part."""
     num_frames: int
     """Number of frames, counted packet by packet; fewer come where damage is tolerated."""
     width: int
@@ -64,7 +79,9 @@ class VideoReader:
     constant_rate: bool = True
     tolerate_truncation: bool = False
     num_packets: int = 0
-    """Coded frames in the file; 0 for pictures."""
+    """Coded frames in the file, from the first whole one on; 0 for pictures."""
+    lead: int = 0
+    """Coded frames before the first keyframe, where the file begins in the middle of a stream."""
     pictures: tuple[Path, ...] = ()
     """The files, where the video is a folder of pictures or a single one."""
     animation: tuple[int, ...] = ()
@@ -122,11 +139,14 @@ class VideoReader:
         with open_container(self.path) as container:
             stream = video_stream(container, self.path)
             stream.thread_type = "AUTO"
+            look = None
             for index, frame in enumerate(self._on_grid(self._decoded(container, stream), stream)):
                 if index >= wanted.stop:
                     return
+                if look is None:
+                    look = Look.of(frame, stream)
                 if index in wanted:
-                    yield upright_rgb(frame, stream)
+                    yield upright_rgb(frame, stream, look)
 
     def _on_grid(self, frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[VideoFrame]:
         """Slot k shows what is on screen in the middle of its time, (k + 1/2) / rate after the first frame."""
@@ -151,23 +171,14 @@ class VideoReader:
             held = following
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        """Every frame of the file in the order of display; where the file is damaged, stop or raise."""
+        """Every whole frame of the file in the order of display; where the file is damaged, stop or raise."""
         count, whole, last = 0, True, None
         try:
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    whole = False
-                    break
-                for frame in packet.decode():
-                    count, last = count + 1, frame
-                    yield frame
-        except av.error.FFmpegError:
-            whole = False
-        if not whole:
-            # The decoder still holds good frames from before the damage.
-            for frame in flushed(stream):
+            for frame in decode_stream(container, stream, self.lead):
                 count, last = count + 1, frame
                 yield frame
+        except DamageError:
+            whole = False
         silent = self.num_packets - count
         if self.tolerate_truncation:
             return
@@ -235,31 +246,63 @@ def _video_reader(path: Path, tolerate_truncation: bool) -> VideoReader:
         stream = video_stream(container, path)
         has_audio = bool(container.streams.audio)
         scan = scan_packets(container, stream)
-        if scan.first_frame is None or not scan.times:
+        first = first_picture(path, scan.lead)
+        if first is None or not scan.times:
             raise InputError(f"no frame of {path} can be decoded; copy or download it again, or convert it to MP4.")
+        height, width = upright_rgb(first, stream, Look.of(first, stream)).shape[:2]
+        if note := colour_note(first):
+            assume(f"{path} {note}.")
+        scan = _from_first_picture(path, scan, time_of(first, stream, scan.times[0]))
         if scan.cut_off and not tolerate_truncation:
             raise _truncated(path, len(scan.times), scan.promised)
-        height, width = upright_rgb(scan.first_frame, stream).shape[:2]
-        rate, constant = _rate(scan, stream.average_rate)
-    # As many slots as have their middle before the end, as in `_on_grid`.
-    slots = max(1, math.ceil((scan.end - scan.times[0]) * rate - Fraction(1, 2)))
+        rate, constant = _rate(path, scan, stream.average_rate, time_base_of(stream))
     num_packets = len(scan.times)
-    num_frames = num_packets if constant else slots
-    return VideoReader(path, rate, num_frames, width, height, has_audio, constant, tolerate_truncation, num_packets)
+    num_frames = num_packets if constant else _num_slots(scan, rate)
+    return VideoReader(
+        path, rate, num_frames, width, height, has_audio, constant, tolerate_truncation, num_packets, scan.lead
+    )
 
 
-def _rate(scan: PacketScan, announced: Fraction | None) -> tuple[Fraction, bool]:
+def _from_first_picture(path: Path, scan: PacketScan, start: Fraction) -> PacketScan:
+    missing = start - scan.times[0]
+    if missing <= 0:
+        return scan
+    assume(
+        f"{path} begins in the middle of a stream: it starts at its first whole picture, and its sound with it, "
+        f"{float(missing):.2f} s in."
+    )
+    return scan.starting_at(start)
+
+
+def _num_slots(scan: PacketScan, rate: Fraction) -> int:
+    """Count the frames of a grid that have their middle before the end, as in `VideoReader._on_grid`."""
+    return max(1, math.ceil((scan.end - scan.times[0]) * rate - Fraction(1, 2)))
+
+
+def _rate(path: Path, scan: PacketScan, announced: Fraction | None, tick: Fraction) -> tuple[Fraction, bool]:
     """Frames per second, and whether every frame is within half a frame of where that rate puts it.
 
     Time stamps are rounded (in GIF to hundredths of a second), so of the rates that fit, the plainest is the true one.
     """
-    first, length = scan.times[0], scan.end - scan.times[0]
-    measured = Fraction(len(scan.times)) / length if length else announced or Fraction(24)
+    first, length, count = scan.times[0], scan.end - scan.times[0], len(scan.times)
+    longest_hold = max(later - time for time, later in itertools.pairwise([*scan.times, scan.end]))
+    if longest_hold > _MAX_HOLD:
+        raise InputError(
+            f"{path} shows one picture for {float(longest_hold) / 3600:.1f} hours by its time stamps, which are "
+            "damaged; cut it, or write it anew with FFmpeg."
+        )
+    measured = count / length if length else announced or Fraction(24)
     for rate in filter(None, (announced, Fraction(round(measured)), measured)):
-        if all(abs((time - first) * rate - k) < Fraction(1, 2) for k, time in enumerate(scan.times)):
+        if length - count / rate < _SHORT_HOLD and all(
+            abs((time - first) * rate - k) < Fraction(1, 2) for k, time in enumerate(scan.times)
+        ):
             return rate, True
-    # The hole that a cut leaves among the last frames must not slow down the others.
-    return (announced if scan.cut_off and announced else measured.limit_denominator(1001)), False
+    rate = dense_rate(scan.times, tick)
+    assume(
+        f"{path} has a variable frame rate: its {count} pictures are shown for as long as it says, on a grid of "
+        f"{float(rate):g} frames per second, {_num_slots(scan, rate)} frames."
+    )
+    return rate, False
 
 
 def _truncated(path: Path, readable: int, promised: int) -> InputError:

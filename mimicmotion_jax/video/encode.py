@@ -17,7 +17,7 @@ from jaxtyping import UInt8, jaxtyped
 
 from mimicmotion_jax.runtime.atomic_files import restore_directory, working_folder
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.ffmpeg import open_container
+from mimicmotion_jax.video.audio import Sound, find_sound
 from mimicmotion_jax.video.frame_rate import exact_rate
 from mimicmotion_jax.video.gif import MAX_RATE as MAX_GIF_RATE
 from mimicmotion_jax.video.gif import GifSink
@@ -129,7 +129,7 @@ def open_writer(
         raise InputError(
             f"{path}: a GIF cannot show {float(rate):g} frames per second, only {MAX_GIF_RATE}; write an .mp4 instead."
         )
-    source = None if audio_from is None else _sound_source(Path(audio_from))
+    sound = None if audio_from is None else _sound_of(Path(audio_from))
     comment = to_comment(metadata)
 
     def make_sink(temporary: Path) -> Sink:
@@ -137,9 +137,7 @@ def open_writer(
             return PngSink(temporary, target.digits, comment)
         if target.format == "gif":
             return GifSink(temporary, rate, width, height, comment, progress)
-        return Mp4Sink(
-            temporary, rate, width, height, crf=crf, comment=comment, audio_from=source, audio_start=audio_start
-        )
+        return Mp4Sink(temporary, rate, width, height, crf=crf, comment=comment, sound=sound, sound_start=audio_start)
 
     return _writing(target, make_sink, width, height, overwrite, seal)
 
@@ -185,14 +183,13 @@ def is_written(path: epath.PathLike) -> bool:
         return False
 
 
-def _sound_source(path: Path) -> Path | None:
+def _sound_of(path: Path) -> Sound | None:
     if path.is_dir():
         # Pictures have no sound.
         return None
     if not path.is_file():
         raise InputError(f"there is no file {path} to take the sound from; check the path.")
-    open_container(path).close()
-    return path
+    return find_sound(path)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
-"""A video file as FFmpeg sees it: opened, its packets gone over once, one frame turned into upright RGB."""
+"""A video file as FFmpeg sees it: opened, its packets gone over once, its frames decoded from the first whole one."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -7,32 +10,33 @@ from typing import Any
 
 import av
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
-from jaxtyping import UInt8
 
 from mimicmotion_jax.runtime.errors import InputError
 
 SWSCALE_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """FFmpeg's exact arithmetic between YUV and RGB; the default is up to three levels off."""
 
+MAX_PIXELS = 2**27
+"""Largest frame that is decoded, pixels; four times the largest that cameras film (8K)."""
+
 TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 """Arguments of `av.open` for old tags, which are not always UTF-8; PyAV 19 reads these by itself."""
 
 # How far the last packet may end before the duration the header promises: other tools round durations generously.
-_DURATION_SLACK = 0.5
+_DURATION_SLACK = Fraction(1, 2)
 
 
 def open_container(path: Path) -> InputContainer:
     """Open a media file for reading; `InputError` if FFmpeg cannot read it."""
     try:
         # An absolute path cannot be mistaken for a protocol ("a:b.mp4").
-        return av.open(str(path.resolve()), **TAG_OPTIONS)
+        return av.open(str(path.resolve()), options={"max_pixels": str(MAX_PIXELS)}, **TAG_OPTIONS)
     except PermissionError:
         raise InputError(f"{path} may not be read (permission denied); change its permissions.") from None
     except av.error.FFmpegError:
@@ -49,37 +53,21 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         raise InputError(f"{path} holds no video (sound or text only); give a file with pictures in it.")
     if streams[0].codec_context is None:
         raise InputError(f"{path} is coded in a way that FFmpeg cannot decode; convert it to H.264 MP4.")
+    width, height = shown_size(streams[0])
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{path} is {width}x{height} by its header; a video may have {MAX_PIXELS // 10**6} million pixels a frame."
+        )
+    streams[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return streams[0]
 
 
-def upright_rgb(frame: VideoFrame, stream: VideoStream) -> UInt8[np.ndarray, "height width 3"]:
-    """Convert a frame to RGB with square pixels, rotated by its metadata, transparency laid over white."""
-    shape = stream.sample_aspect_ratio
-    # The stream's size, not the frame's: some streams change size midway.
-    size = {"width": round(stream.width * (shape or 1)), "height": stream.height, "interpolation": SWSCALE_QUALITY}
-    if any(component.is_alpha for component in frame.format.components):
-        rgba = frame.to_ndarray(format="rgba", **size).astype(np.uint16)
-        alpha = rgba[..., 3:]
-        pixels = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    else:
-        pixels = frame.to_ndarray(format="rgb24", **size)
-    # The angle is counter-clockwise, as in NumPy.
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+def shown_size(stream: VideoStream) -> tuple[int, int]:
+    """Return width and height in square pixels, before the picture is turned.
 
-
-def _decode(packet: Packet) -> list[VideoFrame]:
-    try:
-        return packet.decode()
-    except av.error.FFmpegError:
-        return []
-
-
-def flushed(stream: VideoStream) -> list[VideoFrame]:
-    """Return the frames that the decoder still holds back."""
-    try:
-        return stream.decode(None)
-    except av.error.FFmpegError:
-        return []
+    They are the stream's, not a frame's: some streams change size midway.
+    """
+    return round(stream.width * (stream.sample_aspect_ratio or 1)), stream.height
 
 
 def time_base_of(timed: Packet | Stream) -> Fraction:
@@ -101,52 +89,109 @@ def duration_of(timed: Packet | VideoFrame, stream: Stream, default: Fraction) -
 
 @dataclass(frozen=True)
 class PacketScan:
-    """Result of one pass over the packets."""
+    """Result of one pass over the packets, without decoding."""
 
-    first_frame: VideoFrame | None
     times: list[Fraction]
     """Seconds at which the readable frames are shown, ascending."""
     end: Fraction
-    """Second at which the last of them goes."""
+    """Second at which the last shown of them goes. (In MP4 a packet's duration is that of its turn in decoding.)"""
+    lead: int
+    """Number of packets before the first keyframe; 0 where none is marked."""
     promised: int
     """Frames that the header announces; 0 where it does not say."""
     cut_off: bool
 
+    def starting_at(self, start: Fraction) -> "PacketScan":
+        """Leave out the frames before `start`, which depend on others that the file does not hold."""
+        return dataclasses.replace(self, times=[time for time in self.times if time >= start] or [start])
+
 
 def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
-    """Read the file through once, decoding only until the first frame; where it is damaged, the scan ends."""
+    """Read the file through once; where it is damaged, the scan ends."""
     # MP4's own count includes what an edit list hides; its index does not. Other formats have no index to go by.
     promised = len(stream.index_entries) if "mp4" in container.format.name else stream.frames
     rate = stream.average_rate or Fraction(24)
     times: list[Fraction] = []
     end = latest = Fraction(0)
-    first_frame, read, whole = None, 0, True
+    last = None
+    count, read, whole, lead = 0, 0, True, None
     try:
         for packet in container.demux():
-            time = time_of(packet, packet.stream, read / rate)
+            time = time_of(packet, packet.stream, count / rate)
             ends = time + duration_of(packet, packet.stream, 1 / rate)
             if packet.size:
                 latest = max(latest, ends)
             # (`packet.stream_index` is 0 in the empty packets that end every stream.)
-            if packet.stream.index != stream.index:
+            if packet.stream.index != stream.index or not packet.size:
                 continue
-            if packet.is_corrupt:
+            # What is lost before the first keyframe is not missed.
+            if packet.is_corrupt and lead is not None:
                 whole = False
                 break
-            if packet.size:
-                read += 1
-            if packet.size and not packet.is_discard:
+            if packet.is_keyframe and lead is None:
+                lead = count
+            count += 1
+            # AVI counts moments at which nothing new is shown, which have no packet; time stamps number them.
+            read = packet.dts + 1 if container.format.name == "avi" and packet.dts is not None else read + 1
+            if not packet.is_discard:
                 times.append(time)
-                end = max(end, ends)
-            if first_frame is None:
-                first_frame = next(iter(_decode(packet)), None)
+                if last is None or time >= last:
+                    last, end = time, ends
     except av.error.FFmpegError:
         whole = False
-    if first_frame is None:
-        first_frame = next(iter(flushed(stream)), None)
     if not promised and container.duration:
         # Microseconds, for the longest stream of the file.
         announced = Fraction((container.start_time or 0) + container.duration, 1_000_000)
         if announced > latest + _DURATION_SLACK:
             promised = read + round((announced - latest) * rate)
-    return PacketScan(first_frame, sorted(times), end, promised, not whole or read < promised)
+    # Such moments at the end of an AVI have no number.
+    silent = _DURATION_SLACK * rate if read > count else 0
+    return PacketScan(sorted(times), end, lead or 0, promised, not whole or read + silent < promised)
+
+
+class DamageError(Exception):
+    """A stream is damaged; the frames before the damage have been decoded."""
+
+
+def decode_stream(container: InputContainer, stream: VideoStream, lead: int) -> Iterator[VideoFrame]:
+    """Yield frames in the order of display, from the first that is whole.
+
+    A recording that was cut out of a stream begins with pictures that refer to others before the cut. The decoder
+    leaves them out, but not in every format before the first keyframe, hence `lead`: number of packets to leave out.
+
+    Raises:
+        DamageError: a packet after the first whole picture cannot be decoded.
+    """
+    started = False
+    try:
+        for index, packet in enumerate(container.demux(stream)):
+            if index < lead and packet.size:
+                continue
+            if packet.is_corrupt and started:
+                raise DamageError
+            try:
+                for frame in packet.decode():
+                    started = True
+                    yield frame
+            except av.error.FFmpegError:
+                if started or not packet.size:
+                    raise
+    except (DamageError, av.error.FFmpegError):
+        # The decoder still holds good frames from before the damage.
+        with contextlib.suppress(av.error.FFmpegError):
+            yield from stream.decode(None)
+        raise DamageError from None
+
+
+def first_picture(path: Path, lead: int | None = None) -> VideoFrame | None:
+    """Decode the first whole picture of a video; None if there is none. `lead`: see `decode_stream`."""
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        if lead is None:
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            lead = next((index for index, packet in enumerate(packets) if packet.is_keyframe), 0)
+            return first_picture(path, lead)
+        try:
+            return next(decode_stream(container, stream, lead), None)
+        except DamageError:
+            return None

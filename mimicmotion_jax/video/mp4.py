@@ -9,8 +9,7 @@ import av.error
 import numpy as np
 from jaxtyping import UInt8
 
-from mimicmotion_jax.video.audio import AudioTrack, has_sound
-from mimicmotion_jax.video.ffmpeg import open_container
+from mimicmotion_jax.video.audio import AudioTrack, Sound
 from mimicmotion_jax.video.h264 import H264Stream
 
 
@@ -29,8 +28,8 @@ class Mp4Sink:
         *,
         crf: int,
         comment: str,
-        audio_from: Path | None = None,
-        audio_start: float | Fraction = 0.0,
+        sound: Sound | None = None,
+        sound_start: float | Fraction = 0.0,
     ):
         """Create the file; see `encode.open_writer` for the settings."""
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
@@ -38,13 +37,7 @@ class Mp4Sink:
         self._container.metadata["comment"] = comment
         even = width + width % 2, height + height % 2
         self._pictures = H264Stream(self._container, rate, *even, {"crf": str(crf)})
-        self._audio_source = self._audio = None
-        if audio_from is not None:
-            source = open_container(audio_from)
-            if has_sound(source):
-                self._audio_source, self._audio = source, AudioTrack(self._container, source, audio_start)
-            else:
-                source.close()
+        self._audio = None if sound is None else AudioTrack(self._container, sound, sound_start)
 
     def write(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         """Encode the next frame, and the sound up to its end."""
@@ -62,5 +55,5 @@ class Mp4Sink:
         # It fails only after a failed write, which has been reported; the file is about to be removed.
         with contextlib.suppress(av.error.FFmpegError):
             self._container.close()
-        if self._audio_source is not None:
-            self._audio_source.close()
+        if self._audio is not None:
+            self._audio.close()

