@@ -5,6 +5,7 @@ Written from a description of the release; tests and benchmarks compare with it.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -61,11 +62,13 @@ def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module.eval()
 
 
-def from_torch(name: str, config: ModelConfig, state_dict: dict[str, torch.Tensor]) -> nnx.Module:
+def from_torch(
+    name: str, config: ModelConfig, state_dict: dict[str, torch.Tensor], dtype: str = "float32"
+) -> nnx.Module:
     """Build our network `name` with the weights of a torch module, through the converter's tables and checks."""
     entries = [Entry(k, tuple(v.shape), str(v.dtype).removeprefix("torch."), None) for k, v in state_dict.items()]
     found = match(name, entries, [Expected(name, "", network_leaves(name, config))])[name]
-    arrays = {p: jnp.asarray(to_ours(state_dict[entry.key], leaf, "float32")) for p, (leaf, entry) in found.items()}
+    arrays = {p: jnp.asarray(to_ours(state_dict[e.key].cpu(), leaf, dtype)) for p, (leaf, e) in found.items()}
     return fill_network(abstract_network(name, config), arrays)
 
 
@@ -88,14 +91,39 @@ class PoseNet(torch.nn.Module):
 class OfficialLoop:
     """Four networks in PyTorch with random weights, and the sampling loop of the official release.
 
+    Each network is built when it is first used.
+
     Args:
         case: sizes.
         device: device of parameters and computation.
         dtype: dtype of parameters and computation.
+        fill: gives a network's parameters values; called with the network and a seed.
     """
 
-    def __init__(self, case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32):
-        coarse = len(case.channels) - 1
+    def __init__(
+        self,
+        case: Case,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        fill: Callable[[torch.nn.Module, int], torch.nn.Module] = randomise,
+    ):
+        self.case, self.device, self.dtype, self.fill = case, device, dtype, fill
+        self.scheduler = EulerDiscreteScheduler(
+            prediction_type="v_prediction",
+            use_karras_sigmas=True,
+            sigma_min=0.002,
+            sigma_max=700.0,
+            timestep_type="continuous",
+            timestep_spacing="leading",
+        )
+
+    def _place(self, network: torch.nn.Module, seed: int) -> torch.nn.Module:
+        return self.fill(network, seed).to(self.device, self.dtype)
+
+    @functools.cached_property
+    def unet(self) -> UNetSpatioTemporalConditionModel:
+        """UNet with MimicMotion's inputs."""
+        case, coarse = self.case, len(self.case.channels) - 1
         unet = UNetSpatioTemporalConditionModel(
             down_block_types=(CROSS_DOWN,) * coarse + (DOWN,),
             up_block_types=(UP,) + (CROSS_UP,) * coarse,
@@ -106,26 +134,29 @@ class OfficialLoop:
             addition_time_embed_dim=case.time_dim,
             projection_class_embeddings_input_dim=3 * case.time_dim,
         )
+        return self._place(unet, 0)
+
+    @functools.cached_property
+    def vae(self) -> AutoencoderKLTemporalDecoder:
+        """VAE with the temporal decoder."""
         vae = AutoencoderKLTemporalDecoder(
             down_block_types=("DownEncoderBlock2D",) * 4,
-            block_out_channels=case.vae_channels,
-            layers_per_block=case.vae_layers,
+            block_out_channels=self.case.vae_channels,
+            layers_per_block=self.case.vae_layers,
         )
+        return self._place(vae, 1)
+
+    @functools.cached_property
+    def clip(self) -> CLIPVisionModelWithProjection:
+        """Small CLIP image encoder."""
         sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-        clip = CLIPVisionConfig(**sizes, projection_dim=case.context, patch_size=32, hidden_act="gelu")
-        networks = (unet, vae, CLIPVisionModelWithProjection(clip), PoseNet(case.channels[0]))
-        self.unet, self.vae, self.clip, self.pose_net = (
-            randomise(net, i).to(device, dtype) for i, net in enumerate(networks)
-        )
-        self.device, self.dtype = device, dtype
-        self.scheduler = EulerDiscreteScheduler(
-            prediction_type="v_prediction",
-            use_karras_sigmas=True,
-            sigma_min=0.002,
-            sigma_max=700.0,
-            timestep_type="continuous",
-            timestep_spacing="leading",
-        )
+        config = CLIPVisionConfig(**sizes, projection_dim=self.case.context, patch_size=32, hidden_act="gelu")
+        return self._place(CLIPVisionModelWithProjection(config), 2)
+
+    @functools.cached_property
+    def pose_net(self) -> PoseNet:
+        """PoseNet of the UNet's width."""
+        return self._place(PoseNet(self.case.channels[0]), 3)
 
     @torch.no_grad()
     def __call__(self, image, pose_images, noise, noise_aug, options) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,7 +211,7 @@ class OfficialLoop:
         hook.remove()
         return v
 
-    def in_jax(self, num_devices: int | None = 1) -> MimicMotionPipeline:
+    def in_jax(self, num_devices: int | None = 1, dtype: str = "float32") -> MimicMotionPipeline:
         """Build our pipeline with the same weights on `num_devices` devices; None takes all."""
         config = ModelConfig(
             unet=UNetConfig.from_official(dict(self.unet.config)),
@@ -189,6 +220,7 @@ class OfficialLoop:
             pose_net=PoseNetConfig(out_channels=self.unet.config.block_out_channels[0]),
         )
         networks = {"unet": self.unet, "vae": self.vae, "image_encoder": self.clip, "pose_net": self.pose_net}
-        ours = {name: from_torch(name, config, network.state_dict()) for name, network in networks.items()}
+        with jax.default_device(jax.devices("cpu")[0]):  # a device's peak memory shall be that of what it computes
+            ours = {name: from_torch(name, config, net.state_dict(), dtype) for name, net in networks.items()}
         mesh = sharding.sampling_mesh(num_devices)
         return MimicMotionPipeline(config, **jax.device_put(ours, sharding.replicated(mesh)), mesh=mesh)

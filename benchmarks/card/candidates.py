@@ -1,0 +1,209 @@
+"""Other ways to write a layer, put in the place of the present one while a program is traced."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from card.results import Skipped
+from mimicmotion_jax.models import attention, layers, transformer
+from mimicmotion_jax.models.execution import DEFAULT, Execution
+
+Patch = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Another way to write a layer.
+
+    Attributes:
+        blocks: kinds of block that have such a layer: "unet resnet", "unet transformer", "vae resnet".
+        patch: context in which programs are traced.
+        compiler: options of XLA for the program.
+    """
+
+    blocks: tuple[str, ...]
+    patch: Patch = contextlib.nullcontext
+    compiler: tuple[tuple[str, Any], ...] = ()
+
+
+# Temporal convolutions: [B, F, P, C] with a kernel [3, C, D].
+
+
+def per_position(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve the frames of each position."""
+    batch, frames, positions, channels = x.shape
+    rows = x.transpose(0, 2, 1, 3).reshape(batch * positions, frames, channels)
+    out = jax.lax.conv_general_dilated(rows, kernel, (1,), ((1, 1),), dimension_numbers=("NWC", "WIO", "NWC"))
+    return out.reshape(batch, positions, frames, -1).transpose(0, 2, 1, 3)
+
+
+def three_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply three shifted copies."""
+    padded = jnp.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0)])
+    first, second, third = (padded[:, tap : tap + x.shape[1]] @ kernel[tap] for tap in range(3))
+    return first + second + third
+
+
+def one_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Join three shifted copies along the channels, and multiply once."""
+    padded = jnp.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0)])
+    joined = jnp.concatenate([padded[:, tap : tap + x.shape[1]] for tap in range(3)], axis=-1)
+    return joined @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def convolution_2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve over (frames, positions) with a kernel of one position."""
+    padding, numbers = ((1, 1), (0, 0)), ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel[:, None], (1, 1), padding, dimension_numbers=numbers)
+
+
+def _temporal(convolve: Callable[[jax.Array, jax.Array], jax.Array]) -> Patch:
+    def call(self: layers.TemporalConv, x: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
+        flat = x.reshape(*x.shape[:2], -1, x.shape[-1])
+        return convolve(flat, self.kernel[...]).reshape(*x.shape[:-1], -1) + self.bias[...]
+
+    return lambda: mock.patch.object(layers.TemporalConv, "__call__", call)
+
+
+# Feed-forward, norms, projections.
+
+
+def _one_geglu(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
+    value, gate = jnp.split(self.proj_in(x), 2, axis=-1)
+    return self.proj_out(value * transformer.gelu(gate))
+
+
+def _tokamax_geglu(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
+    import tokamax
+
+    # Without the biases, which its kernel does not have: for the time only, the result differs.
+    value, gate = jnp.split(self.proj_in.kernel[...], 2, axis=-1)
+    return self.proj_out(tokamax.gated_linear_unit(x, (gate, value), activation=transformer.gelu))
+
+
+def _tokamax_layer_norm(self: layers.LayerNorm, x: jax.Array) -> jax.Array:
+    import tokamax
+
+    return tokamax.layer_norm(x, self.scale[...], self.bias[...], epsilon=self.epsilon)
+
+
+def _two_passes(x: jax.Array, average: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array]:
+    mean = average(x.astype(jnp.float32))
+    return mean, average(jnp.square(x.astype(jnp.float32) - mean))
+
+
+def _joined_qkv(self: layers.SelfAttention, x: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
+    projections = (self.to_q, self.to_k, self.to_v)
+    kernel = jnp.concatenate([linear.kernel[...] for linear in projections], axis=-1)
+    joined = (x @ kernel).reshape(*x.shape[:2], 3, self.heads, -1)
+    q, k, v = (execution.by_sequence(joined[:, :, i]) for i in range(3))
+    return layers.join_heads(self.to_out, layers.dot_product_attention(q, k, v, execution))
+
+
+# Attention: queries, keys and values [N, tokens, heads, dim].
+
+
+def _by_xla(query: jax.Array, key: jax.Array, value: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
+    without = dataclasses.replace(execution, cudnn_attention=False)
+    return attention.dot_product_attention(query, key, value, without)
+
+
+def _short(by: Callable[..., jax.Array]) -> Patch:
+    """Attend `by` another function along the frames, as before elsewhere."""
+
+    def call(query: jax.Array, key: jax.Array, value: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
+        short = query.shape[1] <= attention._TILE // 2
+        return by(query, key, value) if short else attention.dot_product_attention(query, key, value, execution)
+
+    return lambda: mock.patch.object(layers, "dot_product_attention", call)
+
+
+def _packed_by_four(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    on_card = jax.default_backend() == "gpu" and query.dtype.itemsize == 2
+    return attention._packed(query, key, value, 4, "cudnn" if on_card else "xla")
+
+
+def _tokamax_attention(query: jax.Array, key: jax.Array, value: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
+    import tokamax
+
+    if query.shape[1] <= attention._TILE // 2:
+        return attention.dot_product_attention(query, key, value, execution)
+    return tokamax.dot_product_attention(query, key, value)
+
+
+def _splash(query: jax.Array, key: jax.Array, value: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
+
+    tokens, heads, dim = query.shape[1:]
+    if execution.platform != "tpu" or tokens % 128 or tokens < attention._LONG:
+        return attention.dot_product_attention(query, key, value, execution)
+    mask = splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((tokens, tokens))] * heads)
+    kernel = splash_attention_kernel.make_splash_mha_single_device(mask)
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (query * dim**-0.5, key, value))
+    return jax.vmap(kernel)(q, k, v).transpose(0, 2, 1, 3)
+
+
+def _replace(owner: Any, name: str, new: Any, package: str | None = None) -> Patch:
+    """Put `new` in the place of an attribute; a package that is missing skips the row."""
+
+    @contextlib.contextmanager
+    def patch() -> Iterator[None]:
+        if package and importlib.util.find_spec(package) is None:
+            raise Skipped(f"needs {package}, not installed here")
+        with mock.patch.object(owner, name, new):
+            yield
+
+    return patch
+
+
+_RESNETS = ("unet resnet", "vae resnet")
+_BOTH = (*_RESNETS, "unet transformer")
+_TRANSFORMER = ("unet transformer",)
+_attention = functools.partial(_replace, layers, "dot_product_attention")
+
+LAYERS: dict[str, Candidate] = {
+    "temporal convolution as one 2-D convolution": Candidate(_RESNETS, _temporal(convolution_2d)),
+    "temporal convolution per position": Candidate(_RESNETS, _temporal(per_position)),
+    "temporal convolution as three products": Candidate(_RESNETS, _temporal(three_products)),
+    "temporal convolution as one product": Candidate(_RESNETS, _temporal(one_product)),
+    "GEGLU as one product": Candidate(_TRANSFORMER, _replace(transformer.FeedForward, "__call__", _one_geglu)),
+    "queries, keys and values in one product": Candidate(
+        _TRANSFORMER, _replace(layers.SelfAttention, "__call__", _joined_qkv)
+    ),
+    "temporal attention not packed": Candidate(_TRANSFORMER, _short(jax.nn.dot_product_attention)),
+    "temporal attention packed by four": Candidate(_TRANSFORMER, _short(_packed_by_four)),
+    "moments in two passes": Candidate(_BOTH, _replace(layers, "_moments", _two_passes)),
+    "group norm of flax": Candidate(_BOTH, _replace(layers.GroupNorm, "__call__", nnx.GroupNorm.__call__)),
+}
+"""Candidates for every device."""
+
+GPU: dict[str, Candidate] = {
+    "attention by XLA": Candidate(_TRANSFORMER, _attention(_by_xla)),
+    "attention by tokamax": Candidate(_TRANSFORMER, _attention(_tokamax_attention, "tokamax")),
+    "layer norm by tokamax": Candidate(
+        _TRANSFORMER, _replace(layers.LayerNorm, "__call__", _tokamax_layer_norm, "tokamax")
+    ),
+    "GEGLU by tokamax, without biases": Candidate(
+        _TRANSFORMER, _replace(transformer.FeedForward, "__call__", _tokamax_geglu, "tokamax")
+    ),
+}
+"""Candidates for NVIDIA's cards."""
+
+TPU: dict[str, Candidate] = {"splash attention": Candidate(_TRANSFORMER, _attention(_splash))}
+"""Candidates for TPUs."""
+
+COMPILER: dict[str, Candidate] = {
+    "XLA without command buffers": Candidate(_BOTH, compiler=(("xla_gpu_enable_command_buffer", ""),)),
+    "XLA without Triton's products": Candidate(_BOTH, compiler=(("xla_gpu_enable_triton_gemm", False),)),
+    "XLA with exhaustive tiling": Candidate(_BOTH, compiler=(("xla_gpu_exhaustive_tiling_search", True),)),
+    "XLA with cuDNN's fusions of products": Candidate(_BOTH, compiler=(("xla_gpu_cudnn_gemm_fusion_level", 2),)),
+}
+"""Options of XLA's compiler for GPUs, for the whole step."""
