@@ -103,6 +103,6 @@ def _train_arguments(folder: Path, size: Size) -> list[str]:
     config.write_text(yaml.safe_dump({"model": to_dict(size.model)}))
     data = {"dataset": folder / "clips", "num_frames": size.frames, "height": size.height, "width": size.width}
     given = {f"data.{name}": value for name, value in data.items()}
-    given |= {"steps": 12 if size.full else 4, "batch_size": 1, "log_every": 1, "save_every": 1000}
+    given |= {"steps": 12 if size.full else 4, "batch_size": 1, "log_every": 6 if size.full else 2, "save_every": 1000}
     given |= {"sample_every": "null", "dtype": fast_dtype(), "mesh.fsdp": 1, "mesh.data": 1, "data.interval": "[1,1]"}
     return ["train", "--config", str(config), *[f"{name}={value}" for name, value in given.items()]]
