@@ -107,8 +107,12 @@ def _write_skeleton(path: Path, specs: Sequence[Spec]) -> None:
 
     # Neither memory that is never touched nor the skipped data in the file takes space.
     empty = {spec.key: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs}
-    with torch.serialization.skip_data():
-        torch.save(empty, path)
+    try:
+        with torch.serialization.skip_data():
+            torch.save(empty, path)
+    except RuntimeError:
+        path.write_bytes(bytes(2**16))  # of a full disk torch does not say so; this does
+        raise
 
 
 def _aligned(record: zipfile.ZipInfo, position: int) -> zipfile.ZipInfo:

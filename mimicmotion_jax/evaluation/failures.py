@@ -24,12 +24,13 @@ class Failures:
     """Sequences that failed, with the reason by name.
 
     Args:
-        log: file that tracebacks are appended to; created for the first one.
+        log: file that tracebacks are appended to; created for the first one. That of an earlier run is removed.
     """
 
     def __init__(self, log: Path):
         self.reasons: dict[str, str] = {}
         self._log = log
+        log.unlink(missing_ok=True)
         self._first: Exception | None = None
 
     @contextlib.contextmanager

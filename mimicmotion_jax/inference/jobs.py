@@ -1,5 +1,6 @@
 """Run many jobs: equal ones in batches, finished ones skipped, and a failure of one never stops the others."""
 
+import contextlib
 import json
 import logging
 import traceback
@@ -67,6 +68,7 @@ def run_jobs(
             todo.append((number, job))
     logger.info("%d jobs, %d of them done already", len(mine), len(mine) - len(todo))
     failures = _Failures(log_directory)
+    failures.forget(mine)
     for batch in prefetch(_batches(todo, prepare, batch_size, failures)):
         _generate(batch, generate, failures)
     if failures.found:
@@ -88,17 +90,27 @@ class _Failures:
         self.found: list[Failure] = []
         self._directory = directory
 
+    def forget(self, jobs: Sequence[tuple[int, Job]]) -> None:
+        """Remove the logs of an earlier run."""
+        if self._directory.is_dir():
+            for number, job in jobs:
+                self._log(number, job).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._directory.rmdir()
+
+    def _log(self, number: int, job: Job) -> Path | epath.Path:
+        return self._directory / f"{number:04d}-{output_target(job.output).name[:100]}.log"
+
     def add(self, number: int, job: Job, error: Exception) -> None:
-        name = output_target(job.output).name
-        reason = _reason(error)
-        logger.error("failed: %s: %s", name, reason)
-        log = self._directory / f"{number:04d}-{name[:100]}.log"
+        reason, log = _reason(error), self._log(number, job)
+        logger.error("failed: %s: %s", output_target(job.output).name, reason)
         text = "".join(traceback.format_exception(error))
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_bytes(text.encode(errors="backslashreplace"))
         except OSError as problem:
-            logger.error("%s cannot be written (%s):\n%s", log, problem.strerror or problem, text)
+            shown = "" if isinstance(error, InputError | OSError) else f":\n{text}"
+            logger.error("%s cannot be written (%s)%s", log, problem.strerror or problem, shown)
             log = None
         self.found.append(Failure(job, reason, log))
 

@@ -58,6 +58,16 @@ def job_list(folder: Path, *rows: tuple[str, str] | tuple[str, str, dict]) -> li
     return [Job(folder, Path(motion), folder / f"{name}.mp4", options=dict(*more)) for name, motion, *more in rows]
 
 
+def test_logs_of_failures_go_when_the_jobs_succeed(tmp_path):
+    def run(motion):
+        return run_jobs(job_list(tmp_path, ("a", "2"), ("x", motion)), prepare, Recorder(), 1, tmp_path / "failures")
+
+    assert len(run("MemoryError")) == 1
+    assert [path.name for path in (tmp_path / "failures").iterdir()] == ["0002-x.mp4.log"]
+    assert not run("3")
+    assert not (tmp_path / "failures").exists()
+
+
 def test_every_exception_is_that_jobs_alone(tmp_path, caplog):
     jobs = job_list(tmp_path, ("a", "2"), ("x", "MemoryError"), ("b", "3"), ("y", "OSError"), ("bad", "2"), ("c", "3"))
     made = Recorder()
