@@ -72,7 +72,7 @@ def _train(inputs: Path, outputs: Path) -> list[Any]:
 
 def _evaluate(inputs: Path, outputs: Path) -> list[Any]:
     files = ["--checkpoint", inputs / "checkpoint", "--data", inputs / "test_set", "--output", outputs / "scores"]
-    return [*files, "--protocol", "synthetic", *_SMALL, "num_inference_steps=2"]
+    return [*files, "--protocol", "synthetic", *_SMALL, "num_inference_steps=2", "decode_chunk_size=2"]
 
 
 def _convert(inputs: Path, outputs: Path) -> list[Any]:
@@ -129,9 +129,9 @@ def prepare_inputs(folder: Path) -> None:
             writer.write(frames)
         save_keypoints(keypoints, folder / f"videos/{number}.npz")
         (folder / f"test_set/{number}").mkdir(parents=True)
-        for index, frame in enumerate(frames[:6]):
+        for index, frame in enumerate(frames[:10]):
             Image.fromarray(frame).save(folder / f"test_set/{number}/{index:05d}.png")
-        save_keypoints(keypoints[:6], folder / f"test_set/{number}.npz")
+        save_keypoints(keypoints[:10], folder / f"test_set/{number}.npz")
     prepare.main(["--videos", str(folder / "videos"), "--output", str(folder / "dataset"), "min_frames=5"])
     shutil.rmtree(folder / "dataset/.work", ignore_errors=True)
 

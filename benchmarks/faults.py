@@ -163,29 +163,34 @@ class Bench:
 
     def __init__(self, folder: Path, disk: Path, is_small: bool):
         self.folder, self.disk, self.is_small = folder, disk, is_small
-        self.inputs = folder / "inputs"
+        self.inputs, self._listing = folder / "inputs", folder / "contents.json"
         self._expected: dict[str, dict[str, str]] = {}
         self._changes: dict[tuple[str, bool], int] = {}
 
-    def _run(self, name: str, hook: Callable[[mmap.mmap], Any] | None = None) -> Finished:
-        command = COMMANDS[name]
-        return run_forked(lambda: command.run(self.inputs, self.disk), self.folder / "log", hook)
+    def _run(self, name: str, hook: Callable[[mmap.mmap], Any] | None = None, is_faulty: bool = False) -> Finished:
+        """Run a command; list the contents of its output, for `_contents`, unless a fault is to happen."""
+
+        def work() -> int | None:
+            status = COMMANDS[name].run(self.inputs, self.disk)
+            if not status and not is_faulty:  # in the child, which has started jax, as this process must not
+                self._listing.write_text(json.dumps(contents(self.disk)))
+            return status
+
+        return run_forked(work, self.folder / "log", hook)
 
     def _contents(self) -> dict[str, str]:
-        """Contents of the output, which a child reads: this process must not start jax."""
-        listing = self.folder / "contents.json"
-        ended = run_forked(lambda: print(json.dumps(contents(self.disk)), file=listing.open("w")), self.folder / "log")
-        assert ended.status == 0, ended.stderr
-        return json.loads(listing.read_text())
+        return json.loads(self._listing.read_text())
 
     def _clear(self) -> None:
         for path in self.disk.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def measure(self, name: str) -> None:
-        """Run a command without a fault, over nothing and over its own output; remember the result."""
-        self._clear()
-        for again in (False, True) if COMMANDS[name].repeats else (False,):
+    def _changes_of(self, name: str, again: bool) -> int:
+        """Run a command without a fault, over nothing or its own output, and count its changes; remember the result."""
+        if (name, again) not in self._changes:
+            if again:
+                self._changes_of(name, False)
+            self._prepare(name, again)
             ended = self._run(name, lambda shared: Trigger(self.disk, shared, None, _nothing, 0))
             assert ended.status == 0, f"{name}: {ended.stderr}"
             self._changes[name, again] = ended.changes
@@ -194,20 +199,24 @@ class Bench:
             assert not other, f"{name} is not reproducible: {other}"
             if not again:
                 shutil.copytree(self.disk, self.folder / "finished" / name)
+        return self._changes[name, again]
+
+    def _prepare(self, name: str, again: bool) -> None:
+        self._clear()
+        if again:
+            shutil.copytree(self.folder / "finished" / name, self.disk, dirs_exist_ok=True)
 
     def try_point(self, point: Point) -> dict[str, Any]:
         """Cause a fault, run the command again, and say what was wrong, if anything."""
-        if point.command not in self._expected:
-            self.measure(point.command)
-        self._clear()
+        at = 1 + int(point.instant * self._changes_of(point.command, point.again))
         finished = self.folder / "finished" / point.command
-        if point.again:
-            shutil.copytree(finished, self.disk, dirs_exist_ok=True)
-        at = 1 + int(point.instant * self._changes[point.command, point.again])
+        self._prepare(point.command, point.again)
         began = time.monotonic()
-        ended = self._run(
-            point.command, lambda shared: Trigger(self.disk, shared, at, lambda: self._strike(point.fault), point.delay)
-        )
+
+        def hook(shared: mmap.mmap) -> Trigger:
+            return Trigger(self.disk, shared, at, lambda: self._strike(point.fault), point.delay)
+
+        ended = self._run(point.command, hook, is_faulty=True)
         problems = []
         if "Traceback" in ended.stderr:
             problems.append(f"traceback: {ended.stderr[-1500:]}")
