@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from etils import epath
@@ -15,7 +16,7 @@ from mimicmotion_jax.runtime.errors import InputError
 def test_one_flipped_byte_is_found_before_it_is_used(tmp_path):
     shutil.copytree(WEIGHTS / "params", tmp_path / "params")
     params = epath.Path(tmp_path / "params")
-    files = [path for path in params.glob("*/**/*") if path.is_file()]
+    files = [path for path in Path(params).glob("*/**/*") if path.is_file()]
     sums = json.loads((params / "checksums.json").read_text())
     assert sums.keys() == {path.relative_to(params).as_posix() for path in files}
     for file in files:
