@@ -99,7 +99,7 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
 def compare(path: Path, **arrays: np.ndarray) -> Row:
     """Relative difference of arrays from those that another part has kept in `path`."""
     if not path.exists():
-        return {"difference": f"nothing to compare with: {path.stem} did not run"}
+        return {"missing": f"{path.stem}, to compare with"}
     with np.load(path) as kept:
         found = {name: relative_difference(sample(array), kept[name]) for name, array in arrays.items()}
     return {"difference": found if len(found) > 1 else next(iter(found.values()))}

@@ -4,16 +4,27 @@ XLA's dump of the programs, which the process must be told to write, says what e
 """
 
 import collections
+import contextlib
+import functools
+import inspect
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+from flax import nnx
 
 from card.inputs import fast_dtype, random_pipeline
 from card.our_side import Ours, Run
 from card.results import Results, Row
 from card.sizes import size_of
+from mimicmotion_jax.models import blocks, layers, transformer
+from mimicmotion_jax.xla_report.hlo import read_hlo
+from mimicmotion_jax.xla_report.operations import CONTAINERS, kind_of_work
 
 FOLDER = Path(tempfile.gettempdir()) / "mimicmotion-profile"
 """Folder of the dump."""
@@ -35,11 +46,37 @@ def training(results: Results, part: str, size: str) -> None:
     _profile(results, part, size)
 
 
+@contextlib.contextmanager
+def named_layers() -> Iterator[None]:
+    """Give the operations of programs that are traced meanwhile the classes of their layers as names."""
+    modules = (blocks, layers, transformer)
+    classes = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, nnx.Module) and value.__module__ == module.__name__
+    }
+
+    def named(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def scoped(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+            with jax.named_scope(type(self).__name__):
+                return call(self, *args, **kwargs)
+
+        return scoped
+
+    with contextlib.ExitStack() as stack:
+        for layer in classes:
+            if any("__call__" in vars(base) for base in layer.__mro__):
+                stack.enter_context(mock.patch.object(layer, "__call__", named(layer.__call__)))
+        yield
+
+
 def _profile(results: Results, part: str, size: str) -> None:
     ours = Ours(size_of(size), random_pipeline(size_of(size), fast_dtype()))
 
     def row() -> Row:
-        with ours.precision:
+        with ours.precision, named_layers():
             return profile(getattr(ours, part)())
 
     results.row(part, "operations", row)
@@ -47,8 +84,6 @@ def _profile(results: Results, part: str, size: str) -> None:
 
 def profile(run: Run) -> Row:
     """Trace a second run; return milliseconds by kind of work and of the worst operations."""
-    import jax
-
     run()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -58,25 +93,29 @@ def profile(run: Run) -> Row:
         ran = list(events(Path(folder)))
     programs = {program: describe(program) for program in {program for program, _, _ in ran}}
     kinds: collections.Counter[str] = collections.Counter()
+    by_layer: collections.Counter[str] = collections.Counter()
     operations: collections.Counter[tuple[int, str]] = collections.Counter()
     for program, operation, seconds in ran:
-        kind, _ = programs[program].get(operation, ("not in the dump", ""))
-        if kind:  # "" for loops and calls, whose contents are in the trace themselves
-            kinds[kind] += 1e3 * seconds
+        found = programs[program].get(operation, Operation("not in the dump"))
+        if found.kind:  # "" for loops and calls, whose contents are in the trace themselves
+            kinds[found.kind] += 1e3 * seconds
+            by_layer[found.layer] += 1e3 * seconds
             operations[program, operation] += 1e3 * seconds
     worst = [
-        {"ms": round(ms, 3), "operation": operation, "kind": kind, "source": source}
-        for (program, operation), ms in operations.most_common(_WORST)
-        for kind, source in [programs[program].get(operation, ("not in the dump", ""))]
+        {"ms": round(ms, 3), "name": name, **programs[program].get(name, Operation("not in the dump"))._asdict()}
+        for (program, name), ms in operations.most_common(_WORST)
     ]
-    rounded = {kind: round(ms, 2) for kind, ms in kinds.most_common()}
-    return {"wall_ms": round(1e3 * wall, 2), "busy_ms": round(kinds.total(), 2), "kinds_ms": rounded, "worst": worst}
+    return {
+        "wall_ms": round(1e3 * wall, 2),
+        "busy_ms": round(kinds.total(), 2),
+        "kinds_ms": {kind: round(ms, 2) for kind, ms in kinds.most_common()},
+        "layers_ms": {layer: round(ms, 2) for layer, ms in by_layer.most_common(_WORST)},
+        "worst": worst,
+    }
 
 
 def events(folder: Path) -> Iterator[tuple[int, str, float]]:
     """Yield program id, operation and seconds of every event in a trace."""
-    import jax
-
     (path,) = folder.rglob("*.xplane.pb")
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
         for line in plane.lines:
@@ -86,21 +125,34 @@ def events(folder: Path) -> Iterator[tuple[int, str, float]]:
                     yield int(stats.get("program_id", -1)), stats["hlo_op"], event.duration_ns / 1e9
 
 
-def describe(program: int) -> dict[str, tuple[str, str]]:
-    """Kind of work and place in the source of each operation of a program, from XLA's dump."""
-    from mimicmotion_jax.xla_report.hlo import read_hlo
-    from mimicmotion_jax.xla_report.operations import CONTAINERS, kind_of_work
+class Operation(NamedTuple):
+    """Kind of work, shape and name of an operation, and the layer that it belongs to."""
 
+    kind: str
+    shape: str = ""
+    source: str = ""
+
+    @property
+    def layer(self) -> str:
+        """Classes of the layers around it, outermost first."""
+        return "/".join(re.findall(r"\b[A-Z]\w+", self.source)) or "outside the layers"
+
+
+def describe(program: int) -> dict[str, Operation]:
+    """Describe each operation of a program by name, from XLA's dump."""
     # The newest, because the dumps of earlier processes are in the same folder.
     paths = sorted(FOLDER.glob(f"module_{program:04d}.*after_optimizations.txt"), key=lambda path: path.stat().st_mtime)
     if not paths:
         return {}
     text = paths[-1].read_text()
-    sources = dict(re.findall(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name="([^"]*)"', text, re.MULTILINE))
+    lines = re.findall(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\S+) (.*)$", text, re.MULTILINE)
+    shapes = {name: shape for name, shape, _ in lines}
+    sources = {name: found[1] for name, _, rest in lines if (found := re.search(r'op_name="([^"]*)"', rest))}
     computations, _ = read_hlo(text.splitlines(), everything=True)
     return {
-        instruction.name: (
+        instruction.name: Operation(
             "" if instruction.opcode in CONTAINERS else kind_of_work(instruction, computations),
+            shapes.get(instruction.name, "")[:80],
             sources.get(instruction.name, "")[-160:],
         )
         for computation in computations.values()

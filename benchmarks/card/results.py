@@ -64,5 +64,5 @@ class Results:
 
 
 def finished(row: Row | None) -> bool:
-    """Return True for a row with values or a reason why it cannot have any."""
-    return row is not None and "failed" not in row
+    """Return True for a row with all its values, or a reason why it cannot have any."""
+    return row is not None and not {"failed", "missing"} & row.keys()

@@ -1,6 +1,7 @@
 """Runs named experiments in order, each in processes of its own with a time limit. Standard library only."""
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib
@@ -11,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -76,6 +78,7 @@ def main(experiments: Sequence[Experiment], description: str | None, folder: str
         for experiment in experiments:
             print(f"{experiment.name:22} {experiment.limit:4} s  {experiment.question}")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as `timeout` does: the part's process must go as well
     device = describe_device()
     size = args.size or ("full" if "host" not in device else "tiny")
     output = args.output or ROOT / "benchmarks" / "results" / folder / _slug(f"{device['device']} {size}")
@@ -158,16 +161,20 @@ def _run_part(experiment: str, part: Part, results: Results, size: str, limit: f
     command = [sys.executable, sys.argv[0], "--part", f"{experiment}/{part.name}", "--size", size]
     command += ["--output", str(results.path.parent)]
     start = time.monotonic()
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(part), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(part), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         _, errors = process.communicate(timeout=limit)
         state = {"state": "done" if process.returncode == 0 else "failed"}
         if process.returncode:
             state |= {"code": process.returncode, "error": errors[-1500:]}
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         state = {"state": "out of time"}
+    finally:  # also when this process is told to stop: nothing may hold the card afterwards
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     return state | {"seconds": round(time.monotonic() - start, 1)}
 
 

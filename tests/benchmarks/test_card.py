@@ -110,6 +110,16 @@ def test_rows_survive_a_failure_and_are_not_measured_again(tmp_path):
     assert (len(measured), Results(path).parts["ours"]["bad"]["ms"]) == (1, 3)
 
 
+def test_a_row_without_its_counterpart_is_measured_again(tmp_path):
+    results = Results(tmp_path / "x.json")
+    ones = np.ones(3, np.float32)
+    results.row("ours", "unet", lambda: compare(results.array_path("torch", "unet"), out=ones))
+    assert "torch-unet" in results.parts["ours"]["unet"]["missing"]
+    keep(results.array_path("torch", "unet"), out=2 * ones)
+    results.row("ours", "unet", lambda: compare(results.array_path("torch", "unet"), out=ones))
+    assert results.parts["ours"]["unet"]["difference"] == 0.5
+
+
 def test_kept_values_stand_for_the_whole(tmp_path):
     random = np.random.default_rng(0)
     a = random.standard_normal((600, 1000)).astype(np.float32)
@@ -139,9 +149,14 @@ def hang(results, part, size):
 """
 
 
-def start(tmp_path, parts, *arguments, limit=100):
+def write_program(tmp_path, parts, limit):
     program = tmp_path / "program.py"
     program.write_text(WORKERS.format(benchmarks=str(BENCHMARKS), functions=FUNCTIONS, parts=parts, limit=limit))
+    return program
+
+
+def start(tmp_path, parts, *arguments, limit=100):
+    program = write_program(tmp_path, parts, limit)
     output = tmp_path / "results"
     command = [sys.executable, str(program), "--tiny", "--output", str(output), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -160,6 +175,26 @@ def test_processes_that_crash_hang_or_miss_a_package_end_nothing(tmp_path, monke
     assert found["state"] == "unfinished"
     memory = json.loads((tmp_path / "results" / "memory.json").read_text())
     assert memory["peaks"] == [{"peak_GB": 2.5, "experiment": "first", "part": "good", "row": "row"}]
+
+
+def test_a_stopped_run_leaves_no_process(tmp_path):
+    """The part that hangs is ended with the process that started it, and its rows are kept."""
+    program = write_program(tmp_path, [("hang", ())], limit=100)
+    command = [sys.executable, str(program), "--tiny", "--output", str(tmp_path / "results")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while "before" not in process.stdout.readline():
+        pass
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(program).encode() in read(path)]
+    assert json.loads((tmp_path / "results" / "first.json").read_text())["parts"]["hang"]["before"]["ms"] == 3.0
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
 
 
 def test_finished_experiments_are_skipped_and_time_is_kept(tmp_path):
