@@ -2,6 +2,7 @@
 
 import functools
 from fractions import Fraction
+from typing import cast
 
 import cv2
 import numpy as np
@@ -19,11 +20,11 @@ WHITE = 203.0
 PEAK = 1000.0
 """Brightness of the lightest highlights that are told apart, cd/m²; consumer HDR is graded for this."""
 
-_HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
+_HDR: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 _BT2020 = (0.708, 0.292), (0.170, 0.797), (0.131, 0.046), (0.3127, 0.3290)
 _BT709 = (0.640, 0.330), (0.300, 0.600), (0.150, 0.060), (0.3127, 0.3290)
 _P3 = (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)
-_WIDE = {
+_WIDE: dict[int, tuple[str, tuple[tuple[float, float], ...]]] = {
     ColorPrimaries.BT2020: ("BT.2020", _BT2020),
     ColorPrimaries.SMPTE431: ("DCI-P3", (*_P3, (0.314, 0.351))),
     ColorPrimaries.SMPTE432: ("Display P3", (*_P3, (0.3127, 0.3290))),
@@ -87,7 +88,7 @@ class ColourMap:
         deep = frame.reformat(width, height, "rgb48le", src_colorspace=matrix, interpolation=SWSCALE_QUALITY)
         self._pictures.push(_timed(deep, self._count))
         self._count += 1
-        return np.asarray(cv2.convertScaleAbs(self._sink.pull().to_ndarray(), alpha=1 / 257))
+        return np.asarray(cv2.convertScaleAbs(cast(VideoFrame, self._sink.pull()).to_ndarray(), alpha=1 / 257))
 
 
 @functools.lru_cache(4)
@@ -116,7 +117,7 @@ def to_bt709(codes: Float[np.ndarray, "*shape 3"], primaries: int, transfer: int
         linear = _hlg_to_light(codes) / WHITE
     else:
         linear = codes**_DISPLAY_GAMMA
-    _, wide = _WIDE.get(ColorPrimaries(primaries) if primaries in _WIDE else ColorPrimaries.BT2020, ("", _BT2020))
+    _, wide = _WIDE.get(primaries, ("", _BT2020))
     linear = (linear @ (np.linalg.inv(_to_xyz(_BT709)) @ _to_xyz(wide)).T).clip(0)
     if transfer in _HDR:
         # By the strongest of the three, so that highlights keep their hue.

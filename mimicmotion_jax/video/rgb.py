@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
@@ -48,7 +47,7 @@ def upright_rgb(frame: VideoFrame, stream: VideoStream, look: Look | None = None
 
 
 def _display_matrix(frame: VideoFrame) -> np.ndarray:
-    side_data = frame.side_data.get(Type.DISPLAYMATRIX)
+    side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return np.eye(2)
     # Nine numbers in 16.16 fixed point; the rows are those of the transposed matrix.
