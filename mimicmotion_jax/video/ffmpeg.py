@@ -14,13 +14,21 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation
 from av.video.stream import VideoStream
 
 from mimicmotion_jax.runtime.errors import InputError
 
 SWSCALE_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """FFmpeg's exact arithmetic between YUV and RGB; the default is up to three levels off."""
+
+HDR_TRANSFERS = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
+"""Transfer characteristics of HDR: PQ and HLG."""
+
+WIDE_PRIMARIES = {ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432}
+"""Primaries wider than BT.709: BT.2020, DCI-P3 and Display P3."""
+
+_UNSPECIFIED = 2  # among FFmpeg's numbers for colours
 
 MAX_PIXELS = 2**27
 """Largest frame that is decoded, pixels; four times the largest that cameras film (8K)."""
@@ -149,6 +157,14 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     return PacketScan(sorted(times), end, lead or 0, promised, not whole or read + silent < promised)
 
 
+def _container_colours(stream: VideoStream) -> dict[str, int]:
+    """Return a container's tags for HDR or a wide gamut, which decoders forget where the coded stream has none."""
+    codec = stream.codec_context
+    if codec.color_trc in HDR_TRANSFERS or codec.color_primaries in WIDE_PRIMARIES:
+        return {name: getattr(codec, name) for name in ("color_primaries", "color_trc", "colorspace")}
+    return {}
+
+
 class DamageError(Exception):
     """A stream is damaged; the frames before the damage have been decoded."""
 
@@ -162,7 +178,7 @@ def decode_stream(container: InputContainer, stream: VideoStream, lead: int) -> 
     Raises:
         DamageError: a packet after the first whole picture cannot be decoded.
     """
-    started = False
+    started, tags = False, _container_colours(stream)
     try:
         for index, packet in enumerate(container.demux(stream)):
             if index < lead and packet.size:
@@ -172,6 +188,9 @@ def decode_stream(container: InputContainer, stream: VideoStream, lead: int) -> 
             try:
                 for frame in packet.decode():
                     started = True
+                    for name, tag in tags.items():
+                        if getattr(frame, name) == _UNSPECIFIED:
+                            setattr(frame, name, tag)
                     yield frame
             except av.error.FFmpegError:
                 if started or not packet.size:

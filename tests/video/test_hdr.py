@@ -23,9 +23,10 @@ def patches(path, primaries, transfer, matrix, codes):
     height, width = picture.shape[:2]
     (path.with_suffix(".raw")).write_bytes(picture.tobytes())
     tags = f"setparams=color_primaries={primaries}:color_trc={transfer}:colorspace={matrix}:range=tv"
+    coding = "bt709" if matrix == "bt709" else "bt2020"
     ffmpeg(
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-i", path.with_suffix(".raw")),
-        *("-vf", f"scale=out_color_matrix={matrix.removesuffix('nc').removesuffix('c')},format=yuv444p10le,{tags}"),
+        *("-vf", f"scale=out_color_matrix={coding},format=yuv444p10le,{tags}"),
         *("-c:v", "libx265", "-x265-params", "lossless=1:log-level=none", path),
     )
     return path
@@ -57,6 +58,16 @@ def test_hdr_is_tone_mapped(tmp_path, transfer, name):
     cut_off = found[GREYS & (exact.min(1) == 255)][:, 0]
     assert len(set(cut_off)) >= 2
     assert 180 < cut_off.min() < 250
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "mov"])
+def test_tags_of_the_container_count(tmp_path, container):
+    coded = patches(tmp_path / "a.mp4", "bt2020", "smpte2084", "bt2020nc", CODES)
+    plain = patches(tmp_path / "plain.mp4", "unknown", "unknown", "unknown", CODES)
+    tags = ("-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc")
+    tagged = tmp_path / f"b.{container}"
+    ffmpeg("-i", plain, "-c", "copy", *tags, tagged)
+    np.testing.assert_array_equal(*(next(open_video(path).frames()) for path in (coded, tagged)))
 
 
 @pytest.mark.parametrize("primaries", ["bt2020", "smpte432", "smpte431"])
