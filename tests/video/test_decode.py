@@ -1,7 +1,9 @@
 """Reading videos: counts, order, time, orientation, colour, and one clear sentence for every kind of broken file."""
 
 import logging
+import resource
 import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from ffmpeg_binary import ffmpeg
 from PIL import Image
 from video_clips import MEDIA, click_track, ramp, ramp_index, write_clip
 
@@ -323,3 +326,19 @@ def test_real_videos(name, num_frames, width, height, rate):
     assert (reader.num_frames, reader.width, reader.height, reader.rate) == (num_frames, width, height, rate)
     (last,) = reader.frames(start=num_frames - 1)
     assert last.shape == (height, width, 3)
+
+
+def test_pictures_of_absurd_size_are_not_decoded(tmp_path):
+    """The container says 64x64, each PNG in it 30,000x30,000: 3.6 GB as RGBA."""
+    path = tmp_path / "bomb.mkv"
+    ffmpeg("-f", "lavfi", "-i", "color=s=64x64:d=0.2", "-c:v", "png", path)
+    data, at = bytearray(path.read_bytes()), 0
+    while (at := data.find(b"IHDR", at)) >= 0:
+        data[at + 4 : at + 12] = struct.pack(">II", 30_000, 30_000)
+        data[at + 17 : at + 21] = struct.pack(">I", zlib.crc32(data[at : at + 17]))
+        at += 4
+    path.write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="no frame of"):
+        open_video(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
