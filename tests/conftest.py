@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from object_store import ObjectStore
 from official import from_torch, randomise
 from tiny import TINY
 
@@ -47,6 +48,13 @@ def relative_error(ours: np.ndarray, expected: np.ndarray | torch.Tensor) -> flo
     b = np.asarray(expected.detach() if isinstance(expected, torch.Tensor) else expected, np.float64)
     assert a.shape == b.shape, (a.shape, b.shape)
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@pytest.fixture
+def bucket() -> str:
+    """URL of a folder in an empty object store."""
+    ObjectStore.store.clear()
+    return "gs://bucket/videos"
 
 
 @pytest.fixture(scope="session")

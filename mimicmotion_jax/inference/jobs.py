@@ -92,10 +92,11 @@ class _Failures:
 
     def forget(self, jobs: Sequence[tuple[int, Job]]) -> None:
         """Remove the logs of an earlier run."""
-        if self._directory.is_dir():
-            for number, job in jobs:
-                self._log(number, job).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
+        logs = [log for number, job in jobs if (log := self._log(number, job)).exists()]
+        for log in logs:
+            log.unlink()
+        if logs:
+            with contextlib.suppress(OSError):  # other files are in it
                 self._directory.rmdir()
 
     def _log(self, number: int, job: Job) -> Path | epath.Path:

@@ -58,6 +58,7 @@ def test_every_part_names_a_function(experiments):
         )
 
 
+@pytest.mark.slow
 def test_ours_is_compared_with_pytorch(folder):
     rows = run(GPU.EXPERIMENTS, "versus", folder)
     for name in ("unet", "decode", "generation"):
@@ -67,6 +68,7 @@ def test_ours_is_compared_with_pytorch(folder):
         )
 
 
+@pytest.mark.slow
 def test_gradients_are_compared_with_pytorch(folder):
     parts = ("torch-bfloat16", "torch-float32", "ours-float32", "comparison")  # ours in bfloat16: the slow test
     rows = run(GPU.EXPERIMENTS, "gradients", folder, *parts)

@@ -3,10 +3,8 @@
 import hashlib
 from pathlib import Path
 
-import fsspec
 import pytest
 from etils import epath
-from fsspec.implementations.memory import MemoryFileSystem
 from hub_server import TOKEN, python, serve
 
 from mimicmotion_jax.checkpoint import push, resolve
@@ -48,7 +46,6 @@ def test_names_on_this_machine_and_in_storage(stored, monkeypatch):
     for source in (stored, str(stored), "saved", Path("saved"), epath.Path("saved")):
         assert resolve(source) == epath.Path(stored)
     assert resolve("nothing/here/at/all") == epath.Path(stored.parent / "nothing/here/at/all")
-    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
     for source in ("gs://bucket/run/model", Path("gs://bucket/run/model"), epath.Path("gs://bucket/run/model")):
         assert str(resolve(source)) == "gs://bucket/run/model"
     with pytest.raises(InputError, match="bucket"):
@@ -110,6 +107,5 @@ def test_failures_are_one_sentence(stored, tmp_path):
 
 
 def test_checkpoints_in_storage_are_not_uploaded():
-    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
     with pytest.raises(InputError, match="not on this machine"):
         push("gs://bucket/model", "me/dancer")

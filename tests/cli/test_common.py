@@ -7,9 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from mimicmotion_jax.cli import evaluate, sample
 from mimicmotion_jax.cli.common import path_or_url
@@ -40,12 +38,6 @@ def test_messages_on_stderr():
         before, _, after = err.partition(f"step {step}")
         assert before.endswith(("\r", "\n"))
         assert after.startswith("\n")
-
-
-@pytest.fixture
-def bucket():
-    """Stand-in for gcsfs, which is not installed here."""
-    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
 
 
 @pytest.mark.usefixtures("bucket")

@@ -3,20 +3,12 @@
 import json
 from pathlib import Path
 
-import fsspec
 import pytest
 from etils import epath
-from fsspec.implementations.memory import MemoryFileSystem
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.inference.job_list import read_jobs
 from mimicmotion_jax.inference.options import GenerateConfig, with_options
-
-
-@pytest.fixture
-def bucket():
-    """Stand-in for gcsfs, which is not installed here."""
-    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
 
 
 def row(**more) -> str:

@@ -5,11 +5,9 @@ import json
 import zipfile
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from etils import epath
-from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from mimicmotion_jax import InputError
@@ -148,8 +146,8 @@ def test_a_log_that_cannot_be_written_is_printed(tmp_path, caplog):
     assert (tmp_path / "failures").read_text() == "the user's own file"
 
 
+@pytest.mark.usefixtures("bucket")
 def test_logs_may_lie_in_a_bucket(tmp_path):
-    fsspec.register_implementation("gcs", MemoryFileSystem, clobber=True)
     jobs = job_list(tmp_path, ("x", "MemoryError"))
     (failure,) = run_jobs(jobs, prepare, Recorder(), 1, epath.Path("gs://bucket/failures"))
     assert str(failure.log) == "gs://bucket/failures/0001-x.mp4.log"

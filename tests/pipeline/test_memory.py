@@ -18,12 +18,11 @@ from mimicmotion_jax.xla_report import topology_devices
 GIB = 2**30
 
 
-@pytest.mark.parametrize("group_size", [1, 2])
-def test_the_same_video(tiny_pipeline, group_size):
+def test_the_same_video(tiny_pipeline):
     random = np.random.default_rng(5)
     images = [random.integers(0, 256, (32, 48, 3), np.uint8) for _ in range(2)]
     poses = random.integers(0, 256, (14, 32, 48, 3), np.uint8)
-    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "group_size": group_size, "window_overlap": 2}
+    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "group_size": 2, "window_overlap": 2}
     options |= {"output_type": "latent", "motion_kind": "skeletons", "progress": False}
     fast, low = (tiny_pipeline(images, [poses, poses[::-1]], memory=memory, **options) for memory in ("fast", "low"))
     for one, other in zip(fast, low, strict=True):

@@ -10,10 +10,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import pytest
 from etils import epath
-from fsspec.implementations.memory import MemoryFileSystem
+from object_store import Killed, ObjectStore
 
 from mimicmotion_jax.convert import convert, export_torch
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
@@ -36,7 +35,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_paths_become_absolute_and_remote_ones_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert str(absolute_path("a/../b")) == str(tmp_path / "b")
-    fsspec.register_implementation("gcs", ObjectStore, clobber=True)
     assert str(absolute_path("gs://bucket/run/weights")) == "gs://bucket/run/weights"
     assert str(absolute_path("gs://bucket/run/weights").parent) == "gs://bucket/run"
 
@@ -253,35 +251,8 @@ def test_a_folder_that_cannot_be_moved_leaves_the_earlier_one(tmp_path):
     assert [(path.name, contents(path)) for path in tmp_path.iterdir()] == [("out", {"m": "earlier"})]
 
 
-class Killed(BaseException):
-    pass
-
-
-class ObjectStore(MemoryFileSystem):
-    """An object store as fsspec sees one: folders are copied and removed file by file. Stops after `allowed` calls."""
-
-    store, pseudo_dirs, allowed = {}, [""], 10**9
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(str(path).removeprefix("gs://"))
-
-    def cp_file(self, path1, path2, **kwargs):
-        self.count()
-        super().cp_file(path1, path2, **kwargs)
-
-    def _rm(self, path):
-        self.count()
-        super()._rm(path)
-
-    def count(self):
-        if not ObjectStore.allowed:
-            raise Killed
-        ObjectStore.allowed -= 1
-
-
+@pytest.mark.usefixtures("bucket")
 def test_half_a_remote_folder_has_no_marker():
-    fsspec.register_implementation("gcs", ObjectStore, clobber=True)
     earlier, new = dict.fromkeys("mab", "earlier"), dict.fromkeys("mab", "new")
     seen = []
     for allowed in itertools.count():

@@ -5,11 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from etils import epath
-from fsspec.implementations.memory import MemoryFileSystem
+from object_store import ObjectStore
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from video_clips import ramp, write_clip
@@ -178,28 +177,6 @@ def test_a_live_process_is_left_alone_and_a_dead_ones_remains_go(tmp_path):
     for path in paths:
         write(path)
     assert sorted(tmp_path.iterdir()) == paths
-
-
-class ObjectStore(MemoryFileSystem):
-    """An object store as fsspec sees one; fails at the upload of a name in `broken`."""
-
-    store, pseudo_dirs, broken = {}, [""], ()
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(str(path).removeprefix("gs://"))
-
-    def _open(self, path, mode="rb", **kwargs):
-        if "w" in mode and path.endswith(ObjectStore.broken):
-            raise OSError("the network is gone")
-        return super()._open(path, mode, **kwargs)
-
-
-@pytest.fixture
-def bucket():
-    fsspec.register_implementation("gcs", ObjectStore, clobber=True)
-    ObjectStore.store.clear()
-    return "gs://bucket/videos"
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "frames", "frames/%03d.png"])
