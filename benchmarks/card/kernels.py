@@ -13,7 +13,7 @@ from card.candidates import COMPILER, GPU, LAYERS, TPU, Candidate
 from card.inputs import accelerator, fast_dtype, pooled, random_pipeline
 from card.measuring import jax_peak, measure_kernel, relative_difference, sample
 from card.our_side import Ours
-from card.results import Results, Row
+from card.results import Results, Row, finished
 from card.sizes import Size, positions, size_of
 from mimicmotion_jax import sharding
 from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
@@ -67,15 +67,26 @@ def measure_blocks(results: Results, part: str, size: str) -> None:
     enable_compilation_cache()
     candidates = {PRESENT: Candidate(()), **LAYERS, **(TPU if jax.default_backend() == "tpu" else GPU)}
     for name, (kind, build, shapes) in blocks(size_of(size)).items():
+        ways = {candidate: way for candidate, way in candidates.items() if candidate == PRESENT or kind in way.blocks}
+        if not _begin(results, part, name, ways):
+            continue
         block = abstract_block(build, shapes)
         arrays = jax.tree.map(lambda leaf: jnp.asarray(pooled(str(leaf.shape), leaf.shape), leaf.dtype), block[1:])
         # As if drawn with variance 1 / fan-in, so that nothing overflows.
         state = jax.tree.map(lambda x: x * (np.prod(x.shape[:-1]) ** -0.5 if x.ndim > 1 else 0.1), arrays[0])
         kept: dict[str, np.ndarray] = {}
-        for candidate, way in candidates.items():
-            if candidate == PRESENT or kind in way.blocks:
-                run = functools.partial(_row, block[0], (state, *arrays[1]), way, kept, results, part, name)
-                results.row(part, f"{name}: {candidate}", run)
+        for candidate, way in ways.items():
+            run = functools.partial(_row, block[0], (state, *arrays[1]), way, kept, results, part, name)
+            results.row(part, f"{name}: {candidate}", run)
+
+
+def _begin(results: Results, part: str, name: str, ways: Mapping[str, Candidate]) -> bool:
+    """Return False if all rows are there; otherwise the present way, which they are compared with, is measured anew."""
+    rows = results.parts.get(part, {})
+    if all(finished(rows.get(f"{name}: {candidate}")) for candidate in ways):
+        return False
+    rows.pop(f"{name}: {PRESENT}", None)
+    return True
 
 
 def measure_step(results: Results, part: str, size: str) -> None:
@@ -83,6 +94,8 @@ def measure_step(results: Results, part: str, size: str) -> None:
     enable_compilation_cache()
     on_tpu = jax.default_backend() == "tpu"
     candidates = {PRESENT: Candidate(()), **LAYERS, **(TPU if on_tpu else GPU | COMPILER)}
+    if not _begin(results, part, "step", candidates):
+        return
     ours = Ours(size_of(size), random_pipeline(size_of(size), fast_dtype()))
     kept: dict[str, np.ndarray] = {}
     for candidate, way in candidates.items():
