@@ -197,10 +197,10 @@ class Preparer:
 
     def _video_key(self, item: Item) -> str:
         recipe = dataclasses.asdict(self.recipe) | ({"detector": None} if item.has_keypoints else {})
-        return content_key(VERSION, item.content, recipe, tracking.VERSION)
+        return content_key(VERSION, item.content, recipe, tracking.VERSION, _READING)
 
     def _poses_name(self, item: Item) -> str:
-        return f"{content_key(item.sha256, self.recipe.detector, tracking.VERSION)}.poses.npz"
+        return f"{content_key(item.sha256, self.recipe.detector, tracking.VERSION, _READING)}.poses.npz"
 
     def _store_json(self, name: str, content: Outcome | Failure) -> None:
         self._store(name, json.dumps(dataclasses.asdict(content)).encode())
