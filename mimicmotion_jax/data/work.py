@@ -45,6 +45,9 @@ from mimicmotion_jax.video.image import resize
 if TYPE_CHECKING:
     from mimicmotion_jax.data.encodings import Encoder
 
+# Raised when files are read as other frames than before (orientation, rate, colours): their pieces are made again.
+_READING = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Preparer:
