@@ -77,13 +77,15 @@ def prepare_items(preparer: Preparer, items: Sequence[Item], num_finished: int, 
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raise a worker's `RunError` or failure to write as such: runners report both as text inside a traceback."""
+    """Raise a worker's `RunError`, failure to write or Ctrl-C as such: runners report them as text in a traceback."""
     try:
         yield
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         if sentences := re.findall(rf"\b{RunError.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
             raise RunError(sentences[-1]) from None
+        if re.search(r"\bKeyboardInterrupt(?: \[while running .*)?$", text, re.MULTILINE):
+            raise KeyboardInterrupt from None
         # In the words of Python and of ArrayRecord's writer.
         if reasons := re.findall(r"(?:OSError: \[Errno \d+\]|write\(\) failed:) ([^:;\[\n]+)", text):
             raise OSError(reasons[-1].strip()) from error
