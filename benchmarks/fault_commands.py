@@ -3,9 +3,8 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from mimicmotion_jax.pose.render import draw_poses
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.encode import open_writer
 
-SIZE = 64
+SIZE = 32
+FRAMES = 7
 _SMALL = (f"height={SIZE}", f"width={SIZE}")
 _LONG = ("num_inference_steps=4", "decode_chunk_size=2", "save_seconds=0")  # saves after each step and chunk
 # Serve reruns only, or have the time in their names.
@@ -77,7 +77,17 @@ def _evaluate(inputs: Path, outputs: Path) -> list[Any]:
 
 def _convert(inputs: Path, outputs: Path) -> list[Any]:
     files = ["--svd", inputs / "torch/svd", "--mimicmotion", inputs / "torch/MimicMotion.pth"]
-    return [*files, "--window-size", 4, "--output", outputs / "converted", "--overwrite"]
+    return [*files, "--output", outputs / "converted", "--overwrite"]
+
+
+def _pose(inputs: Path, outputs: Path) -> list[Any]:
+    files = ["--image", inputs / "person.png", "--image-pose", inputs / "person.npz", "--motion", inputs / "motion.npz"]
+    return ["--pose-only", *files, "--output", outputs / "video.mp4", "height=64", "width=64"]
+
+
+def _score(inputs: Path, outputs: Path) -> list[Any]:
+    files = ["--generated", inputs / "test_set", "--data", inputs / "test_set", "--output", outputs / "scores"]
+    return [*files, "--protocol", "synthetic"]
 
 
 COMMANDS = {
@@ -95,28 +105,23 @@ COMMANDS = {
         repeats=True,
     ),
     "evaluate": Command(evaluate.main, _evaluate),
+    "pose": Command(sample.main, _pose, repeats=True, kept=("video_pose.mp4", "video_pose.npz")),
+    "score": Command(evaluate.main, _score),
 }
+_NEED_WEIGHTS = {"sample", "jobs", "train", "evaluate", "convert", "export"}
 
 
-def prepare_inputs(folder: Path) -> None:
-    """Write what all commands read."""
-    tiny = ModelConfig.tiny()
-    unet = dataclasses.replace(
-        tiny.unet,
-        down_block_types=tiny.unet.down_block_types[:1],
-        up_block_types=tiny.unet.up_block_types[1:],
-        block_out_channels=(32,),
-        num_attention_heads=(2,),
-    )
-    model = dataclasses.replace(tiny, unet=unet, window_size=4)
-    pipeline = MimicMotionPipeline.random(model, dtype="float32", mesh=sharding.sampling_mesh(1))
+def prepare_inputs(folder: Path, commands: Collection[str]) -> None:
+    """Write what these commands read."""
     folder.mkdir(parents=True)
-    pipeline.save_pretrained(folder / "checkpoint")
-    export_torch(folder / "checkpoint", folder / "torch", progress=False)
+    if _NEED_WEIGHTS & set(commands):
+        _save_smallest_model(folder / "checkpoint")
+    if "convert" in commands:
+        export_torch(folder / "checkpoint", folder / "torch", progress=False)
     picture, pose = demo_reference(SIZE, SIZE)
     Image.fromarray(picture).save(folder / "person.png")
     save_keypoints(pose, folder / "person.npz")
-    save_keypoints(demo_motion(9, 12, SIZE, SIZE), folder / "motion.npz")
+    save_keypoints(demo_motion(FRAMES, 12, SIZE, SIZE), folder / "motion.npz")
     inputs = {"image": "person.png", "image_pose": "person.npz", "motion": "motion.npz"}
     jobs = [inputs | {"output": name, "seed": seed} for seed, name in enumerate(("a.mp4", "b.gif", "pictures"))]
     (folder / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
@@ -129,11 +134,24 @@ def prepare_inputs(folder: Path) -> None:
             writer.write(frames)
         save_keypoints(keypoints, folder / f"videos/{number}.npz")
         (folder / f"test_set/{number}").mkdir(parents=True)
-        for index, frame in enumerate(frames[:10]):
+        for index, frame in enumerate(frames[: FRAMES + 1]):
             Image.fromarray(frame).save(folder / f"test_set/{number}/{index:05d}.png")
-        save_keypoints(keypoints[:10], folder / f"test_set/{number}.npz")
-    prepare.main(["--videos", str(folder / "videos"), "--output", str(folder / "dataset"), "min_frames=5"])
-    shutil.rmtree(folder / "dataset/.work", ignore_errors=True)
+        save_keypoints(keypoints[: FRAMES + 1], folder / f"test_set/{number}.npz")
+    if "train" in commands:
+        prepare.main(["--videos", str(folder / "videos"), "--output", str(folder / "dataset"), "min_frames=5"])
+
+
+def _save_smallest_model(folder: Path) -> None:
+    tiny = ModelConfig.tiny()
+    unet = dataclasses.replace(
+        tiny.unet,
+        down_block_types=tiny.unet.down_block_types[:1],
+        up_block_types=tiny.unet.up_block_types[1:],
+        block_out_channels=(32,),
+        num_attention_heads=(2,),
+    )
+    model = dataclasses.replace(tiny, unet=unet, window_size=4)
+    MimicMotionPipeline.random(model, dtype="float32", mesh=sharding.sampling_mesh(1)).save_pretrained(folder)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-POINTS, MEDIA = 12, 24
+POINTS, MEDIA = 12, 12
+# Those that need no network: the others take ten times as long. Of generation and training `test_progress`,
+# `test_checksums` and `test_resume` have kills.
+COMMANDS = ["prepare", "convert", "export", "pose", "score"]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict:
     """Results of the script; all its points are tried in children of one process."""
     output = tmp_path_factory.mktemp("faults") / "faults.json"
-    command = [sys.executable, "benchmarks/faults.py", "--points", POINTS, "--media", MEDIA, "--output", output]
+    counts = ["--points", POINTS, "--media", MEDIA]
+    command = [sys.executable, "benchmarks/faults.py", *counts, "--output", output, "--commands", *COMMANDS]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     run = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert output.exists(), run.stdout + run.stderr
@@ -31,11 +35,11 @@ def test_a_fault_costs_nothing_that_was_finished(results, number):
 
 def test_the_points_cover_every_command_and_fault(results):
     assert set(results["by_fault"]) == {"SIGKILL", "SIGTERM", "SIGINT", "ENOSPC"}
-    assert set(results["by_command"]) == {"sample", "jobs", "prepare", "train", "convert", "export", "evaluate"}
+    assert set(results["by_command"]) == set(COMMANDS)
 
 
 def test_damaged_media_files_end_in_a_sentence(results):
     media = results["media"]
     assert media["problems"] == []
     assert media["files"] == sum(media["outcomes"].values()) > MEDIA
-    assert min(media["outcomes"].values()) > 2
+    assert media["outcomes"].keys() == {"read", "refused"}
