@@ -1,6 +1,9 @@
 """Ours against PyTorch with the same weights and inputs, each side in a process of its own."""
 
 import functools
+import os
+import tempfile
+from unittest import mock
 
 from card.inputs import fast_dtype
 from card.measuring import compare, jax_peak, keep, measure, torch_peak
@@ -20,7 +23,9 @@ def torch_inference(results: Results, part: str, size: str) -> None:
 
 def torch_compiled(results: Results, part: str, size: str) -> None:
     """Measure PyTorch under torch.compile."""
-    _torch(results, part, size_of(size), INFERENCE, compiled=True)
+    # Not PyTorch's usual cache, in which a process that was ended at its time limit leaves broken files.
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder):
+        _torch(results, part, size_of(size), INFERENCE, compiled=True)
 
 
 def torch_training(results: Results, part: str, size: str) -> None:
