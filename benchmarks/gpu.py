@@ -67,16 +67,16 @@ EXPERIMENTS = (
         ),
     ),
     Experiment(
-        "step",
-        "each candidate for a layer and each option of the compiler, in the UNet's step",
-        420,
-        (our_part("kernels:measure_step", "step"),),
-    ),
-    Experiment(
         "blocks",
-        "each candidate for a layer, block by block",
+        "each candidate for a layer and each option of the compiler, block by block",
         420,
         (our_part("kernels:measure_blocks", "blocks"),),
+    ),
+    Experiment(
+        "step",
+        "each candidate that gains in a block, and the best together, in the UNet's step",
+        420,
+        (our_part("kernels:measure_step", "step"),),
     ),
     Experiment(
         "sample",

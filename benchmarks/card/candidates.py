@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -27,11 +27,27 @@ class Candidate:
         blocks: kinds of block that have such a layer: "unet resnet", "unet transformer", "vae resnet".
         patch: context in which programs are traced.
         compiler: options of XLA for the program.
+        layer: what it replaces; of the candidates for one layer, only one can be combined with those for others.
     """
 
     blocks: tuple[str, ...]
     patch: Patch = contextlib.nullcontext
     compiler: tuple[tuple[str, Any], ...] = ()
+    layer: str = ""
+
+
+def combine(ways: Iterable[Candidate]) -> Candidate:
+    """All of these at once."""
+    ways = list(ways)
+
+    @contextlib.contextmanager
+    def patch() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for way in ways:
+                stack.enter_context(way.patch())
+            yield
+
+    return Candidate((), patch, tuple(option for way in ways for option in way.compiler))
 
 
 # Temporal convolutions: [B, F, P, C] with a kernel [3, C, D].
@@ -89,6 +105,24 @@ def _tokamax_geglu(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
     return self.proj_out(tokamax.gated_linear_unit(x, (gate, value), activation=transformer.gelu))
 
 
+def _hopper_geglu(rows: int, columns: int, stages: int) -> Patch:
+    def call(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
+        from card import hopper
+
+        _require_hopper()
+        kernel, bias = self.proj_in.kernel[...], self.proj_in.bias[...]
+        out = hopper.geglu(x.reshape(-1, x.shape[-1]), kernel, bias, rows=rows, columns=columns, stages=stages)
+        return self.proj_out(out.reshape(*x.shape[:-1], -1))
+
+    return _replace(transformer.FeedForward, "__call__", call)
+
+
+def _require_hopper() -> None:
+    capability = getattr(jax.devices()[0], "compute_capability", None)
+    if capability != "9.0":
+        raise Skipped("needs a Hopper card")
+
+
 def _tokamax_layer_norm(self: layers.LayerNorm, x: jax.Array) -> jax.Array:
     import tokamax
 
@@ -139,6 +173,24 @@ def _tokamax_attention(query: jax.Array, key: jax.Array, value: jax.Array, execu
     return tokamax.dot_product_attention(query, key, value)
 
 
+def _pallas_attention(keys: int) -> Patch:
+    """Attend with the example kernel of jax for Hopper, `keys` keys at a time."""
+
+    def call(query: jax.Array, key: jax.Array, value: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
+        from jax.experimental.pallas.ops.gpu import attention_mgpu
+
+        _require_hopper()
+        tokens, _, dim = query.shape[1:]
+        if tokens < 1024 or tokens % max(keys, 128) or dim % 64:
+            return attention.dot_product_attention(query, key, value, execution)
+        blocks = attention_mgpu.TuningConfig(block_q=64, block_kv=keys, max_concurrent_steps=2)
+        # It writes its result through a buffer of float16, whatever the inputs are.
+        q, k, v = (x.astype(jnp.float16) for x in (query * dim**-0.5, key, value))
+        return attention_mgpu.attention(q, k, v, blocks).astype(query.dtype)
+
+    return _replace(layers, "dot_product_attention", call)
+
+
 def _splash(query: jax.Array, key: jax.Array, value: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 
@@ -170,40 +222,65 @@ _TRANSFORMER = ("unet transformer",)
 _attention = functools.partial(_replace, layers, "dot_product_attention")
 
 LAYERS: dict[str, Candidate] = {
-    "temporal convolution as one 2-D convolution": Candidate(_RESNETS, _temporal(convolution_2d)),
-    "temporal convolution per position": Candidate(_RESNETS, _temporal(per_position)),
-    "temporal convolution as three products": Candidate(_RESNETS, _temporal(three_products)),
-    "temporal convolution as one product": Candidate(_RESNETS, _temporal(one_product)),
-    "GEGLU as one product": Candidate(_TRANSFORMER, _replace(transformer.FeedForward, "__call__", _one_geglu)),
-    "queries, keys and values in one product": Candidate(
-        _TRANSFORMER, _replace(layers.SelfAttention, "__call__", _joined_qkv)
+    "temporal convolution as one 2-D convolution": Candidate(
+        _RESNETS, _temporal(convolution_2d), layer="temporal convolution"
     ),
-    "temporal attention not packed": Candidate(_TRANSFORMER, _short(jax.nn.dot_product_attention)),
-    "temporal attention packed by four": Candidate(_TRANSFORMER, _short(_packed_by_four)),
-    "moments in two passes": Candidate(_BOTH, _replace(layers, "_moments", _two_passes)),
-    "group norm of flax": Candidate(_BOTH, _replace(layers.GroupNorm, "__call__", nnx.GroupNorm.__call__)),
+    "temporal convolution per position": Candidate(_RESNETS, _temporal(per_position), layer="temporal convolution"),
+    "temporal convolution as three products": Candidate(
+        _RESNETS, _temporal(three_products), layer="temporal convolution"
+    ),
+    "temporal convolution as one product": Candidate(_RESNETS, _temporal(one_product), layer="temporal convolution"),
+    "GEGLU as one product": Candidate(
+        _TRANSFORMER, _replace(transformer.FeedForward, "__call__", _one_geglu), layer="feed-forward"
+    ),
+    "queries, keys and values in one product": Candidate(
+        _TRANSFORMER, _replace(layers.SelfAttention, "__call__", _joined_qkv), layer="queries"
+    ),
+    "temporal attention not packed": Candidate(
+        _TRANSFORMER, _short(jax.nn.dot_product_attention), layer="temporal attention"
+    ),
+    "temporal attention packed by four": Candidate(_TRANSFORMER, _short(_packed_by_four), layer="temporal attention"),
+    "moments in two passes": Candidate(_BOTH, _replace(layers, "_moments", _two_passes), layer="norm"),
+    "group norm of flax": Candidate(
+        _BOTH, _replace(layers.GroupNorm, "__call__", nnx.GroupNorm.__call__), layer="norm"
+    ),
 }
 """Candidates for every device."""
 
 GPU: dict[str, Candidate] = {
-    "attention by XLA": Candidate(_TRANSFORMER, _attention(_by_xla)),
-    "attention by tokamax": Candidate(_TRANSFORMER, _attention(_tokamax_attention, "tokamax")),
+    "GEGLU in one kernel, 64 rows": Candidate(_TRANSFORMER, _hopper_geglu(64, 128, 4), layer="feed-forward"),
+    "GEGLU in one kernel, 128 rows": Candidate(_TRANSFORMER, _hopper_geglu(128, 64, 4), layer="feed-forward"),
+    "attention by Pallas, 128 keys": Candidate(_TRANSFORMER, _pallas_attention(128), layer="attention"),
+    "attention by Pallas, 256 keys": Candidate(_TRANSFORMER, _pallas_attention(256), layer="attention"),
+    "attention by XLA": Candidate(_TRANSFORMER, _attention(_by_xla), layer="attention"),
+    "attention by tokamax": Candidate(_TRANSFORMER, _attention(_tokamax_attention, "tokamax"), layer="attention"),
     "layer norm by tokamax": Candidate(
-        _TRANSFORMER, _replace(layers.LayerNorm, "__call__", _tokamax_layer_norm, "tokamax")
+        _TRANSFORMER, _replace(layers.LayerNorm, "__call__", _tokamax_layer_norm, "tokamax"), layer="norm"
     ),
     "GEGLU by tokamax, without biases": Candidate(
-        _TRANSFORMER, _replace(transformer.FeedForward, "__call__", _tokamax_geglu, "tokamax")
+        _TRANSFORMER, _replace(transformer.FeedForward, "__call__", _tokamax_geglu, "tokamax"), layer="feed-forward"
     ),
 }
-"""Candidates for NVIDIA's cards."""
+"""Candidates for NVIDIA's cards, most promising first."""
 
-TPU: dict[str, Candidate] = {"splash attention": Candidate(_TRANSFORMER, _attention(_splash))}
+TPU: dict[str, Candidate] = {"splash attention": Candidate(_TRANSFORMER, _attention(_splash), layer="attention")}
 """Candidates for TPUs."""
 
+
+def _option(name: str, value: Any) -> Candidate:
+    return Candidate(_BOTH, compiler=((f"xla_gpu_{name}", value),), layer=name)
+
+
 COMPILER: dict[str, Candidate] = {
-    "XLA without command buffers": Candidate(_BOTH, compiler=(("xla_gpu_enable_command_buffer", ""),)),
-    "XLA without Triton's products": Candidate(_BOTH, compiler=(("xla_gpu_enable_triton_gemm", False),)),
-    "XLA with exhaustive tiling": Candidate(_BOTH, compiler=(("xla_gpu_exhaustive_tiling_search", True),)),
-    "XLA with cuDNN's fusions of products": Candidate(_BOTH, compiler=(("xla_gpu_cudnn_gemm_fusion_level", 2),)),
+    "XLA with cuBLASLt": _option("enable_cublaslt", True),
+    "XLA with fused convolutions": _option("experimental_enable_conv_fusion", True),
+    "XLA with cuDNN's runtime fusion": _option("use_runtime_fusion", True),
+    "XLA with cuDNN's fusions of products": _option("cudnn_gemm_fusion_level", 2),
+    "XLA with tuned fusions": _option("experimental_enable_fusion_autotuner", True),
+    "XLA with Triton's fusions": _option("experimental_enable_triton_heroless_priority_fusion", True),
+    "XLA with dependent launches": _option("enable_pdl", True),
+    "XLA without Triton's products": _option("enable_triton_gemm", False),
+    "XLA without command buffers": _option("enable_command_buffer", ""),
+    "XLA with exhaustive tiling": _option("exhaustive_tiling_search", True),
 }
-"""Options of XLA's compiler for GPUs, for the whole step."""
+"""Options of XLA's compiler for GPUs, for the whole program."""

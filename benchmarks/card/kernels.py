@@ -1,7 +1,10 @@
 """Each candidate against the present way, per block and in the whole step of the UNet; and what the device can do."""
 
+import contextlib
 import functools
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from card.candidates import COMPILER, GPU, LAYERS, TPU, Candidate
+from card.candidates import COMPILER, GPU, LAYERS, TPU, Candidate, combine
 from card.inputs import accelerator, fast_dtype, pooled, random_pipeline
 from card.measuring import jax_peak, measure_kernel, relative_difference, sample
 from card.our_side import Ours
@@ -23,6 +26,8 @@ from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 
 PRESENT = "present"
+_GAIN = 1.02
+_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # programs compiled at a time
 Build = Callable[[Init], nnx.Module]
 Block = tuple[str, Build, list[tuple[int, ...]]]
 """Kind of a block, its constructor, and the shapes of its inputs."""
@@ -65,7 +70,8 @@ def blocks(size: Size) -> dict[str, Block]:
 def measure_blocks(results: Results, part: str, size: str) -> None:
     """Measure every block as it is and with each candidate that concerns it."""
     enable_compilation_cache()
-    candidates = {PRESENT: Candidate(()), **LAYERS, **(TPU if jax.default_backend() == "tpu" else GPU)}
+    own = TPU if jax.default_backend() == "tpu" else GPU | (COMPILER if jax.default_backend() == "gpu" else {})
+    candidates = {PRESENT: Candidate(()), **own, **LAYERS}
     for name, (kind, build, shapes) in blocks(size_of(size)).items():
         ways = {candidate: way for candidate, way in candidates.items() if candidate == PRESENT or kind in way.blocks}
         if not _begin(results, part, name, ways):
@@ -74,10 +80,7 @@ def measure_blocks(results: Results, part: str, size: str) -> None:
         arrays = jax.tree.map(lambda leaf: jnp.asarray(pooled(str(leaf.shape), leaf.shape), leaf.dtype), block[1:])
         # As if drawn with variance 1 / fan-in, so that nothing overflows.
         state = jax.tree.map(lambda x: x * (np.prod(x.shape[:-1]) ** -0.5 if x.ndim > 1 else 0.1), arrays[0])
-        kept: dict[str, np.ndarray] = {}
-        for candidate, way in ways.items():
-            run = functools.partial(_row, block[0], (state, *arrays[1]), way, kept, results, part, name)
-            results.row(part, f"{name}: {candidate}", run)
+        _measure_ways(results, part, name, block[0], (state, *arrays[1]), ways)
 
 
 def _begin(results: Results, part: str, name: str, ways: Mapping[str, Candidate]) -> bool:
@@ -90,18 +93,67 @@ def _begin(results: Results, part: str, name: str, ways: Mapping[str, Candidate]
 
 
 def measure_step(results: Results, part: str, size: str) -> None:
-    """Measure the UNet's step for both branches as it is and with each candidate."""
+    """Measure the step of the UNet as it is, with each candidate that gained in a block, and with the best of them.
+
+    Where no blocks were measured, every candidate is.
+    """
     enable_compilation_cache()
     on_tpu = jax.default_backend() == "tpu"
-    candidates = {PRESENT: Candidate(()), **LAYERS, **(TPU if on_tpu else GPU | COMPILER)}
+    every = {**(TPU if on_tpu else GPU | COMPILER), **LAYERS}
+    blocks = Results(results.path.with_name("blocks.json")).parts.get("blocks")
+    candidates = {PRESENT: Candidate(()), **(every if blocks is None else winners(blocks, every))}
     if not _begin(results, part, "step", candidates):
         return
     ours = Ours(size_of(size), random_pipeline(size_of(size), fast_dtype()))
-    kept: dict[str, np.ndarray] = {}
-    for candidate, way in candidates.items():
-        step, arguments = ours.unet_step()
-        run = functools.partial(_row, step.__wrapped__, arguments, way, kept, results, part, "step")
-        results.row(part, f"step: {candidate}", run)
+    step, arguments = ours.unet_step()
+    _measure_ways(results, part, "step", step.__wrapped__, arguments, candidates)
+
+
+def winners(blocks: Mapping[str, Row], every: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    """Candidates that made a block faster by 2 % or more; where there are several, the best of each layer together too.
+
+    Args:
+        blocks: rows of experiment `blocks`.
+        every: candidates by name.
+    """
+    gains: dict[str, float] = {}
+    for name, row in blocks.items():
+        candidate = name.partition(": ")[2]
+        gains[candidate] = max(gains.get(candidate, 0), row.get("ratio", 0))
+    found = sorted((name for name in every if gains.get(name, 0) >= _GAIN), key=lambda name: -gains[name])
+    best = list({every[name].layer: every[name] for name in reversed(found)}.values())
+    together = {"the best together": combine(best)} if len(best) > 1 else {}
+    return together | {name: every[name] for name in found}
+
+
+def _measure_ways(
+    results: Results,
+    part: str,
+    name: str,
+    function: Callable,
+    arguments: tuple[Any, ...],
+    ways: Mapping[str, Candidate],
+) -> None:
+    """Compile the function with each candidate, several at a time, and then measure one after the other."""
+    rows, kept = results.parts.get(part, {}), {}
+    wanted = {candidate: way for candidate, way in ways.items() if not finished(rows.get(f"{name}: {candidate}"))}
+    plain = lower_with(function, arguments, Candidate(()))  # compiler's options need no program of their own
+    with ThreadPoolExecutor(_THREADS) as pool:
+        compiled: dict[str, Callable[[], Any]] = {}
+        for candidate, way in wanted.items():
+            try:
+                unpatched = way.patch is contextlib.nullcontext
+                lowered = plain if unpatched else lower_with(function, arguments, way)
+                compiled[candidate] = pool.submit(lowered.compile, dict(way.compiler) or None).result
+            except Exception as error:  # what cannot be traced becomes a row of its own
+                compiled[candidate] = functools.partial(_raise, error)
+    for candidate in wanted:
+        run = functools.partial(_row, compiled[candidate], arguments, candidate, kept, results, part, name)
+        results.row(part, f"{name}: {candidate}", run)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def abstract_block(build: Build, shapes: list[tuple[int, ...]]) -> tuple[Callable[..., jax.Array], Any, Any]:
@@ -124,24 +176,24 @@ def lower_with(function: Callable, arguments: tuple[Any, ...], way: Candidate, *
 
 
 def _row(
-    function: Callable,
+    compiled: Callable[[], Any],
     arguments: tuple[Any, ...],
-    way: Candidate,
+    candidate: str,
     kept: dict[str, np.ndarray],
     results: Results,
     part: str,
     name: str,
 ) -> Row:
-    compiled = lower_with(function, arguments, way).compile(compiler_options=dict(way.compiler) or None)
-    out = sample(jax.device_get(compiled(*arguments)))
-    found: Row = {"ms": measure_kernel(lambda: compiled(*arguments), jax.block_until_ready)}
-    if way == Candidate(()):
+    program = compiled()
+    out = sample(jax.device_get(program(*arguments)))
+    found: Row = {"ms": measure_kernel(lambda: program(*arguments), jax.block_until_ready)}
+    if candidate == PRESENT:
         kept[name] = out
     else:
         found["ratio"] = round(results.parts[part][f"{name}: {PRESENT}"]["ms"] / found["ms"], 3)
         if name in kept:
             found["difference"] = relative_difference(out, kept[name])
-    memory = compiled.memory_analysis()
+    memory = program.memory_analysis()
     return found | ({"temporary_GB": round(memory.temp_size_in_bytes / 1e9, 3)} if memory else {}) | jax_peak()
 
 
