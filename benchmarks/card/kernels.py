@@ -27,7 +27,7 @@ from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 
 PRESENT = "present"
 _GAIN = 1.02
-_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # programs compiled at a time
+_THREADS = max(1, min(8, (os.cpu_count() or 1) // 2))  # programs compiled at a time
 Build = Callable[[Init], nnx.Module]
 Block = tuple[str, Build, list[tuple[int, ...]]]
 """Kind of a block, its constructor, and the shapes of its inputs."""
@@ -50,15 +50,15 @@ def blocks(size: Size) -> dict[str, Block]:
     for level in range(max(1, len(size.channels) - 1)):
         channels, height, width = size.block(level)
         x = (2, size.frames, height, width, channels)
-        found[f"unet resnet {channels}"] = (
-            "unet resnet",
-            functools.partial(_resnet, channels=channels, embedding=embedding),
-            [x, (2, embedding)],
-        )
         found[f"unet transformer {channels}"] = (
             "unet transformer",
             functools.partial(Transformer, channels=channels, heads=size.heads[level], context=size.context),
             [x, (2, size.context)],
+        )
+        found[f"unet resnet {channels}"] = (
+            "unet resnet",
+            functools.partial(_resnet, channels=channels, embedding=embedding),
+            [x, (2, embedding)],
         )
     for level in (2, 0):
         channels, height, width = size.vae_block(level)
