@@ -105,13 +105,13 @@ def _tokamax_geglu(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
     return self.proj_out(tokamax.gated_linear_unit(x, (gate, value), activation=transformer.gelu))
 
 
-def _hopper_geglu(rows: int, columns: int, stages: int) -> Patch:
+def _hopper_geglu(stages: int, cluster: int = 1) -> Patch:
     def call(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
         from card import hopper
 
         _require_hopper()
         kernel, bias = self.proj_in.kernel[...], self.proj_in.bias[...]
-        out = hopper.geglu(x.reshape(-1, x.shape[-1]), kernel, bias, rows=rows, columns=columns, stages=stages)
+        out = hopper.geglu(x.reshape(-1, x.shape[-1]), kernel, bias, stages=stages, cluster=cluster)
         return self.proj_out(out.reshape(*x.shape[:-1], -1))
 
     return _replace(transformer.FeedForward, "__call__", call)
@@ -248,8 +248,9 @@ LAYERS: dict[str, Candidate] = {
 """Candidates for every device."""
 
 GPU: dict[str, Candidate] = {
-    "GEGLU in one kernel, 64 rows": Candidate(_TRANSFORMER, _hopper_geglu(64, 128, 4), layer="feed-forward"),
-    "GEGLU in one kernel, 128 rows": Candidate(_TRANSFORMER, _hopper_geglu(128, 64, 4), layer="feed-forward"),
+    "GEGLU in one kernel": Candidate(_TRANSFORMER, _hopper_geglu(3), layer="feed-forward"),
+    "GEGLU in one kernel, four stages": Candidate(_TRANSFORMER, _hopper_geglu(4), layer="feed-forward"),
+    "GEGLU in one kernel, processors in pairs": Candidate(_TRANSFORMER, _hopper_geglu(4, 2), layer="feed-forward"),
     "attention by Pallas, 128 keys": Candidate(_TRANSFORMER, _pallas_attention(128), layer="attention"),
     "attention by Pallas, 256 keys": Candidate(_TRANSFORMER, _pallas_attention(256), layer="attention"),
     "attention by XLA": Candidate(_TRANSFORMER, _attention(_by_xla), layer="attention"),

@@ -79,7 +79,7 @@ def measure_blocks(results: Results, part: str, size: str) -> None:
         block = abstract_block(build, shapes)
         arrays = jax.tree.map(lambda leaf: jnp.asarray(pooled(str(leaf.shape), leaf.shape), leaf.dtype), block[1:])
         # As if drawn with variance 1 / fan-in, so that nothing overflows.
-        state = jax.tree.map(lambda x: x * (np.prod(x.shape[:-1]) ** -0.5 if x.ndim > 1 else 0.1), arrays[0])
+        state = jax.tree.map(lambda x: x * float(np.prod(x.shape[:-1]) ** -0.5 if x.ndim > 1 else 0.1), arrays[0])
         _measure_ways(results, part, name, block[0], (state, *arrays[1]), ways)
 
 
@@ -136,7 +136,11 @@ def _measure_ways(
 ) -> None:
     """Compile the function with each candidate, several at a time, and then measure one after the other."""
     rows, kept = results.parts.get(part, {}), {}
-    wanted = {candidate: way for candidate, way in ways.items() if not finished(rows.get(f"{name}: {candidate}"))}
+    wanted = {
+        candidate: way
+        for candidate, way in ways.items()
+        if (candidate == PRESENT or results.wants(candidate)) and not finished(rows.get(f"{name}: {candidate}"))
+    }
     plain = lower_with(function, arguments, Candidate(()))  # compiler's options need no program of their own
     with ThreadPoolExecutor(_THREADS) as pool:
         compiled: dict[str, Callable[[], Any]] = {}
@@ -186,7 +190,7 @@ def _row(
 ) -> Row:
     program = compiled()
     out = sample(jax.device_get(program(*arguments)))
-    found: Row = {"ms": measure_kernel(lambda: program(*arguments), jax.block_until_ready)}
+    found: Row = {"ms": measure_kernel(lambda: program(*arguments), jax.block_until_ready, calls=4)}
     if candidate == PRESENT:
         kept[name] = out
     else:

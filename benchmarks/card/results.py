@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ class Results:
     Args:
         path: JSON file; rows that are in it already are kept.
         facts: what else the file says, such as the device and the command.
+        only: words of which a row's name must contain one; empty for all rows.
     """
 
-    def __init__(self, path: Path, facts: Row | None = None):
-        self.path = path
+    def __init__(self, path: Path, facts: Row | None = None, only: Sequence[str] = ()):
+        self.path, self.only = path, only
         self.content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         self.content |= facts or {}
         self.parts: dict[str, dict[str, Row]] = self.content.setdefault("parts", {})
@@ -57,6 +58,10 @@ class Results:
         rows[name] = found | {"took_s": round(time.perf_counter() - start, 1)}
         self.write()
         print(f"  {part}, {name}: {json.dumps(rows[name])[:300]}", flush=True)
+
+    def wants(self, name: str) -> bool:
+        """Return True if a row of this name shall be measured."""
+        return not self.only or any(word in name for word in self.only)
 
     def array_path(self, part: str, name: str) -> Path:
         """File for values that another part compares with; removed when the experiment is done."""

@@ -72,7 +72,7 @@ def main(experiments: Sequence[Experiment], description: str | None, folder: str
     if args.part:
         experiment, _, name = args.part.partition("/")
         part = _find(_find(experiments, experiment).parts, name)
-        run_part(part, Results(args.output / f"{experiment}.json"), args.size)
+        run_part(part, Results(args.output / f"{experiment}.json", only=args.rows), args.size)
         return 0
     if args.list:
         for experiment in experiments:
@@ -98,7 +98,7 @@ def main(experiments: Sequence[Experiment], description: str | None, folder: str
             continue
         facts = {"experiment": experiment.name, "question": experiment.question, "size": size, **device, **versions()}
         results.content = {**facts, "command": " ".join(["python", *sys.argv]), **results.content}
-        failures += _run(experiment, results, size, min(experiment.limit, deadline - time.monotonic()))
+        failures += _run(experiment, results, size, min(experiment.limit, deadline - time.monotonic()), args.rows)
         write_memory(output)
     print(f"results: {output}", flush=True)
     return int(failures > 0)
@@ -114,6 +114,9 @@ def _parse(
     add("--only", nargs="+", choices=names, metavar="NAME", help="run only these; --list names all")
     add("--again", action="store_true", help="forget the results of these and measure anew")
     add("--list", action="store_true", help="list the experiments with their limits, and stop")
+    add(
+        "--rows", nargs="+", default=[], metavar="WORD", help="of blocks and step only the rows whose names contain one"
+    )
     add("--size", choices=("full", "middle", "tiny"), help="default: full on an accelerator, tiny on a CPU")
     add("--tiny", action="store_const", const="tiny", dest="size", help="the same as --size tiny")
     add("--output", type=Path, metavar="DIR", help=f"folder of results; default: benchmarks/results/{folder}/DEVICE")
@@ -125,7 +128,7 @@ def _find(named: Sequence[Any], name: str) -> Any:
     return next(one for one in named if one.name == name)
 
 
-def _run(experiment: Experiment, results: Results, size: str, limit: float) -> int:
+def _run(experiment: Experiment, results: Results, size: str, limit: float, rows: Sequence[str]) -> int:
     """Run the parts that are not finished within `limit` seconds; returns the number of failed parts."""
     print(f"{experiment.name}: {experiment.question} (at most {limit:.0f} s)", flush=True)
     states = results.content.setdefault("processes", {})
@@ -134,11 +137,13 @@ def _run(experiment: Experiment, results: Results, size: str, limit: float) -> i
     for part in experiment.parts:
         if states.get(part.name, {}).get("state") in ("done", "skipped"):
             continue
-        states[part.name] = state = _run_part(experiment.name, part, results, size, deadline - time.monotonic())
+        states[part.name] = state = _run_part(experiment.name, part, results, size, deadline - time.monotonic(), rows)
         # The rows are the child's.
         results.parts = results.content["parts"] = Results(results.path).parts
         if state["state"] == "done" and not all(map(finished, results.parts.get(part.name, {}).values())):
             state["state"] = "failed"
+        if state["state"] == "done" and rows:
+            state["state"] = "some rows"
         failed += state["state"] not in ("done", "skipped")
         results.write()
     results.content["state"] = "unfinished" if failed else "done"
@@ -149,7 +154,9 @@ def _run(experiment: Experiment, results: Results, size: str, limit: float) -> i
     return failed
 
 
-def _run_part(experiment: str, part: Part, results: Results, size: str, limit: float) -> dict[str, Any]:
+def _run_part(
+    experiment: str, part: Part, results: Results, size: str, limit: float, rows: Sequence[str]
+) -> dict[str, Any]:
     """Run a part in a process; returns its state, seconds and peak memory."""
     if missing := [name for name in part.needs if importlib.util.find_spec(name) is None]:
         state = {"state": "skipped", "reason": f"needs {', '.join(missing)}, not installed here"}
@@ -159,7 +166,7 @@ def _run_part(experiment: str, part: Part, results: Results, size: str, limit: f
         return {"state": "no time"}
     results.write()
     command = [sys.executable, sys.argv[0], "--part", f"{experiment}/{part.name}", "--size", size]
-    command += ["--output", str(results.path.parent)]
+    command += ["--output", str(results.path.parent), *(["--rows", *rows] if rows else [])]
     start = time.monotonic()
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(part), stderr=subprocess.PIPE, text=True, start_new_session=True
