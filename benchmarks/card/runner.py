@@ -144,9 +144,9 @@ def _run(experiment: Experiment, results: Results, size: str, limit: float, rows
             state["state"] = "failed"
         if state["state"] == "done" and rows:
             state["state"] = "some rows"
-        failed += state["state"] not in ("done", "skipped")
+        failed += state["state"] not in ("done", "skipped", "some rows")
         results.write()
-    results.content["state"] = "unfinished" if failed else "done"
+    results.content["state"] = "unfinished" if failed or rows else "done"
     results.content["date"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     results.write()
     if not failed:
