@@ -67,6 +67,12 @@ EXPERIMENTS = (
         ),
     ),
     Experiment(
+        "single",
+        "GEGLU and attention alone, in each way to compute them",
+        120,
+        (our_part("single:measure_single", "single"),),
+    ),
+    Experiment(
         "blocks",
         "each candidate for a layer and each option of the compiler, block by block",
         420,

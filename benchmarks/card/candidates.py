@@ -109,7 +109,7 @@ def _hopper_geglu(stages: int, cluster: int = 1) -> Patch:
     def call(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
         from card import hopper
 
-        _require_hopper()
+        require_hopper()
         kernel, bias = self.proj_in.kernel[...], self.proj_in.bias[...]
         out = hopper.geglu(x.reshape(-1, x.shape[-1]), kernel, bias, stages=stages, cluster=cluster)
         return self.proj_out(out.reshape(*x.shape[:-1], -1))
@@ -117,7 +117,8 @@ def _hopper_geglu(stages: int, cluster: int = 1) -> Patch:
     return _replace(transformer.FeedForward, "__call__", call)
 
 
-def _require_hopper() -> None:
+def require_hopper() -> None:
+    """Skip a row where there is no Hopper card."""
     capability = getattr(jax.devices()[0], "compute_capability", None)
     if capability != "9.0":
         raise Skipped("needs a Hopper card")
@@ -179,7 +180,7 @@ def _pallas_attention(keys: int) -> Patch:
     def call(query: jax.Array, key: jax.Array, value: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
         from jax.experimental.pallas.ops.gpu import attention_mgpu
 
-        _require_hopper()
+        require_hopper()
         tokens, _, dim = query.shape[1:]
         if tokens < 1024 or tokens % max(keys, 128) or dim % 64:
             return attention.dot_product_attention(query, key, value, execution)
