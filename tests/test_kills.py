@@ -1,4 +1,4 @@
-"""A dozen kills and full disks of `benchmarks/faults.py`, which tries a hundred, and some damaged media files."""
+"""Eight kills and full disks of `benchmarks/faults.py`, which tries a hundred, and some damaged media files."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-POINTS, MEDIA = 12, 12
-# Those that need no network: the others take ten times as long. Of generation and training `test_progress`,
-# `test_checksums` and `test_resume` have kills.
+POINTS, MEDIA = 8, 12
+# Those that need no network: the others take ten times as long. Of generation and training `test_progress` and
+# `test_trainer` have kills.
 COMMANDS = ["prepare", "convert", "export", "pose", "score"]
 
 

@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+from flax import nnx
 from PIL import Image
 
-from mimicmotion_jax.cli.demo import WEIGHTS
+from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.inference.job_list import OFFICIAL_NAMES
 from mimicmotion_jax.inference.options import GenerateConfig
+from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
@@ -18,16 +20,19 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 
 
-def test_readme_example_runs(tmp_path):
+def test_readme_example_runs(tiny_pipeline, tmp_path):
     """Run the README's Python with other file names, one step, and a reference pose that is given, not detected."""
     source = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
+    size = {"width": 96, "height": 128}
+    save_checkpoint(tmp_path / "checkpoint", tiny_pipeline.config, networks, sampling=size, progress=False)
     picture, pose = demo_reference(96, 128)
     Image.fromarray(picture).save(tmp_path / "person.png")
     save_keypoints(pose, tmp_path / "person.npz")
     save_keypoints(demo_motion(5, 15, 96, 128), tmp_path / "dance.npz")
     image, motion, image_pose = (str(tmp_path / name) for name in ("person.png", "dance.npz", "person.npz"))
     for written, here in {
-        '"checkpoints/mimicmotion"': repr(str(WEIGHTS)),
+        '"checkpoints/mimicmotion"': repr(str(tmp_path / "checkpoint")),
         '"person.jpg", "dance.mp4"': f"{image!r}, {motion!r}, image_pose={image_pose!r}",
         '"person.mp4"': repr(str(tmp_path / "person.mp4")),
         "num_inference_steps=25": "num_inference_steps=1",

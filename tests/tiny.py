@@ -16,3 +16,15 @@ TINY = dataclasses.replace(
     ),
 )
 """Two resolutions, windows of 8 frames; sides are multiples of 16 pixels."""
+
+SMALLEST = dataclasses.replace(
+    TINY,
+    unet=dataclasses.replace(
+        _TINY.unet,
+        down_block_types=("DownBlockSpatioTemporal",),
+        up_block_types=("UpBlockSpatioTemporal",),
+        block_out_channels=(32,),
+        num_attention_heads=(2,),
+    ),
+)
+"""One resolution, for programs that are compiled and not run."""

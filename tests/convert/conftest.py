@@ -120,7 +120,7 @@ def made(tmp_path_factory) -> Official:
     return write_official(tmp_path_factory.mktemp("official"))
 
 
-@pytest.fixture(scope="session", params=["made", "golden"])
+@pytest.fixture(scope="session", params=["made", pytest.param("golden", marks=pytest.mark.slow)])
 def official(request, made) -> Official:
     """Checkpoint made here, and the recorded one, in fp16. Not to be changed by a test."""
     if request.param == "made":

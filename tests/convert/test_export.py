@@ -46,7 +46,7 @@ def test_round_trip_is_bit_exact(official, exported):
     assert_same_files(exported, official.state, ".fp16")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_round_trip_is_bit_exact_in_other_dtypes_and_export_casts_as_torch_does(dtype, write_layout, tmp_path):
     source = write_layout(tmp_path / "source", dtype, None)
     convert(str(source.svd), str(source.motion), tmp_path / "ours", progress=False)

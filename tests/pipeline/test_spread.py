@@ -3,13 +3,14 @@
 import jax
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import SMALLEST, TINY
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
 from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.inference.layout import lay_out
 from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.models import attention, layers
+from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.xla_report import CompileReport, compile_report
 
 DRAWN = {"motion_kind": "skeletons", "progress": False}  # noise is no picture of a skeleton
@@ -36,7 +37,7 @@ def test_layout(devices, windows, branches, frames, positions, expected):
     assert tuple(mesh.devices.shape) == expected
 
 
-@pytest.mark.parametrize("guidance_scale", [2.0, 1.0])
+@pytest.mark.parametrize("guidance_scale", [2.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_one_window_on_eight_devices(tiny_pipeline, guidance_scale):
     random = np.random.default_rng(3)
     image = random.integers(0, 256, (64, 64, 3), np.uint8)
@@ -46,26 +47,6 @@ def test_one_window_on_eight_devices(tiny_pipeline, guidance_scale):
     eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
     found = eight(image, poses, **options).frames
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("num_frames", [8, 14])  # one window, two
-def test_the_denoising_program_lies_on_one_mesh(monkeypatch, num_frames):
-    """jax demands it of programs that depend on where arrays lie, as cuDNN's attention does; here one that asks."""
-    seen = []
-
-    def attend(query, *others):
-        jax.debug.inspect_array_sharding(query, callback=seen.append)
-        return attention.dot_product_attention(query, *others)
-
-    monkeypatch.setattr(layers, "dot_product_attention", attend)
-    jax.clear_caches()
-    random = np.random.default_rng(3)
-    poses = random.integers(0, 256, (num_frames, 64, 64, 3), np.uint8)
-    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
-    options = {"num_inference_steps": 1, "window_overlap": 2, "output_type": "latent", **DRAWN}
-    assert np.isfinite(eight(poses[0], poses, **options).frames).all()
-    assert seen
-    jax.clear_caches()
 
 
 def test_decoding_on_eight_devices(tiny_pipeline):
@@ -78,12 +59,12 @@ def test_decoding_on_eight_devices(tiny_pipeline):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def report(program: str, num_frames: int, devices: int) -> CompileReport:
+def report(program: str, num_frames: int, devices: int, model: ModelConfig = SMALLEST) -> CompileReport:
     """A program of a call for that many frames, the reference's included."""
     options = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=3, decode_chunk_size=4)
     mesh = sharding.sampling_mesh(devices)
-    lowered = MimicMotionPipeline.abstract(TINY, "float32", mesh).lower(num_frames - 1, 64, 64, options)[program]()
-    layout = lay_out(mesh, TINY, options, 1, num_frames, 64, 64)
+    lowered = MimicMotionPipeline.abstract(model, "float32", mesh).lower(num_frames - 1, 64, 64, options)[program]()
+    layout = lay_out(mesh, model, options, 1, num_frames, 64, 64)
     trips = -(-layout.plan.num_windows // layout.group)
     # It is not run; no level of LLVM's optimisation changes the FLOPs.
     return compile_report(
@@ -101,7 +82,7 @@ def test_decoding_work_per_device():
 def test_work_per_device(windows):
     """An eighth of the FLOPs on each of eight devices, for eight windows and for the frames of a single one."""
     num_frames = TINY.window_size + (windows - 1) * (TINY.window_size - 1 - 2)  # the reference is in every window
-    alone, shared = (report("run_denoising", num_frames, devices) for devices in (1, 8))
+    alone, shared = (report("run_denoising", num_frames, devices, TINY) for devices in (1, 8))
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)
 
 
@@ -111,7 +92,7 @@ def test_work_per_device(windows):
 def test_compiled_is_what_a_run_of_as_many_frames_compiles(num_frames, frames, windows):
     """The reference's frame comes on top; windows of 8, of which 2 overlap and one is the reference's."""
     config = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=2, num_frames=num_frames)
-    report = report_generation(config, TINY, "float32")
+    report = report_generation(config, SMALLEST, "float32")
     assert (report["frames"], report["windows"]) == (frames, windows)
 
 
@@ -121,5 +102,25 @@ def test_memory_hardly_grows_with_the_length():
     per_frame = (report("run_denoising", long, 1).memory.total - report("run_denoising", short, 1).memory.total) / (
         long - short
     )
-    latents, features = 8 * 8 * 4 * 4, 8 * 8 * TINY.pose_net.stem_channels * 4
+    latents, features = 8 * 8 * 4 * 4, 8 * 8 * SMALLEST.pose_net.stem_channels * 4
     assert per_frame < features + 4 * latents
+
+
+@pytest.mark.parametrize("num_frames", [14, pytest.param(8, marks=pytest.mark.slow)])  # two windows, one
+def test_the_denoising_program_lies_on_one_mesh(monkeypatch, num_frames):
+    """jax demands it of programs that depend on where arrays lie, as cuDNN's attention does; here one that asks."""
+    seen = []
+
+    def attend(query, *others):
+        jax.debug.inspect_array_sharding(query, callback=seen.append)
+        return attention.dot_product_attention(query, *others)
+
+    monkeypatch.setattr(layers, "dot_product_attention", attend)
+    jax.clear_caches()
+    random = np.random.default_rng(3)
+    poses = random.integers(0, 256, (num_frames, 64, 64, 3), np.uint8)
+    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
+    options = {"num_inference_steps": 1, "window_overlap": 2, "output_type": "latent", **DRAWN}
+    assert np.isfinite(eight(poses[0], poses, **options).frames).all()
+    assert seen
+    jax.clear_caches()
