@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS, MEDIA = 8, 12
-# Those that need no network: the others take ten times as long. Of generation and training `test_progress`,
-# `test_checksums` and `test_resume` have kills.
+# Those that need no network: the others take ten times as long. Of generation and training `test_progress` and
+# `test_trainer` have kills.
 COMMANDS = ["prepare", "convert", "export", "pose", "score"]
 
 

@@ -1,11 +1,7 @@
 """Checksums of training states: damage is found before it is used, and the checkpoint before it is taken."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -122,26 +118,6 @@ def test_a_damaged_checkpoint_is_not_called_good(tmp_path):
     toy.step = damaging
     with pytest.raises(InputError, match="the checkpoint of step 2 is good"):
         train(toy)
-
-
-def test_ctrl_c_saves_several_processes(tmp_path, free_port):
-    """SIGINT to one of two processes stops and saves both, with checksums of what both wrote."""
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-    }
-    command = [sys.executable, Path(__file__).with_name("toy.py"), tmp_path, 10_000, f"localhost:{free_port()}", 2]
-    processes = [
-        subprocess.Popen([*map(str, command), str(i)], env=environment, stderr=subprocess.PIPE, text=True)
-        for i in range(2)
-    ]
-    while all(process.poll() is None for process in processes) and not (tmp_path / "checkpoints" / "2").exists():
-        time.sleep(0.02)
-    processes[1].send_signal(signal.SIGINT)
-    errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [128 + signal.SIGTERM, 128 + signal.SIGINT], errors
-    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    assert json.loads((newest / "checksums.json").read_text()).keys() == arrays_and_json(newest)
 
 
 def test_two_devices_train_as_one(tmp_path):

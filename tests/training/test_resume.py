@@ -1,53 +1,36 @@
-"""Whole runs as processes: killed and resumed they end with the same bits; and what such a run leaves."""
+"""A whole run of the real model: what it leaves, that it goes on to the same bits, and the same losses on any mesh.
+
+(`test_trainer.py` has kills and signals, `test_processes.py` the same with the real model.)
+"""
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-import yaml
 from flax import nnx
 
 from mimicmotion_jax import checkpoint
-from mimicmotion_jax.config import load_config, to_dict
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.state import abstract_state, init_state
 from mimicmotion_jax.training.tasks.diffusion import Diffusion
+from mimicmotion_jax.training.trainer import train
 from mimicmotion_jax.video.decode import open_video
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5
+OPTIONS = [
+    *(f"steps={STEPS}", "save_every=1", "keep=9", f"sample_every={STEPS}", "num_samples=1"),
+    *("sampling.num_inference_steps=2", "objective.fps=25", "objective.motion_bucket_id=90", "batch_size=8"),
+]
 
 
-def start(config: TrainConfig) -> subprocess.Popen:
-    """Run `python train.py` on one device; bits can be compared only between runs of the same kind."""
-    path = Path(f"{config.output}.yaml")
-    path.write_text(yaml.safe_dump(json.loads(json.dumps(to_dict(config)))))
-    environment = os.environ | {
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # the first process compiles for all
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    }
-    command = [sys.executable, "train.py", "--config", str(path)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def finish(config: TrainConfig) -> str:
-    process = start(config)
-    error = process.communicate()[1]
-    assert process.returncode == 0, error
-    return error
-
-
-def saved_steps(checkpoints: Path) -> list[int]:
-    return [int(path.name) for path in checkpoints.glob("[0-9]*") if path.name.isdecimal()]
+def on_one_device(config: TrainConfig) -> Diffusion:
+    return Diffusion(config, progress=False, devices=jax.devices()[:1])
 
 
 def weights(directory: Path) -> dict[str, np.ndarray]:
@@ -61,15 +44,17 @@ def weights(directory: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def whole(make_config, tmp_path_factory) -> TrainConfig:
-    """A run without interruption."""
-    config = make_config(
-        tmp_path_factory.mktemp("runs") / "whole",
-        *(f"steps={STEPS}", "save_every=1", "keep=9", f"sample_every={STEPS}", "num_samples=1"),
-        *("sampling.num_inference_steps=2", "objective.fps=25", "objective.motion_bucket_id=90", "batch_size=8"),
-    )
-    finish(config)
-    return config
+def trained(make_config, tmp_path_factory) -> Diffusion:
+    """A task that was trained without interruption."""
+    task = on_one_device(make_config(tmp_path_factory.mktemp("runs") / "whole", *OPTIONS))
+    assert train(task) is None
+    return task
+
+
+@pytest.fixture(scope="module")
+def whole(trained) -> TrainConfig:
+    """The configuration of that run."""
+    return trained.config
 
 
 def test_metrics_are_written_for_every_step(whole):
@@ -90,9 +75,8 @@ def test_sample_video(whole):
     assert frames.std() > 10
 
 
-def test_exported_model_holds_the_averages_and_the_encoders_it_began_with(whole):
-    task = Diffusion(whole, progress=False, devices=jax.devices()[:1])
-    abstract = abstract_state(task.shapes, whole.optimizer, whole.steps, task.mesh)
+def test_exported_model_holds_the_averages_and_the_encoders_it_began_with(trained, whole):
+    abstract = abstract_state(trained.shapes, whole.optimizer, whole.steps, trained.mesh)
     with RunCheckpoints(Path(whole.output) / "checkpoints", 9) as checkpoints:
         state, _ = checkpoints.restore(abstract)
     exported, began = weights(Path(whole.output) / "model"), weights(Path(whole.checkpoint))
@@ -106,7 +90,7 @@ def test_exported_model_holds_the_averages_and_the_encoders_it_began_with(whole)
 def test_manifests_tell_trained_models_apart(whole, make_config, tmp_path):
     """Encodings and resumed runs know a checkpoint by the hash of its manifest."""
     config = make_config(tmp_path / "half", f"checkpoint={whole.output}/model", "export_dtype=float16")
-    task = Diffusion(config, progress=False, devices=jax.devices()[:1])
+    task = on_one_device(config)
     state = init_state(task.load(), config.optimizer, config.steps, task.mesh)
     task.export(state)
     task.export(state._replace(ema={key: 2 * value for key, value in state.ema.items()}))
@@ -127,22 +111,13 @@ def test_exported_model_knows_how_to_sample(whole):
     assert "seed" not in options
 
 
-def test_killed(whole, tmp_path):
-    """kill -9 while a checkpoint is being written or soon after; then to the end: same bits.
-
-    (`test_trainer.py` has SIGTERM, and two processes.)
-    """
-    config = dataclasses.replace(whole, output=str(tmp_path / "run"), sample_every=None)
-    checkpoints = tmp_path / "run" / "checkpoints"
-    process = start(config)
-    while process.poll() is None and not saved_steps(checkpoints):
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    assert not (tmp_path / "run" / "model").exists()
-    messages = finish(config)
-    assert "going on from step" in messages
-    assert "training on 1 x cpu (mesh data=1 fsdp=1 frames=1)\n" in messages
+def test_going_on_from_a_checkpoint_gives_the_same_bits(trained, whole, tmp_path):
+    config = dataclasses.replace(whole, output=str(tmp_path), sample_every=None)
+    shutil.copytree(Path(whole.output) / "checkpoints" / "2", tmp_path / "checkpoints" / "2")
+    task = on_one_device(config)
+    task.train_step = trained.train_step  # which is compiled
+    assert train(task) is None
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["step"] == 3
     ours, theirs = (weights(Path(run.output) / "model") for run in (config, whole))
     assert ours.keys() == theirs.keys()
     assert not [key for key in ours if not np.array_equal(ours[key], theirs[key])]
@@ -151,16 +126,17 @@ def test_killed(whole, tmp_path):
 @pytest.mark.parametrize(
     ("num_devices", "mesh"),
     [
-        pytest.param(8, {"data": 2, "fsdp": 2, "frames": 2, "accumulation": 2, "remat": True}, id="all"),
+        pytest.param(8, {"data": 2, "fsdp": 2, "frames": 2, "accumulation": 2}, id="all"),
+        pytest.param(8, {"data": 2, "fsdp": 2, "frames": 2, "remat": True}, id="remat", marks=pytest.mark.slow),
         pytest.param(4, {"data": 4, "fsdp": 1}, id="data-parallel", marks=pytest.mark.slow),
         pytest.param(1, {"accumulation": 4}, id="accumulation", marks=pytest.mark.slow),
         pytest.param(2, {"fsdp": 2, "accumulation": 2}, id="fsdp, accumulation", marks=pytest.mark.slow),
     ],
 )
-def test_same_losses_on_any_mesh(whole, tmp_path, num_devices, mesh):
+def test_same_losses_on_any_mesh(whole, make_config, tmp_path, num_devices, mesh):
     """However a batch is spread over devices, and into however many parts it is split."""
     changes = [f"{'' if name in ('accumulation', 'remat') else 'mesh.'}{name}={value}" for name, value in mesh.items()]
-    config = load_config(TrainConfig, f"{whole.output}.yaml", [*changes, f"output={tmp_path}"])
+    config = make_config(tmp_path, *OPTIONS, *changes)
     task = Diffusion(config, progress=False, devices=jax.devices()[:num_devices])
     state = init_state(task.load(), config.optimizer, config.steps, task.mesh)
     metrics = Path(whole.output) / "metrics.jsonl"

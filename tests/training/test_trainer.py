@@ -123,6 +123,26 @@ def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_bits(whole, tmp_pat
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, free_port):
+    """kill -9 while a checkpoint is being written or soon after; then to the end."""
+    folder = tmp_path / "killed"
+    command = [sys.executable, Path(__file__).with_name("toy.py"), folder, 10_000, f"localhost:{free_port()}", 1, 0]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (folder / "checkpoints" / "2").exists():
+        time.sleep(0.01)
+    process.kill()
+    errors = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL, errors
+    steps = saved_steps(folder)[-1] + 3
+    configs = [make_config(path, f"steps={steps}") for path in (folder, tmp_path / "whole")]
+    toys = [Toy(config) for config in configs]
+    assert [train(toy) for toy in toys] == [None, None]
+    assert toys[0].loader.batches == toys[1].loader.batches == steps
+    for ours, theirs in zip(*(final_params(Path(config.output), config) for config in configs), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_signal_during_the_last_step_changes_nothing(tmp_path):
     toy = Toy(make_config(tmp_path), interrupted=8)
     assert train(toy) is None
@@ -284,7 +304,8 @@ def test_what_else_changed_on_resume_is_noted(whole, tmp_path, caplog):
 
 
 def test_two_processes_train_as_one(tmp_path, free_port):
-    """Joined by gloo: SIGTERM to one stops and saves both; resumed, they end with the losses of one process."""
+    """Joined by gloo: Ctrl-C to one stops and saves both, with checksums of what both wrote; resumed, they end with the
+    losses of one process."""
     output, environment = (
         tmp_path / "two",
         os.environ
@@ -304,10 +325,14 @@ def test_two_processes_train_as_one(tmp_path, free_port):
     processes = start(10_000)
     while all(process.poll() is None for process in processes) and not (output / "checkpoints" / "2").exists():
         time.sleep(0.02)
-    processes[1].send_signal(signal.SIGTERM)
+    processes[1].send_signal(signal.SIGINT)
     errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, errors
-    steps = saved_steps(output)[-1] + 2
+    assert [process.returncode for process in processes] == [128 + signal.SIGTERM, 128 + signal.SIGINT], errors
+    newest = output / "checkpoints" / str(saved_steps(output)[-1])
+    files = {path.relative_to(newest).as_posix() for path in newest.rglob("*") if path.is_file()}
+    written = {name for name in files if "/" in name}  # orbax writes the time of the last commit beside them
+    assert json.loads((newest / "checksums.json").read_text()).keys() == written
+    steps = int(newest.name) + 2
     processes = start(steps)
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
