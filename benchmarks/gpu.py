@@ -19,6 +19,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from card.runner import OURS, TORCH, Experiment, Part, main
 
 TRAIN = (*OURS, "tensorflow_datasets", "grain", "array_record", "tensorboard")
+SMALL = tuple(name for name in OURS if name != "av")  # no video is read or written
 PROFILE = Path(tempfile.gettempdir()) / "mimicmotion-profile"
 
 HOST = (("JAX_PLATFORMS", "cpu"),)  # jax shall not reserve the memory of a card that PyTorch measures
@@ -128,6 +129,12 @@ EXPERIMENTS = (
         "PyTorch under torch.compile, beside experiment versus",
         600,
         (torch_part("versus:torch_compiled"),),
+    ),
+    Experiment(
+        "small-model",
+        "a small model of the synthetic world from nothing, or further from the last run; see docs/benchmarks.md",
+        540,
+        (our_part("small_model:train", "train", SMALL),),
     ),
     Experiment(
         "hardware",

@@ -27,6 +27,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers", "toka
 OURS = ("jax", "flax", "beartype", "jaxtyping", "einops", "pydantic", "safetensors", "av")
 TORCH = (*OURS, "torch", "diffusers", "transformers")
 _LEAST = 20  # seconds that a part needs to come to anything
+DEADLINE = "CARD_DEADLINE"
+"""Environment variable of a part's process: the time (seconds since 1970) at which it is ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +170,9 @@ def _run_part(
     command = [sys.executable, sys.argv[0], "--part", f"{experiment}/{part.name}", "--size", size]
     command += ["--output", str(results.path.parent), *(["--rows", *rows] if rows else [])]
     start = time.monotonic()
+    deadline = {DEADLINE: str(time.time() + limit)}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(part), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=ROOT, env=environment(part) | deadline, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         _, errors = process.communicate(timeout=limit)

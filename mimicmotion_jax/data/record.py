@@ -8,9 +8,8 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float16, UInt8
 
-from mimicmotion_jax.data.codec import decode_frames
 from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
-from mimicmotion_jax.video.decode import exact_rate
+from mimicmotion_jax.video.frame_rate import exact_rate
 
 NAME = "pose_videos"
 VERSION = "1.0.0"
@@ -52,6 +51,8 @@ class PoseVideo:
         Raises:
             InputError: a damaged record.
         """
+        from mimicmotion_jax.data.codec import decode_frames  # needs PyAV, which stored encodings do without
+
         return decode_frames(self.video, indices, self.rate)
 
     def poses(self, indices: Sequence[int]) -> Keypoints:

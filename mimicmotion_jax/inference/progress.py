@@ -27,7 +27,6 @@ from mimicmotion_jax.inference.options import SAVE_SECONDS
 from mimicmotion_jax.pose.keypoints import ARRAYS
 from mimicmotion_jax.runtime.atomic_files import hidden_path, write_file
 from mimicmotion_jax.runtime.out_of_memory import fetch
-from mimicmotion_jax.video.encode import output_target
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +156,8 @@ def progress_folder(output: epath.PathLike) -> epath.Path:
     Raises:
         InputError: unknown format.
     """
+    from mimicmotion_jax.video.encode import output_target  # needs PyAV, which results in memory do without
+
     return epath.Path(hidden_path(output_target(output), "progress"))
 
 

@@ -1,0 +1,121 @@
+"""Networks of the small model and their programs: initialised on the CPU, compiled ahead of their training."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from card.candidates import LAYERS
+from card.small_batches import VAE_FRAMES
+from card.small_sizes import SmallSize
+from mimicmotion_jax.models.build import init_network
+from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.encode import embed_image, encode_image
+from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
+from mimicmotion_jax.training.autoencoder.initial import initial_params
+from mimicmotion_jax.training.autoencoder.loss import autoencoder_loss, draw_noise
+from mimicmotion_jax.training.config import TrainConfig
+from mimicmotion_jax.training.export import manifest_source
+from mimicmotion_jax.training.networks import TRAINED
+from mimicmotion_jax.training.program import lower_programs
+from mimicmotion_jax.training.state import Metrics, Params, TrainState, abstract_state, apply_gradients
+from mimicmotion_jax.training.template import Template, flat_networks, split_trainable
+
+# XLA tunes Triton's products for longer than a training of minutes wins from them.
+_ON_GPU: dict[str, Any] = {"xla_gpu_enable_triton_gemm": False}
+_HURRIED: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def compile_program(lowered: jax.stages.Lowered, *, hurried: bool = False) -> jax.stages.Compiled:
+    """Compile a training step; `hurried` saves time on a CPU if it runs only a few times."""
+    on_gpu = jax.default_backend() == "gpu"
+    return lowered.compile(compiler_options=_ON_GPU if on_gpu else _HURRIED if hurried else None)
+
+
+def temporal_convolutions() -> contextlib.AbstractContextManager[Any]:
+    """Context of all tracing: on a GPU the VAE convolves along the frames as the UNet does there.
+
+    Its own way, a convolution per pixel, was only ever run forwards on a card.
+    """
+    if jax.default_backend() != "gpu":
+        return contextlib.nullcontext()
+    return LAYERS["temporal convolution as one 2-D convolution"].patch()
+
+
+def on_cpu(function: Callable[[], Any]) -> Any:
+    """Run a function on the CPU: for initial values, whose programs a GPU would compile for longer."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return jax.device_get(function())
+
+
+def initial_vae(model: ModelConfig, seed: int) -> Params:
+    """Initialise the VAE as `mimicmotion train-vae` does, in the host's memory."""
+    return on_cpu(lambda: initial_params(model, seed))
+
+
+def initial_network(name: str, model: ModelConfig, seed: int) -> nnx.Module:
+    """Initialise another network as `mimicmotion train` does, in the host's memory."""
+    return on_cpu(lambda: init_network(name, model, seed))
+
+
+def lower_vae_step(config: VAETrainConfig, size: SmallSize, mesh: Mesh) -> jax.stages.Lowered:
+    """Lower the step (state, batch) -> (state, metrics) of `mimicmotion train-vae`, in the size's format."""
+    model = size.model
+    template, downscale = Template(model, ("vae",)), model.vae.downscale
+    cells = (size.height // downscale, size.width // downscale)
+
+    def loss(params: Params, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Metrics]:
+        vae = template.networks({key: value.astype(size.dtype) for key, value in params.items()})["vae"]
+        shape = (VAE_FRAMES, *cells, model.vae.latent_channels)
+        noise = draw_noise(config.seed, batch["index"], shape)
+        return autoencoder_loss(vae, batch["frames"], batch["hand_mask"], noise, config.loss)
+
+    def step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        (value, parts), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
+        state, metrics = apply_gradients(state, value, grads, config.optimizer, config.steps)
+        return state, metrics | parts
+
+    state = abstract_state(template.shapes, config.optimizer, config.steps, mesh)
+    clips = (config.batch_size, VAE_FRAMES)
+    batch = {
+        "index": jax.ShapeDtypeStruct(clips[:1], jnp.uint32),
+        "frames": jax.ShapeDtypeStruct((*clips, size.height, size.width, 3), jnp.uint8),
+        "hand_mask": jax.ShapeDtypeStruct((*clips, *cells), jnp.bool_),
+    }
+    return jax.jit(step, donate_argnums=0).lower(state, batch)
+
+
+def lower_step(config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
+    """Lower the step (state, fixed parameters, batch) -> (state, metrics) of `mimicmotion train`."""
+    return lower_programs(config, mesh)["train_step"].lowered
+
+
+def split_parameters(networks: Mapping[str, nnx.Module], config: TrainConfig) -> tuple[Params, Params]:
+    """Parameters of UNet and PoseNet that are trained, and those that are not."""
+    params = flat_networks({name: networks[name] for name in TRAINED})
+    trained, fixed = split_trainable(list(params), config.trainable)
+    return {key: params[key] for key in trained}, {key: params[key] for key in fixed}
+
+
+def make_encode(
+    vae: nnx.Module, image_encoder: nnx.Module
+) -> Callable[[np.ndarray], tuple[jax.Array, jax.Array]]:
+    """Make the function that starts encoding frames: latents as in a dataset (float16, not scaled), embeddings."""
+    run = jax.jit(functools.partial(_encode))
+    return lambda frames: run(vae, image_encoder, frames)
+
+
+def _encode(vae: nnx.Module, image_encoder: nnx.Module, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+    latents = encode_image(vae, frames, jnp.zeros(frames.shape))
+    return latents.astype(jnp.float16), embed_image(image_encoder, frames).astype(jnp.float32)
+
+
+def round_to_float16(params: Params) -> Params:
+    """Round parameters to the format in which they are exported."""
+    return jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float16).astype(jnp.float32), params)

@@ -1,0 +1,172 @@
+"""The synthetic world in memory: worker processes render scenes in the background, training reads them at random.
+
+No video is written and nothing is decoded. The newest scenes are kept, so that a long training sees new people until it
+ends.
+"""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mimicmotion_jax.pose.hands import hand_mask
+from mimicmotion_jax.pose.render import DrawStyle, draw_poses
+from mimicmotion_jax.synthetic.detector import simulate_detection
+from mimicmotion_jax.synthetic.world import make_scenes, render
+
+_SLOTS = 2  # scenes that a worker has finished and that are not yet copied
+_SCENES_OF_SEED = 10**6
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldPlan:
+    """Description of the scenes.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        num_frames: frames of a scene.
+        fps: frames per second, those of scene n at n modulo their number.
+        cells: height and width of latents.
+        style: of drawn skeletons.
+        seed: of people, motions and rooms, below 2^43.
+        split: "train" or "test", which share nobody.
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    fps: tuple[float, ...]
+    cells: tuple[int, int]
+    style: DrawStyle
+    seed: int
+    split: str = "train"
+
+    @property
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and dtype of the arrays of a scene that training needs."""
+        picture = (self.num_frames, self.height, self.width, 3)
+        mask = (self.num_frames, *self.cells)
+        return {"frames": (picture, np.uint8), "poses": (picture, np.uint8), "hand_mask": (mask, np.bool_)}
+
+    def make(self, number: int) -> dict[str, Any]:
+        """Render scene `number` with the skeletons and hands that a detector would find.
+
+        Returns:
+            The `arrays`, `background` [height, width, 3] and the detected `keypoints`.
+        """
+        seed, fps = self.seed * _SCENES_OF_SEED + number, self.fps[number % len(self.fps)]
+        (scene,) = make_scenes(1, seed, self.split, self.width, self.height, self.num_frames, fps)
+        rendered = render(scene)
+        detected = simulate_detection(rendered.keypoints, scene.character)
+        return {
+            "frames": rendered.frames,
+            "poses": draw_poses(detected, self.height, self.width, style=self.style),
+            "hand_mask": hand_mask(detected, *self.cells),
+            "background": rendered.background,
+            "keypoints": detected,
+        }
+
+
+class World:
+    """Scenes of a plan, rendered by worker processes from the moment of the call on.
+
+    Args:
+        plan: of the scenes.
+        capacity: number of scenes that are kept, the newest.
+        workers: number of processes.
+
+    Attributes:
+        count: number of scenes rendered so far; scene n lies at n modulo `capacity` of the arrays.
+        arrays: [capacity, frames of a scene, ...] by name.
+    """
+
+    def __init__(self, plan: WorldPlan, capacity: int, workers: int):
+        self.plan, self.capacity, self.count = plan, capacity, 0
+        self.arrays = {name: np.empty((capacity, *shape), dtype) for name, (shape, dtype) in plan.arrays.items()}
+        self._folder = _shared_folder(plan, workers)
+        self._slots = _open_slots(plan, self._folder, workers, "w+")
+        context = multiprocessing.get_context("spawn")
+        self._finished, self._free = context.SimpleQueue(), [context.Semaphore(_SLOTS) for _ in range(workers)]
+        self._processes = [
+            context.Process(
+                target=_render,
+                args=(plan, self._folder, worker, workers, self._free[worker], self._finished),
+                daemon=True,
+            )
+            for worker in range(workers)
+        ]
+        for process in self._processes:
+            process.start()
+        threading.Thread(target=self._collect, name="scenes", daemon=True).start()
+
+    def kept(self) -> tuple[int, int]:
+        """Numbers of the first scene that stays for a while, and of the first that is not there yet."""
+        return max(0, self.count + 2 * _SLOTS * len(self._processes) - self.capacity), self.count
+
+    def wait(self, count: int) -> None:
+        """Wait until so many scenes are there.
+
+        Raises:
+            RuntimeError: all workers have ended.
+        """
+        pause = threading.Event()
+        while self.count < count:
+            if not any(process.is_alive() for process in self._processes):
+                raise RuntimeError("all processes that render the world have ended")
+            pause.wait(0.05)
+
+    def close(self) -> None:
+        """End the workers and remove their files."""
+        for process in self._processes:
+            process.terminate()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _collect(self) -> None:
+        turns = [0] * len(self._processes)
+        while True:
+            worker = self._finished.get()
+            slot = worker * _SLOTS + turns[worker] % _SLOTS
+            for name, array in self.arrays.items():
+                array[self.count % self.capacity] = self._slots[name][slot]
+            turns[worker] += 1
+            self.count += 1
+            self._free[worker].release()
+
+
+def _render(plan: WorldPlan, folder: Path, worker: int, workers: int, free: Any, finished: Any) -> None:
+    """Render every `workers`-th scene into this worker's slots; the body of a process."""
+    os.nice(10)  # the process that feeds the card comes first
+    cv2.setNumThreads(1)
+    slots = _open_slots(plan, folder, workers, "r+")
+    for turn, number in enumerate(range(worker, _SCENES_OF_SEED, workers)):
+        made = plan.make(number)
+        free.acquire()
+        for name, slot in slots.items():
+            slot[worker * _SLOTS + turn % _SLOTS] = made[name]
+        finished.put(worker)
+
+
+def _open_slots(plan: WorldPlan, folder: Path, workers: int, mode: Any) -> dict[str, np.memmap]:
+    shapes = plan.arrays.items()
+    return {
+        name: np.memmap(folder / name, dtype, mode, shape=(workers * _SLOTS, *shape)) for name, (shape, dtype) in shapes
+    }
+
+
+def _shared_folder(plan: WorldPlan, workers: int) -> Path:
+    """Make a folder for the slots, in memory if there is room."""
+    needed = workers * _SLOTS * sum(int(np.prod(shape)) for shape, _ in plan.arrays.values())
+    memory = Path("/dev/shm")
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(memory).free > 2 * needed:
+            return Path(tempfile.mkdtemp(dir=memory))
+    return Path(tempfile.mkdtemp())
