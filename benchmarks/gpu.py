@@ -19,7 +19,13 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from card.runner import OURS, TORCH, Experiment, Part, main
 
 TRAIN = (*OURS, "tensorflow_datasets", "grain", "array_record", "tensorboard")
-SMALL = tuple(name for name in OURS if name != "av")  # no video is read or written
+SMALL = Part(
+    "train",
+    "small_model:train",
+    tuple(name for name in OURS if name != "av"),  # no video is read or written
+    # Tuning Triton's products takes longer than minutes of training win from them.
+    (("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false"),),
+)
 PROFILE = Path(tempfile.gettempdir()) / "mimicmotion-profile"
 
 HOST = (("JAX_PLATFORMS", "cpu"),)  # jax shall not reserve the memory of a card that PyTorch measures
@@ -134,7 +140,7 @@ EXPERIMENTS = (
         "small-model",
         "a small model of the synthetic world from nothing, or further from the last run; see docs/benchmarks.md",
         540,
-        (our_part("small_model:train", "train", SMALL),),
+        (SMALL,),
     ),
     Experiment(
         "hardware",

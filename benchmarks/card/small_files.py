@@ -1,6 +1,6 @@
 """Files of the small model: a checkpoint in the usual layout, and the same packed into a few parts.
 
-    cat RESULTS/small-model.tar.* | tar -x -C FOLDER        makes a checkpoint of the parts, in an empty FOLDER
+cat RESULTS/small-model.tar.* | tar -x -C FOLDER        makes a checkpoint of the parts, in an empty FOLDER
 """
 
 import io

@@ -8,7 +8,6 @@ people: the VAE is taken as it is, UNet and PoseNet are trained further.
 import contextlib
 import dataclasses
 import functools
-import multiprocessing
 import os
 import shutil
 import sys
@@ -17,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,13 @@ from card.small_batches import VAE_FRAMES, EncodedWorld, vae_batches
 from card.small_clock import Clock, train_by_clock
 from card.small_files import export, find_earlier, pack, write_picture
 from card.small_sizes import SMALL_SIZES, SmallSize
-from card.small_world import World, WorldPlan
+from card.small_world import Task, World, WorldPlan, host_only
 from mimicmotion_jax import checkpoint, sharding
+from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.inference.prefetch import prefetch
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.runtime.cpu_devices import available_cores
+from mimicmotion_jax.training.export import manifest_source
 from mimicmotion_jax.training.networks import FROZEN, TRAINED
 from mimicmotion_jax.training.state import TrainState, init_state
 from mimicmotion_jax.training.template import Template
@@ -90,28 +91,35 @@ class SmallModel:
         cells, style = (size.height // downscale, size.width // downscale), self.config.data.draw_style
         plan = WorldPlan(size.width, size.height, size.scene_frames, size.fps, cells, style, seed)
         test = dataclasses.replace(plan, num_frames=size.test[1], fps=size.fps[:1], seed=_TEST_SEED, split="test")
-        self.world = World(plan, size.capacity, size.workers or available_cores())
-        self._pool = ProcessPoolExecutor(min(4, size.test[0]), multiprocessing.get_context("spawn"))
-        self._test = [self._pool.submit(test.make, number) for number in range(size.test[0])]
-        self._threads = ThreadPoolExecutor(4)
+        first = [*TRAINED, *FROZEN] if self.earlier is None else []
+        with host_only():
+            self._initial = {
+                name: Task.call(small_networks.initial_parameters, name, self.model, seed) for name in first
+            }
+            self.world = World(plan, size.capacity, size.workers or available_cores(), size.limit)
+            tasks = [Task.call(_make_scenes, test, range(n, size.test[0], 4)) for n in range(min(4, size.test[0]))]
+        self._threads = ThreadPoolExecutor()
+        self._scenes = self._threads.submit(lambda: [scene for task in tasks for scene in task.result()])
         self.mesh = sharding.training_mesh(devices=jax.local_devices()[:1])
         self.vae_config = size.vae_training()
         # Traced here, one after the other; compiled in threads, at once.
         self._vae_step = None
         if self.earlier is None:
-            self._vae_step = self._compile(small_networks.lower_vae_step(self.vae_config, size, self.mesh))
-        self._step = self._compile(small_networks.lower_step(self.config, self.mesh))
-        self.networks = self._load() if self.earlier is not None else self._initialise(seed)
-        clock.say(f"{self.world.count} scenes are rendered, programs are being compiled")
+            lowered = small_networks.lower_vae_step(self.vae_config, size, self.mesh)
+            self._vae_step = self._compile("step of the VAE", lowered)
+        together = (size.encode_scenes * size.scene_frames, size.height, size.width, 3)
+        self._encoding = self._compile("encoding", small_networks.lower_encode(self.model, together))
+        self._step = self._compile("step of UNet and PoseNet", small_networks.lower_step(self.config, self.mesh))
+        self.networks = {} if self.earlier is None else self._load(self.earlier, seed)
         self._last_export = time.monotonic()
+        clock.say(f"{self.world.count} scenes are there, programs are being compiled")
 
     def vae(self) -> Row:
         """Train the VAE, unless an earlier run has done that."""
         if self._vae_step is None:
             return {"taken_from": [source["name"] for source in self.sources]}
         config, template = self.vae_config, Template(self.model, ("vae",))
-        params = small_networks.initial_vae(self.model, config.seed)
-        state = init_state(params, config.optimizer, config.steps, self.mesh)
+        state = init_state(self._initial["vae"].result(), config.optimizer, config.steps, self.mesh)
         step = self._vae_step.result()
         self.world.wait(self.size.scenes_first)
         until = time.monotonic() + self.size.vae_share * (self.clock.training_end - time.monotonic())
@@ -130,6 +138,8 @@ class SmallModel:
 
     def unet(self) -> Row:
         """Train UNet and PoseNet on latents, and export everything on the way."""
+        for name in self._initial.keys() - {"vae"}:
+            self.networks |= Template(self.model, (name,)).networks(self._initial[name].result())
         encoded = self._encoded()
         scaling = self.model.vae.scaling_factor
         params, fixed = small_networks.split_parameters(self.networks, self.config)
@@ -163,26 +173,32 @@ class SmallModel:
 
     def scores(self) -> Row:
         """Score what was exported, and draw some frames."""
-        networks = self._read(self.folder, fast_dtype())
-        scenes, sampling = self._test_scenes(), self.config.trained_sampling
-        encode = small_networks.make_encode(networks["vae"], networks["image_encoder"])
+        self.world.close()
+        networks, scenes, sampling = self._read(self.folder, fast_dtype()), self._scenes.result(), self._sampling
         generated = small_scores.generate(self.model, networks, scenes, sampling)
-        write_picture(self.output / "small-model.png", small_scores.strip(scenes[:6], generated[:6]))
         self.clock.say("generated")
+        write_picture(self.output / "small-model.png", small_scores.strip(scenes[:6], generated[:6]))
+        frames = np.stack([scene["frames"] for scene in scenes])
+        chunks = frames.reshape(-1, self.size.encode_scenes * self.size.scene_frames, *frames.shape[2:])
+        latents = np.concatenate([np.asarray(self._encode(chunk)[0]) for chunk in chunks])
+        latents = latents.reshape(*frames.shape[:2], *latents.shape[1:])
         videos = {
             "generated": generated,
             "repeat": small_scores.repeat_first(scenes),
-            "VAE": small_scores.reconstruct(self.model, networks, scenes, encode, sampling),
+            "VAE": small_scores.decode(self.model, networks, latents, sampling),
         }
         found = {name: small_scores.score(video, scenes) for name, video in videos.items()}
         for name, scores in found.items():
             self.clock.say(f"{name}: {scores}")
         return found | {"sources": self.sources}
 
+    @property
+    def _sampling(self) -> SamplingConfig:
+        return self.config.trained_sampling
+
     def close(self) -> None:
         """End all processes and remove the files that nobody asked for."""
         self.world.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
@@ -194,28 +210,26 @@ class SmallModel:
         unet = dataclasses.replace(self.model.unet, in_channels=2 * channels, out_channels=channels)
         self.model = dataclasses.replace(self.model, unet=unet, vae=found.vae, image_encoder=found.image_encoder)
 
-    def _load(self) -> dict[str, nnx.Module]:
+    def _load(self, folder: Path, seed: int) -> dict[str, nnx.Module]:
         """Load the earlier networks into the host's memory; those of other sizes begin anew."""
-        found = checkpoint.read_config(self.earlier)
+        found = checkpoint.read_config(folder)
         same = found.unet == self.model.unet and found.pose_net == self.model.pose_net
-        networks = jax.device_get(self._read(self.earlier, "float32", NETWORKS if same else FROZEN))
         if not same:
-            networks |= {name: small_networks.initial_network(name, self.model, 0) for name in TRAINED}
+            with host_only():
+                self._initial = {
+                    name: Task.call(small_networks.initial_parameters, name, self.model, seed) for name in TRAINED
+                }
         self.clock.say(f"going on from {[source['name'] for source in self.sources]}")
-        return networks
-
-    def _initialise(self, seed: int) -> dict[str, nnx.Module]:
-        names = [*TRAINED, "image_encoder"]
-        return {name: small_networks.initial_network(name, self.model, seed) for name in names}
+        return jax.device_get(self._read(folder, "float32", NETWORKS if same else FROZEN))
 
     def _read(self, folder: Path, dtype: str, names: Any = NETWORKS) -> dict[str, nnx.Module]:
         return {name: checkpoint.load_network(folder, name, self.model, dtype) for name in names}
 
-    def _compile(self, lowered: jax.stages.Lowered) -> Future:
+    def _compile(self, name: str, lowered: jax.stages.Lowered) -> Future[jax.stages.Compiled]:
         def compile_it() -> jax.stages.Compiled:
             start = time.monotonic()
             compiled = small_networks.compile_program(lowered, hurried=self.size.max_steps is not None)
-            self.clock.say(f"compiled a step in {time.monotonic() - start:.0f} s")
+            self.clock.say(f"compiled the {name} in {time.monotonic() - start:.0f} s")
             return compiled
 
         return self._threads.submit(compile_it)
@@ -231,11 +245,12 @@ class SmallModel:
 
     def _encoded(self) -> EncodedWorld:
         """Encode the newest scenes, and measure the scaling factor of a new VAE's latents on them."""
-        vae, clip = jax.device_put((self.networks["vae"], self.networks["image_encoder"]), jax.local_devices()[0])
         channels, width = self.model.vae.latent_channels, self.model.image_encoder.projection_dim
         self.world.wait(self.size.scenes_first)
-        encode = small_networks.make_encode(vae, clip)
-        encoded = EncodedWorld(self.world, encode, channels, width, self.size.encode_scenes, _NEWEST)
+        program, device = self._encoding.result(), jax.local_devices()[0]
+        encoders = jax.device_put([self.networks[name] for name in FROZEN], device)
+        self._encode = functools.partial(program, *encoders)
+        encoded = EncodedWorld(self.world, self._encode, channels, width, self.size.encode_scenes, _NEWEST)
         begin = time.monotonic()
         while encoded.advance(8) and time.monotonic() - begin < 0.1 * self.clock.left:
             pass
@@ -254,7 +269,7 @@ class SmallModel:
 
     def _note(self, line: str, name: str) -> None:
         states = nnx.state(self.networks[name])
-        self.sources = [*self.sources, small_networks.manifest_source(line, states)]
+        self.sources = [*self.sources, manifest_source(line, states)]
 
     def _export(self) -> None:
         start = time.monotonic()
@@ -267,10 +282,11 @@ class SmallModel:
         """Compile the programs of the scores while the networks train."""
         try:
             networks = self._read(self.folder, fast_dtype())
-            small_scores.generate(self.model, networks, self._test_scenes(), self.config.trained_sampling)
+            small_scores.generate(self.model, networks, self._scenes.result(), self._sampling)
             self.clock.say("the programs of the scores are compiled")
         except Exception:
             traceback.print_exc(file=sys.stdout)
 
-    def _test_scenes(self) -> list[dict[str, Any]]:
-        return [future.result() for future in self._test]
+
+def _make_scenes(plan: WorldPlan, numbers: range) -> list[dict[str, Any]]:
+    return [plan.make(number) for number in numbers]

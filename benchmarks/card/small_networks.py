@@ -1,8 +1,7 @@
 """Networks of the small model and their programs: initialised on the CPU, compiled ahead of their training."""
 
 import contextlib
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,28 +13,26 @@ from jax.sharding import Mesh
 from card.candidates import LAYERS
 from card.small_batches import VAE_FRAMES
 from card.small_sizes import SmallSize
-from mimicmotion_jax.models.build import init_network
+from mimicmotion_jax.models.build import abstract_network, init_network
+from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.encode import embed_image, encode_image
+from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.autoencoder.initial import initial_params
 from mimicmotion_jax.training.autoencoder.loss import autoencoder_loss, draw_noise
 from mimicmotion_jax.training.config import TrainConfig
-from mimicmotion_jax.training.export import manifest_source
-from mimicmotion_jax.training.networks import TRAINED
+from mimicmotion_jax.training.networks import FROZEN, TRAINED
 from mimicmotion_jax.training.program import lower_programs
 from mimicmotion_jax.training.state import Metrics, Params, TrainState, abstract_state, apply_gradients
 from mimicmotion_jax.training.template import Template, flat_networks, split_trainable
 
-# XLA tunes Triton's products for longer than a training of minutes wins from them.
-_ON_GPU: dict[str, Any] = {"xla_gpu_enable_triton_gemm": False}
 _HURRIED: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def compile_program(lowered: jax.stages.Lowered, *, hurried: bool = False) -> jax.stages.Compiled:
     """Compile a training step; `hurried` saves time on a CPU if it runs only a few times."""
-    on_gpu = jax.default_backend() == "gpu"
-    return lowered.compile(compiler_options=_ON_GPU if on_gpu else _HURRIED if hurried else None)
+    return lowered.compile(compiler_options=_HURRIED if hurried and jax.default_backend() == "cpu" else None)
 
 
 def temporal_convolutions() -> contextlib.AbstractContextManager[Any]:
@@ -48,20 +45,10 @@ def temporal_convolutions() -> contextlib.AbstractContextManager[Any]:
     return LAYERS["temporal convolution as one 2-D convolution"].patch()
 
 
-def on_cpu(function: Callable[[], Any]) -> Any:
-    """Run a function on the CPU: for initial values, whose programs a GPU would compile for longer."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return jax.device_get(function())
-
-
-def initial_vae(model: ModelConfig, seed: int) -> Params:
-    """Initialise the VAE as `mimicmotion train-vae` does, in the host's memory."""
-    return on_cpu(lambda: initial_params(model, seed))
-
-
-def initial_network(name: str, model: ModelConfig, seed: int) -> nnx.Module:
-    """Initialise another network as `mimicmotion train` does, in the host's memory."""
-    return on_cpu(lambda: init_network(name, model, seed))
+def initial_parameters(name: str, model: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """Initialise a network as the training commands do; for a process of its own, which compiles for the CPU."""
+    params = initial_params(model, seed) if name == "vae" else flat_networks({name: init_network(name, model, seed)})
+    return jax.device_get(params)
 
 
 def lower_vae_step(config: VAETrainConfig, size: SmallSize, mesh: Mesh) -> jax.stages.Lowered:
@@ -103,15 +90,18 @@ def split_parameters(networks: Mapping[str, nnx.Module], config: TrainConfig) ->
     return {key: params[key] for key in trained}, {key: params[key] for key in fixed}
 
 
-def make_encode(
-    vae: nnx.Module, image_encoder: nnx.Module
-) -> Callable[[np.ndarray], tuple[jax.Array, jax.Array]]:
-    """Make the function that starts encoding frames: latents as in a dataset (float16, not scaled), embeddings."""
-    run = jax.jit(functools.partial(_encode))
-    return lambda frames: run(vae, image_encoder, frames)
+def lower_encode(model: ModelConfig, frames: tuple[int, ...]) -> jax.stages.Lowered:
+    """Lower the encoding (VAE, image encoder, frames) -> (latents as in a dataset: float16, not scaled; embeddings).
+
+    Args:
+        model: sizes.
+        frames: shape [n, height, width, 3].
+    """
+    networks = (abstract_network(name, model) for name in FROZEN)
+    return jax.jit(_encode).lower(*networks, jax.ShapeDtypeStruct(frames, jnp.uint8))
 
 
-def _encode(vae: nnx.Module, image_encoder: nnx.Module, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _encode(vae: VAE, image_encoder: CLIPImageEncoder, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
     latents = encode_image(vae, frames, jnp.zeros(frames.shape))
     return latents.astype(jnp.float16), embed_image(image_encoder, frames).astype(jnp.float32)
 

@@ -34,12 +34,11 @@ def generate(model: ModelConfig, networks: Mapping[str, nnx.Module], scenes: Seq
     return _pixels(engine, latents, sampling)
 
 
-def reconstruct(
-    model: ModelConfig, networks: Mapping[str, nnx.Module], scenes: Sequence[Scene], encode: Any, sampling: Any
+def decode(
+    model: ModelConfig, networks: Mapping[str, nnx.Module], latents: np.ndarray, sampling: SamplingConfig
 ) -> Videos:
-    """Encode and decode the true frames."""
-    latents = np.stack([np.asarray(encode(scene["frames"])[0], np.float32) for scene in scenes])
-    return _pixels(_engine(model, networks), latents * model.vae.scaling_factor, sampling)
+    """Decode latents [scenes, frames, h, w, c] that are not scaled."""
+    return _pixels(_engine(model, networks), latents.astype(np.float32) * model.vae.scaling_factor, sampling)
 
 
 def score(videos: Videos, scenes: Sequence[Scene]) -> dict[str, float]:

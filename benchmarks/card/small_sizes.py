@@ -1,13 +1,12 @@
-"""Sizes of the small model of the synthetic world, and of its training: for a card, for minutes on a CPU, for a test."""
+"""Sizes of the small model of the synthetic world and of its training: for a card, minutes on a CPU, and a test."""
 
 import dataclasses
 
+from card.runner import ROOT
 from mimicmotion_jax.config import build_config, load_config, read_values, to_dict
 from mimicmotion_jax.models.config import CLIPConfig, ModelConfig, PoseNetConfig, UNetConfig, VAEConfig
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.config import TrainConfig
-
-from card.runner import ROOT
 
 TICKS = 1000
 """Steps of the schedules of learning rates; the clock decides how many of them have passed."""
@@ -42,6 +41,7 @@ class SmallSize:
         encode_scenes: scenes that are encoded together; divides `capacity`.
         scenes_first: scenes before training begins.
         workers: processes that render; None for one per core.
+        limit: scenes that are rendered in all; None for as many as there is time for.
         test: number of held-out scenes, and frames of each.
         vae_share: share of the time for the VAE.
         reserve: seconds kept for evaluation and export.
@@ -69,6 +69,7 @@ class SmallSize:
     encode_scenes: int = 4
     scenes_first: int = 64
     workers: int | None = None
+    limit: int | None = None
     test: tuple[int, int] = (16, 48)
     vae_share: float = 1 / 3
     reserve: float = 60.0
@@ -92,9 +93,7 @@ class SmallSize:
             norm_num_groups=16,
         )
         clip = build_config(CLIPConfig, read_values(ROOT / "configs" / "vae_synthetic.yaml")["image_encoder"])
-        pose_net = PoseNetConfig(
-            channels=self.pose_channels, strides=self.pose_strides, out_channels=self.channels[0]
-        )
+        pose_net = PoseNetConfig(channels=self.pose_channels, strides=self.pose_strides, out_channels=self.channels[0])
         vae = VAEConfig(
             block_out_channels=self.vae_channels,
             layers_per_block=1,
@@ -186,6 +185,7 @@ SMALL_SIZES = {
         capacity=40,
         encode_scenes=1,
         workers=1,
+        limit=12,
         scenes_first=2,
         test=(1, 9),
         reserve=5.0,

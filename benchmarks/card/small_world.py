@@ -7,12 +7,16 @@ ends.
 import contextlib
 import dataclasses
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -83,34 +87,27 @@ class World:
         plan: of the scenes.
         capacity: number of scenes that are kept, the newest.
         workers: number of processes.
+        limit: number of scenes that are rendered in all; None for as many as there is time for.
 
     Attributes:
         count: number of scenes rendered so far; scene n lies at n modulo `capacity` of the arrays.
         arrays: [capacity, frames of a scene, ...] by name.
     """
 
-    def __init__(self, plan: WorldPlan, capacity: int, workers: int):
+    def __init__(self, plan: WorldPlan, capacity: int, workers: int, limit: int | None = None):
         self.plan, self.capacity, self.count = plan, capacity, 0
         self.arrays = {name: np.empty((capacity, *shape), dtype) for name, (shape, dtype) in plan.arrays.items()}
         self._folder = _shared_folder(plan, workers)
         self._slots = _open_slots(plan, self._folder, workers, "w+")
-        context = multiprocessing.get_context("spawn")
-        self._finished, self._free = context.SimpleQueue(), [context.Semaphore(_SLOTS) for _ in range(workers)]
-        self._processes = [
-            context.Process(
-                target=_render,
-                args=(plan, self._folder, worker, workers, self._free[worker], self._finished),
-                daemon=True,
-            )
+        self._tasks = [
+            Task(_render, plan, self._folder, range(worker, limit or _SCENES_OF_SEED, workers), worker, workers)
             for worker in range(workers)
         ]
-        for process in self._processes:
-            process.start()
         threading.Thread(target=self._collect, name="scenes", daemon=True).start()
 
     def kept(self) -> tuple[int, int]:
         """Numbers of the first scene that stays for a while, and of the first that is not there yet."""
-        return max(0, self.count + 2 * _SLOTS * len(self._processes) - self.capacity), self.count
+        return max(0, self.count + 2 * _SLOTS * len(self._tasks) - self.capacity), self.count
 
     def wait(self, count: int) -> None:
         """Wait until so many scenes are there.
@@ -118,41 +115,82 @@ class World:
         Raises:
             RuntimeError: all workers have ended.
         """
-        pause = threading.Event()
         while self.count < count:
-            if not any(process.is_alive() for process in self._processes):
-                raise RuntimeError("all processes that render the world have ended")
-            pause.wait(0.05)
+            if not any(task.process.is_alive() for task in self._tasks):
+                raise RuntimeError(f"the processes that render the world have ended after {self.count} scenes")
+            time.sleep(0.05)
 
     def close(self) -> None:
         """End the workers and remove their files."""
-        for process in self._processes:
-            process.terminate()
+        for task in self._tasks:
+            task.process.terminate()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _collect(self) -> None:
-        turns = [0] * len(self._processes)
-        while True:
-            worker = self._finished.get()
-            slot = worker * _SLOTS + turns[worker] % _SLOTS
-            for name, array in self.arrays.items():
-                array[self.count % self.capacity] = self._slots[name][slot]
-            turns[worker] += 1
-            self.count += 1
-            self._free[worker].release()
+        turns = dict.fromkeys(range(len(self._tasks)), 0)
+        workers = {task.pipe: worker for worker, task in enumerate(self._tasks)}
+        while workers:
+            for pipe in multiprocessing.connection.wait(list(workers)):
+                try:
+                    pipe.recv()
+                except EOFError:  # it has ended
+                    del workers[pipe]
+                    continue
+                worker = workers[pipe]
+                slot = worker * _SLOTS + turns[worker] % _SLOTS
+                for name, array in self.arrays.items():
+                    array[self.count % self.capacity] = self._slots[name][slot]
+                turns[worker] += 1
+                self.count += 1
+                with contextlib.suppress(OSError):  # it has ended
+                    pipe.send(None)
 
 
-def _render(plan: WorldPlan, folder: Path, worker: int, workers: int, free: Any, finished: Any) -> None:
-    """Render every `workers`-th scene into this worker's slots; the body of a process."""
+class Task:
+    """Function that runs in a new process, with a pipe as its first argument.
+
+    Queues and semaphores would need shared memory, which not every machine has.
+    """
+
+    def __init__(self, function: Callable[..., None], *args: Any):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=function, args=(theirs, *args), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    @classmethod
+    def call(cls, function: Callable[..., Any], *args: Any) -> Self:
+        """Start `function(*args)`, whose result `result` waits for."""
+        return cls(_send_result, function, *args)
+
+    def result(self) -> Any:
+        """Wait for the result.
+
+        Raises:
+            EOFError: the process has ended without one.
+        """
+        found = self.pipe.recv()
+        self.process.join()
+        return found
+
+
+def _send_result(pipe: Any, function: Callable[..., Any], *args: Any) -> None:
+    pipe.send(function(*args))
+
+
+def _render(pipe: Any, plan: WorldPlan, folder: Path, numbers: range, worker: int, workers: int) -> None:
+    """Render scenes into this worker's slots; each is told, and its slot is free again when there is an answer."""
     os.nice(10)  # the process that feeds the card comes first
     cv2.setNumThreads(1)
     slots = _open_slots(plan, folder, workers, "r+")
-    for turn, number in enumerate(range(worker, _SCENES_OF_SEED, workers)):
+    for turn, number in enumerate(numbers):
         made = plan.make(number)
-        free.acquire()
+        if turn >= _SLOTS:
+            pipe.recv()
         for name, slot in slots.items():
             slot[worker * _SLOTS + turn % _SLOTS] = made[name]
-        finished.put(worker)
+        pipe.send(None)
 
 
 def _open_slots(plan: WorldPlan, folder: Path, workers: int, mode: Any) -> dict[str, np.memmap]:
@@ -170,3 +208,8 @@ def _shared_folder(plan: WorldPlan, workers: int) -> Path:
         if shutil.disk_usage(memory).free > 2 * needed:
             return Path(tempfile.mkdtemp(dir=memory))
     return Path(tempfile.mkdtemp())
+
+
+def host_only() -> contextlib.AbstractContextManager[Any]:
+    """Context in which processes are started that leave the card alone and compute on one core each."""
+    return mock.patch.dict(os.environ, JAX_PLATFORMS="cpu", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
