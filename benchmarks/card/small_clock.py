@@ -111,7 +111,8 @@ def train_by_clock(
             clock.say(f"{name}: step {number}, loss {row['loss']:.4f}, {speed:.0f} frames/s{about()}")
             last, counted, losses = now, number, []
     if running:
-        last_metrics = {key: float(value) for key, value in jax.device_get(running[-1]).items()}
+        last_metrics = {key: float(f"{value:.5g}") for key, value in jax.device_get(running[-1]).items()}
+        del last_metrics["learning_rate"]  # of a schedule that counts steps
         clock.say(f"{name}: ended at step {number} with {last_metrics}")
-        history.append({"second": time.monotonic() - begin, "step": number, **last_metrics})
+        history.append({"second": round(time.monotonic() - begin, 2), "step": number, **last_metrics})
     return state, history

@@ -25,7 +25,6 @@ import numpy as np
 from flax import nnx
 
 from card import small_networks, small_scores
-from card.inputs import fast_dtype
 from card.measuring import host_peak, jax_peak
 from card.results import Results, Row
 from card.runner import DEADLINE
@@ -98,7 +97,7 @@ class SmallModel:
             }
             self.world = World(plan, size.capacity, size.workers or available_cores(), size.limit)
             tasks = [Task.call(_make_scenes, test, range(n, size.test[0], 4)) for n in range(min(4, size.test[0]))]
-        self._threads = ThreadPoolExecutor()
+        self._threads, self._template = ThreadPoolExecutor(), Template(self.model, TRAINED)
         self._scenes = self._threads.submit(lambda: [scene for task in tasks for scene in task.result()])
         self.mesh = sharding.training_mesh(devices=jax.local_devices()[:1])
         self.vae_config = size.vae_training()
@@ -174,7 +173,7 @@ class SmallModel:
     def scores(self) -> Row:
         """Score what was exported, and draw some frames."""
         self.world.close()
-        networks, scenes, sampling = self._read(self.folder, fast_dtype()), self._scenes.result(), self._sampling
+        networks, scenes, sampling = self._read(self.folder, self.size.dtype), self._scenes.result(), self._sampling
         generated = small_scores.generate(self.model, networks, scenes, sampling)
         self.clock.say("generated")
         write_picture(self.output / "small-model.png", small_scores.strip(scenes[:6], generated[:6]))
@@ -264,8 +263,7 @@ class SmallModel:
         return encoded
 
     def _keep(self, state: TrainState, fixed: Any) -> None:
-        networks = Template(self.model, TRAINED).networks(jax.device_get(state.averaged_params | fixed))
-        self.networks |= networks
+        self.networks |= self._template.networks(jax.device_get(state.averaged_params | fixed))
 
     def _note(self, line: str, name: str) -> None:
         states = nnx.state(self.networks[name])
@@ -281,7 +279,7 @@ class SmallModel:
     def _warm(self) -> None:
         """Compile the programs of the scores while the networks train."""
         try:
-            networks = self._read(self.folder, fast_dtype())
+            networks = self._read(self.folder, self.size.dtype)
             small_scores.generate(self.model, networks, self._scenes.result(), self._sampling)
             self.clock.say("the programs of the scores are compiled")
         except Exception:

@@ -133,7 +133,7 @@ class World:
             for pipe in multiprocessing.connection.wait(list(workers)):
                 try:
                     pipe.recv()
-                except EOFError:  # it has ended
+                except (EOFError, OSError):  # it has ended
                     del workers[pipe]
                     continue
                 worker = workers[pipe]
