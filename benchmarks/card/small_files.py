@@ -3,22 +3,27 @@
 cat RESULTS/small-model.tar.* | tar -x -C FOLDER        makes a checkpoint of the parts, in an empty FOLDER
 """
 
+import dataclasses
 import io
 import os
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from PIL import Image
 
 from mimicmotion_jax import checkpoint
+from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.training.config import TrainConfig
-from mimicmotion_jax.training.export import sampling_options
+from mimicmotion_jax.training.export import manifest_source, sampling_options
+from mimicmotion_jax.training.networks import TRAINED
+from mimicmotion_jax.training.template import Template
 
 VARIABLE = "SMALL_MODEL_FROM"
 """Environment variable: folder of a checkpoint, or of its parts, to go on from."""
@@ -27,27 +32,82 @@ _ARCHIVE = "small-model.tar"
 _PART_BYTES = 15 * 2**20
 
 
-def export(
-    folder: Path,
-    model: ModelConfig,
-    networks: Mapping[str, nnx.Module],
-    config: TrainConfig,
-    sources: Sequence[Mapping[str, Any]],
-) -> None:
-    """Write a checkpoint in float16 that `MimicMotionPipeline.from_pretrained` reads.
+class Weights:
+    """Networks of the run in the host's memory, their sizes and origin, and their checkpoint.
 
     Args:
-        folder: new, or an earlier checkpoint, which is replaced.
+        model: sizes; those of the VAE and the image encoder are an earlier run's, if there is one.
+        output: folder of results.
+
+    Attributes:
+        folder: of the checkpoint.
+        earlier: checkpoint to go on from, or None.
         model: sizes.
-        networks: all four by name.
-        config: of the training; its drawing and sampling become the checkpoint's defaults.
-        sources: entries for the manifest about the origin of the networks.
+        networks: by name, with NumPy arrays.
+        sources: entries for the manifest about their origin.
+        trained: number of steps that UNet and PoseNet were trained for in this run, as a line for the manifest.
     """
-    states = {name: nnx.state(network) for name, network in networks.items()}
-    sampling = sampling_options(config, model.size_multiple)
-    checkpoint.save_checkpoint(
-        folder, model, states, dtype="float16", sources=sources, sampling=sampling, overwrite=True, progress=False
-    )
+
+    def __init__(self, model: ModelConfig, output: Path):
+        self.model, self._output = model, output
+        self.folder, self.earlier = Path(tempfile.mkdtemp()) / "checkpoint", find_earlier(output)
+        self.networks: dict[str, nnx.Module] = {}
+        self.sources: list[Mapping[str, Any]] = []
+        self.trained: str | None = None
+        if self.earlier is not None:
+            found = checkpoint.read_config(self.earlier)
+            channels = found.vae.latent_channels
+            unet = dataclasses.replace(model.unet, in_channels=2 * channels, out_channels=channels)
+            self.model = dataclasses.replace(model, unet=unet, vae=found.vae, image_encoder=found.image_encoder)
+            self.sources = list(checkpoint.read_manifest(self.earlier)["sources"])
+
+    def missing(self) -> list[str]:
+        """Names of the networks that no earlier checkpoint has in these sizes."""
+        if self.earlier is None:
+            return list(NETWORKS)
+        found = checkpoint.read_config(self.earlier)
+        same = found.unet == self.model.unet and found.pose_net == self.model.pose_net
+        return [] if same else list(TRAINED)
+
+    def load(self) -> None:
+        """Load what the earlier checkpoint has."""
+        if self.earlier is not None:
+            names = NETWORKS.keys() - set(self.missing())
+            self.networks = jax.device_get(self._read(self.earlier, "float32", names))
+
+    def fill(self, params: Mapping[str, Any], name: str) -> None:
+        """Set a network's parameters, from their dotted paths with its name first."""
+        network = Template(self.model, (name,)).networks(jax.device_get(dict(params)))[name]
+        self.networks[name] = network
+
+    def note(self, line: str, name: str) -> dict[str, Any]:
+        """Describe a network's origin for the manifest."""
+        return manifest_source(line, nnx.state(self.networks[name]))
+
+    def export(self, config: TrainConfig) -> int:
+        """Write the checkpoint in float16, as `from_pretrained` reads it, and pack it; returns its size in bytes.
+
+        Args:
+            config: of the training; its drawing and sampling become the checkpoint's defaults.
+        """
+        checkpoint.save_checkpoint(
+            self.folder,
+            self.model,
+            {name: nnx.state(network) for name, network in self.networks.items()},
+            dtype="float16",
+            sources=self.sources if self.trained is None else [*self.sources, self.note(self.trained, "unet")],
+            sampling=sampling_options(config, self.model.size_multiple),
+            overwrite=True,
+            progress=False,
+        )
+        return pack(self.folder, self._output)
+
+    def exported(self, dtype: str) -> dict[str, nnx.Module]:
+        """Read the networks that were exported last, onto the device."""
+        return self._read(self.folder, dtype, NETWORKS)
+
+    def _read(self, folder: Path, dtype: str, names: Iterable[str]) -> dict[str, nnx.Module]:
+        return {name: checkpoint.load_network(folder, name, self.model, dtype) for name in names}
 
 
 def pack(folder: Path, output: Path) -> int:
@@ -87,4 +147,4 @@ def find_earlier(output: Path) -> Path | None:
 def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Write a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, optimize=True)
+    Image.fromarray(pixels).save(path)

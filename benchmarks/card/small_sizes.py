@@ -165,6 +165,8 @@ SMALL_SIZES = {
         dtype="float32",
         capacity=400,
         scenes_first=8,
+        workers=1,
+        limit=400,
         test=(4, 24),
     ),
     "tiny": SmallSize(

@@ -147,10 +147,10 @@ def test_parts_are_a_tar_and_are_found_again(tmp_path, monkeypatch):
 def test_the_whole_run_and_another_that_goes_on(tmp_path):
     rows = run(GPU.EXPERIMENTS, "small-model", tmp_path)
     assert set(rows["train/scores"]) >= {"generated", "repeat", "VAE"}
-    assert len(rows["train/scores"]["sources"]) == 2
+    assert len(rows["train/scores"]["manifest"]["sources"]) == 2
     again = run(GPU.EXPERIMENTS, "small-model", tmp_path)
     assert len(again["train/vae"]["taken_from"]) == 2
-    assert len(again["train/scores"]["sources"]) == 3
+    assert len(again["train/scores"]["manifest"]["sources"]) == 3
     # The VAE is the same; UNet and PoseNet were trained further.
     assert again["train/scores"]["VAE"] == pytest.approx(rows["train/scores"]["VAE"])
     assert again["train/scores"]["generated"] != rows["train/scores"]["generated"]
