@@ -220,8 +220,11 @@ def versions() -> dict[str, Any]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return {"python": platform.python_version(), "versions": found, "commit": git.stdout.strip() or None}
+    commit = None
+    if shutil.which("git"):
+        git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        commit = git.stdout.strip() or None
+    return {"python": platform.python_version(), "versions": found, "commit": commit}
 
 
 def write_memory(output: Path) -> None:
