@@ -5,7 +5,7 @@ import logging
 import jax
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import SMALLEST
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
 from mimicmotion_jax.diffusion.config import SamplingConfig
@@ -58,7 +58,7 @@ def test_estimate():
 
 def test_it_takes_less_memory():
     options = GenerateConfig(width=64, height=64, num_inference_steps=2, group_size=1)
-    pipeline = MimicMotionPipeline.abstract(TINY, "float32", sharding.sampling_mesh(1))
+    pipeline = MimicMotionPipeline.abstract(SMALLEST, "float32", sharding.sampling_mesh(1))
     fast, low = (
         pipeline.lower(7, 64, 64, GenerateConfig(**vars(options) | {"memory": memory}))["run_denoising"]()
         .compile({"xla_backend_optimization_level": 0})
