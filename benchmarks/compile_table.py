@@ -28,12 +28,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAPER = ["train.py", "--config", "configs/train_paper.yaml"]
 
 
-def sample(chips: str, windows: int = 1, window_size: int = 16) -> list[str]:
+def sample(chips: str, windows: int = 1, window_size: int = 16, memory: str = "auto") -> list[str]:
     """Arguments for a video of full windows with guidance and 25 steps; the reference slot is in every window."""
     stride = window_size - 1 - 6  # the default overlap
     num_frames = window_size - 1 + (windows - 1) * stride
     model = [f"window_size={window_size}"] if window_size != 16 else []
-    return ["sample.py", "--topology", chips, f"num_frames={num_frames}", *model]
+    saving = [f"memory={memory}"] if memory != "auto" else []
+    return ["sample.py", "--topology", chips, f"num_frames={num_frames}", *model, *saving]
 
 
 ROWS = {
@@ -60,6 +61,14 @@ ROWS = {
     "sample-h100-1-32-windows": sample("h100:1", windows=32),
     "sample-h100-8-8-windows": sample("h100:8", windows=8),
     "sample-h100-8-72-frames": sample("h100:8", window_size=72),
+    # Cards that people have at home; one of 16 GB has the released 72-frame model in two ways.
+    "sample-rtx4060-1": sample("rtx4060:1"),  # memory=auto: everything is saved
+    "sample-rtx4080-1-72-frames": sample("rtx4080:1", window_size=72),  # the branches of guidance in turn
+    "sample-rtx4080-1-72-frames-low": sample(
+        "rtx4080:1", window_size=72, memory="low"
+    ),  # idle networks on the host too
+    "sample-rtx4090-1-72-frames": sample("rtx4090:1", window_size=72),  # nothing is saved
+    "sample-rtx4090-1-72-frames-low": sample("rtx4090:1", window_size=72, memory="low"),
     "train-h100-1": [*PAPER, "--topology", "h100:1", "mesh.fsdp=1", "batch_size=1"],
     "train-h100-8": [*PAPER, "--topology", "h100:8", "mesh.fsdp=8"],
 }

@@ -47,10 +47,6 @@ from mimicmotion_jax.runtime.seeds import fold_seed
 DTypeName = Literal["float32", "bfloat16"]
 P = ParamSpec("P")
 R = TypeVar("R")
-_LESS_MEMORY = (
-    "set memory=low, which halves what guidance takes, lower batch_size, group_size, decode_chunk_size or resolution, "
-    "or use more devices"
-)
 
 
 def _signature_of(
@@ -492,14 +488,12 @@ class MimicMotionPipeline:
 
     def _generate(self, batch: Sequence[Prepared], arguments: dict[str, Any], saved: Progress | None) -> Chunks:
         skip = int(not arguments.get("keep_reference_frame"))
-        with report_out_of_memory(_LESS_MEMORY):
-            latents = self._denoise(batch, arguments, saved)
-            for frames in self._engine.decode(latents, batch[0].options, arguments["progress"], saved):
-                if frames.shape[1] > skip:
-                    yield frames[:, skip:]
-                skip = max(0, skip - frames.shape[1])
+        latents = self._denoise(batch, arguments, saved)
+        for frames in self._engine.decode(latents, batch[0].options, arguments["progress"], saved):
+            if frames.shape[1] > skip:
+                yield frames[:, skip:]
+            skip = max(0, skip - frames.shape[1])
 
-    @report_out_of_memory(_LESS_MEMORY)
     def _denoise(
         self, batch: Sequence[Prepared], arguments: dict[str, Any], saved: Progress | None
     ) -> Float[np.ndarray, "b f h w c"]:

@@ -3,10 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.inference.layout import lay_out
+from mimicmotion_jax.inference.memory import Workload
 from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.models.config import ModelConfig
@@ -41,7 +43,8 @@ def report_generation(
         name: sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(getattr(pipeline, name))) for name in NETWORKS
     }
     windows = layout.plan.num_windows
-    idle = sizes["vae"] + sizes["image_encoder"]
+    work = Workload(mesh, model, sizes, jnp.dtype(dtype).itemsize, options, 1, 1 + num_frames, height, width)
+    kept = 0 if work.plan().unload else 1  # networks that a stage does not use stay on the devices
     return {
         "topology": topology or mesh.devices.flat[0].device_kind,
         "devices": mesh.size,
@@ -51,8 +54,13 @@ def report_generation(
         "width": width,
         "network_bytes": sizes,
         # The number of groups is an argument of the program, not part of it.
-        "denoising": _report(programs["run_denoising"](), mesh, idle, -(-windows // layout.group)),
-        "decoding": _report(programs["decode_chunks"](), mesh, sum(sizes.values()) - sizes["vae"]),
+        "denoising": _report(
+            programs["run_denoising"](),
+            mesh,
+            kept * (sizes["vae"] + sizes["image_encoder"]),
+            -(-windows // layout.group),
+        ),
+        "decoding": _report(programs["decode_chunks"](), mesh, kept * (sum(sizes.values()) - sizes["vae"])),
     }
 
 

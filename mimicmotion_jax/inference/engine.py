@@ -1,8 +1,10 @@
 """The four networks on a mesh: prepared inputs to latents to frames, stage by stage (`stages`)."""
 
 import contextlib
+import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ from mimicmotion_jax.inference.decoding import decode_in_chunks
 from mimicmotion_jax.inference.execution import Executor, Lower, Run
 from mimicmotion_jax.inference.job import DrawnFrames
 from mimicmotion_jax.inference.layout import Layout, lay_out
-from mimicmotion_jax.inference.memory import predict_in_turn
+from mimicmotion_jax.inference.memory import MemoryPlan, Workload
 from mimicmotion_jax.inference.progress import Progress, Saved
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
@@ -30,7 +32,9 @@ from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.runtime.out_of_memory import fetch
+from mimicmotion_jax.runtime.out_of_memory import fetch, report_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 _POSE_CHUNK = 16  # drawn poses per call of PoseNet
 
@@ -92,6 +96,8 @@ class Engine:
     def __init__(self, config: ModelConfig, networks: Networks, mesh: Mesh, executor: Executor | None = None):
         self.config, self.networks, self.mesh = config, networks, mesh
         self._executor: Executor = executor or Run()
+        self._workload: Workload | None = None  # the last one
+        self._memory = MemoryPlan()  # for it
 
     def denoise(
         self,
@@ -111,7 +117,8 @@ class Engine:
             saved: where the latents are saved from time to time; what is there already is not computed again.
 
         Raises:
-            InputError: sizes that do not fit each other, or latents that are not finite, at the step where they arise.
+            InputError: sizes that do not fit each other, too little memory, or latents that are not finite, at the
+                step where they arise.
         """
         num_frames, steps = batch.poses[0].shape[0], options.num_inference_steps
         earlier = None if saved is None else saved.load(steps)
@@ -130,8 +137,9 @@ class Engine:
                 saved.save(step, steps, latents)
             return latents
 
-        latents = self._latents(batch, options, Steps(length, earlier, step_end, progress))
-        return np.asarray(fetch(latents))[:, :num_frames]
+        with self._memory_for("denoising", options, len(batch.images), *batch.poses[0].shape[:3]):
+            latents = self._latents(batch, options, Steps(length, earlier, step_end, progress))
+            return np.asarray(fetch(latents))[:, :num_frames]
 
     def decode(
         self,
@@ -151,10 +159,13 @@ class Engine:
             saved: where frames are saved; what is there already is not decoded again.
 
         Raises:
-            InputError: frames that are not finite.
+            InputError: too little memory, or frames that are not finite.
         """
         size, overlap, first = options.decode_chunk_size, options.chunk_overlap, 0
-        with tqdm(total=latents.shape[1], desc="decoding", unit="frame", disable=not progress) as bar:
+        scale = self.config.vae.downscale
+        shape = (*latents.shape[:2], scale * latents.shape[2], scale * latents.shape[3])
+        bar = tqdm(total=latents.shape[1], desc="decoding", unit="frame", disable=not progress)
+        with bar, self._memory_for("decoding", options, *shape):
             while saved is not None and (frames := saved.load_frames(first)) is not None:
                 first += 1
                 bar.update(frames.shape[1])
@@ -179,7 +190,8 @@ class Engine:
         engine = Engine(self.config, self.networks, self.mesh, executor)
         pixels = np.broadcast_to(np.uint8(0), (1 + num_frames, height, width, 3))
         whole = Steps(options.num_inference_steps)
-        latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, np.uint32)), options, whole)
+        with engine._memory_for("denoising", options, 1, *pixels.shape[:3]):
+            latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, np.uint32)), options, whole)
         size = options.decode_chunk_size
         engine._decode_chunks(np.broadcast_to(np.float32(0), (self.mesh.size, size, *latents.shape[2:])))
         return executor.programs
@@ -189,11 +201,13 @@ class Engine:
         batch_size, num_frames, height, width = len(batch.images), *batch.poses[0].shape[:3]
         layout = lay_out(self.mesh, self.config, options, batch_size, num_frames, height, width)
         with self._precision():
+            self._load(*self.networks._fields)
             images = self._put(batch.images)
             context = self._executor.run(embed_image, self.networks.image_encoder, images)
             image_latents = self._encode_reference(images, batch, options.noise_aug_strength)
             features = self._pose_features(batch.poses, layout.num_frames, steps.progress)
             noise = self._initial_noise(batch, layout, image_latents.shape[1:], options.periodic_noise)
+            self._load("unet", "pose_net")
             return self._denoise(noise, context, image_latents, features, layout, options, steps)
 
     def _encode_reference(self, images: jax.Array, batch: Batch, strength: float) -> jax.Array:
@@ -279,7 +293,6 @@ class Engine:
         )
         grouped = put(group_plan(layout.plan, layout.group, layout.capacity))
         scale = put(np.float32(options.guidance_scale))
-        in_turn = self._in_turn(layout, options, image_latents)
         latents = self._executor.run(stages.scale, put(noise), put(np.sqrt(sigmas[0] ** 2 + 1)))
         first = 0
         if steps.earlier is not None:
@@ -297,7 +310,7 @@ class Engine:
                     *constants,
                     scale,
                     guided=guided,
-                    in_turn=in_turn,
+                    in_turn=self._memory.in_turn,
                     mesh=layout.mesh,
                 )
                 if steps.step_end is not None:
@@ -305,13 +318,43 @@ class Engine:
                 bar.update(steps.length)
         return latents
 
-    def _in_turn(self, layout: Layout, options: SamplingConfig, image_latents: jax.Array) -> bool:
-        batch_size, height, width, _ = image_latents.shape
-        resident = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.networks))
-        return predict_in_turn(options, layout, batch_size, height * width, self._dtype.itemsize, resident)
+    @contextlib.contextmanager
+    def _memory_for(
+        self, stage: Literal["denoising", "decoding"], options: SamplingConfig, *size: int
+    ) -> Iterator[None]:
+        """Choose how to save memory; where none is left inside, say what would save more.
+
+        Args:
+            stage: of the work inside.
+            options: of sampling.
+            size: number of videos, frames, height and width in pixels.
+
+        Raises:
+            InputError: the memory does not suffice.
+        """
+        sizes = {
+            name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(network))
+            for name, network in self.networks._asdict().items()
+        }
+        workload = Workload(self.mesh, self.config, sizes, self._dtype.itemsize, options, *size)
+        if workload != self._workload:
+            self._workload, self._memory = workload, workload.plan()
+            if self._memory != MemoryPlan():
+                logger.info(workload.describe(self._memory))
+        with report_out_of_memory(functools.partial(workload.advise, stage)):
+            yield
+
+    def _load(self, *names: str) -> None:
+        """Have these networks on the devices, and no others where idle ones are to be in the host's memory."""
+        for name, network in self.networks._asdict().items():
+            if self._memory.unload and name not in names:
+                self._executor.unload(network)
+        for name in names:
+            self._executor.load(getattr(self.networks, name), sharding.replicated(self.mesh))
 
     def _decode_chunks(self, chunks: Float[np.ndarray, "n t h w c"]) -> jax.Array:
         with self._precision():
+            self._load("vae")
             apart = self._executor.put(chunks, sharding.by_window(self.mesh))
             return self._executor.run(stages.decode_chunks, self.networks.vae, apart)
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Sharding
 
 
@@ -22,6 +23,14 @@ class Executor(Protocol):
 
     def zeros(self, shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> jax.Array:
         """Zeros that never lie in the host's memory."""
+        ...
+
+    def load(self, network: nnx.Module, sharding: Sharding) -> None:
+        """Have a network's parameters on the devices."""
+        ...
+
+    def unload(self, network: nnx.Module) -> None:
+        """Have a network's parameters in the host's memory alone."""
         ...
 
     def run(self, stage: Callable[..., Any], *args: Any, **static: Any) -> Any:
@@ -39,6 +48,16 @@ class Run:
     def zeros(self, shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> jax.Array:
         """Zeros on the devices."""
         return jnp.zeros(shape, dtype, device=sharding)
+
+    def load(self, network: nnx.Module, sharding: Sharding) -> None:
+        """Copy parameters that `unload` has moved."""
+        if any(isinstance(x, np.ndarray) for x in jax.tree.leaves(network)):
+            nnx.update(network, jax.device_put(nnx.state(network), sharding))
+
+    def unload(self, network: nnx.Module) -> None:
+        """Replace the parameters by NumPy arrays; their memory on the devices is free then."""
+        if any(isinstance(x, jax.Array) for x in jax.tree.leaves(network)):
+            nnx.update(network, jax.device_get(nnx.state(network)))
 
     def run(self, stage: Callable[..., Any], *args: Any, **static: Any) -> Any:
         """Call the stage."""
@@ -62,6 +81,12 @@ class Lower:
     def zeros(self, shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> Any:
         """A shape with that layout."""
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    def load(self, network: nnx.Module, sharding: Sharding) -> None:
+        """Do nothing: shapes take no memory."""
+
+    def unload(self, network: nnx.Module) -> None:
+        """Do nothing."""
 
     def run(self, stage: Any, *args: Any, **static: Any) -> Any:
         """Shapes of the stage's results."""

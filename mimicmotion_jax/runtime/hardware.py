@@ -19,6 +19,9 @@ _CHIPS: tuple[tuple[str, float, float, float | None], ...] = (
     ("NVIDIA L40S", 362e12, 48 * _GIB, 0.864e12),
     ("NVIDIA L4", 121e12, 24 * _GIB, 0.3e12),
     ("NVIDIA GeForce RTX 4090", 165e12, 24 * _GIB, 1.008e12),
+    ("NVIDIA GeForce RTX 4080", 97e12, 16 * _GIB, 0.717e12),
+    ("NVIDIA GeForce RTX 4060 Ti", 44e12, 8 * _GIB, 0.288e12),
+    ("NVIDIA GeForce RTX 4060", 30e12, 8 * _GIB, 0.272e12),
     ("NVIDIA GeForce RTX 3090", 71e12, 24 * _GIB, 0.936e12),
 )
 

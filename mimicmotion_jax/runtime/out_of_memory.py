@@ -1,7 +1,7 @@
 """Lack of memory, of a device or of the machine, reported as one sentence that says what to do."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
@@ -41,11 +41,11 @@ def _is_out_of_device_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def report_out_of_memory(advice: str) -> Iterator[None]:
+def report_out_of_memory(advice: str | Callable[[], str]) -> Iterator[None]:
     """Turn a lack of memory inside the block, or the decorated function, into one sentence; other errors pass.
 
     Args:
-        advice: what to change, appended to "the device's memory does not suffice;".
+        advice: what to change, appended to "the device's memory does not suffice;"; or a function that says it.
 
     Raises:
         InputError: the memory of a device or of this machine does not suffice.
@@ -53,8 +53,12 @@ def report_out_of_memory(advice: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise InputError(f"this machine's memory does not suffice; {advice}.") from error
+        raise _too_little("this machine's", advice) from error
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if not _is_out_of_device_memory(error):
             raise
-        raise InputError(f"the device's memory does not suffice; {advice}.") from error
+        raise _too_little("the device's", advice) from error
+
+
+def _too_little(whose: str, advice: str | Callable[[], str]) -> InputError:
+    return InputError(f"{whose} memory does not suffice; {advice if isinstance(advice, str) else advice()}.")

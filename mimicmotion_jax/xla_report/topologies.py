@@ -14,7 +14,10 @@ from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.hardware import memory_bandwidth, memory_bytes
 
 _RANKS = {"v5e": 2, "v5p": 3, "v6e": 2}  # dimensions of a slice of each generation of TPUs
-_FORM = "write it as v5e:2x4, v5p:2x2x2 or v6e:4x4 for TPUs, as a100:8, h100:1 or h200:1 for GPUs of one machine"
+_FORM = (
+    "write it as v5e:2x4, v5p:2x2x2 or v6e:4x4 for TPUs, as a100:8, h100:1, h200:1, rtx4090:1, rtx4080:1 or rtx4060:1 "
+    "for GPUs of one machine"
+)
 
 # Environment of libtpu, read when it is loaded: it shall describe a slice, not search this machine and its neighbours
 # for one, nor take the lock that keeps a second process from compiling.
@@ -30,19 +33,20 @@ class _GPU:
     """A card as XLA's compiler needs to know it (`GpuTargetConfigProto`), from the maker's data sheets."""
 
     name: str
-    compute_capability: int
+    compute_capability: float
     multiprocessors: int
     fpus: int  # float32 units per multiprocessor
     shared_memory: int  # bytes per multiprocessor
     l2_cache: int  # bytes
     clock: float  # GHz
+    threads: int = 2048  # per multiprocessor
 
     def target_config(self) -> str:
-        """Write the text proto. The limits of threads and grids are CUDA's, the same on all these cards."""
+        """Write the text proto. The limits of blocks and grids are CUDA's, the same on all these cards."""
         fields = {
             "threads_per_block_limit": 1024,
             "threads_per_warp": 32,
-            "threads_per_core_limit": 2048,
+            "threads_per_core_limit": self.threads,
             "registers_per_core_limit": 2**16,
             "registers_per_block_limit": 2**16,
             "block_dim_limit_x": 2**31 - 1,
@@ -59,9 +63,10 @@ class _GPU:
             "device_memory_size": memory_bytes(self.name),
         }
         info = " ".join(f"{key}: {value}" for key, value in fields.items())
+        major, minor = str(float(self.compute_capability)).split(".")
         return " ".join(
             (
-                f"gpu_device_info {{ {info} cuda_compute_capability {{ major: {self.compute_capability} }} }}",
+                f"gpu_device_info {{ {info} cuda_compute_capability {{ major: {major} minor: {minor} }} }}",
                 'platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 }',
                 f'device_description_str: "{self.name}"',
             )
@@ -72,6 +77,9 @@ _GPUS = {
     "a100": _GPU("NVIDIA A100-SXM4-80GB", 8, 108, 64, 164 * 2**10, 40 * 2**20, 1.41),
     "h100": _GPU("NVIDIA H100 80GB HBM3", 9, 132, 128, 228 * 2**10, 50 * 2**20, 1.98),
     "h200": _GPU("NVIDIA H200", 9, 132, 128, 228 * 2**10, 50 * 2**20, 1.98),
+    "rtx4090": _GPU("NVIDIA GeForce RTX 4090", 8.9, 128, 128, 100 * 2**10, 72 * 2**20, 2.52, 1536),
+    "rtx4080": _GPU("NVIDIA GeForce RTX 4080", 8.9, 76, 128, 100 * 2**10, 64 * 2**20, 2.51, 1536),
+    "rtx4060": _GPU("NVIDIA GeForce RTX 4060", 8.9, 24, 128, 100 * 2**10, 24 * 2**20, 2.46, 1536),
 }
 
 
