@@ -333,8 +333,8 @@ class MimicMotionPipeline:
             window_size: frames that are denoised together, 2 to 1024; the checkpoint's.
             window_overlap: frames that neighbouring windows share, 0 to 1023; 6, or less for a small window.
             group_size: windows that one device predicts together, 1 to 1024; 1.
-            memory: guidance's branches in one batch ("fast") or in turn in half the memory ("low"); "auto": in one
-                batch where the device has room for that.
+            memory: save nothing ("fast"), or predict guidance's branches in turn and keep idle networks in the host's
+                memory, as NumPy arrays ("low"); "auto": as little of it as the device needs. Results are alike.
             periodic_noise: repeat the noise of one window along time, as the official release; False.
             decode_chunk_size: frames that are decoded together, 1 to 1024; 8.
             decode_overlap: frames that neighbouring chunks share, below `decode_chunk_size`; a quarter of it.

@@ -98,7 +98,7 @@ ENTRY %main (x: f32[100,50], i: s32[]) -> f32[100,50] {
 
 @pytest.mark.parametrize("name", ["h100", "h100:0", "h100:2x2", "b300:1", "a100:-1"])
 def test_unknown_gpus_are_explained(name):
-    with pytest.raises(ValueError, match="a100:8, h100:1 or h200:1"):
+    with pytest.raises(ValueError, match="a100:8, h100:1, h200:1, rtx4090:1"):
         topology_devices(name)
 
 
