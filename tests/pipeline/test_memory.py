@@ -67,7 +67,7 @@ def test_choice(chip, window, options, expected):
         ("sample-h100-1-32-windows", 32),
         ("sample-v5e-1", 32),
         ("sample-v5e-1-72-frames", 72),  # the branches in turn
-        ("sample-rtx4090-1-72-frames", 72),
+        ("sample-rtx4090-1-72-frames", 144),
         ("sample-rtx4080-1-72-frames", 72),
         ("sample-rtx4060-1", 16),
     ],
