@@ -29,8 +29,8 @@ class SamplingConfig:
     group_size: Annotated[int, Field(ge=1, le=1024)] = 1
     """Number of windows that one device predicts together; more is faster and needs more memory."""
     memory: Literal["auto", "fast", "low"] = "auto"
-    """Ways to save a device's memory, results alike: none (fast); guidance's branches one after the other and idle networks
-    in the host's memory (low); auto: as little of it as the device needs."""
+    """Ways to save a device's memory, results alike: none (fast); guidance's branches one after the other and idle
+    networks in the host's memory (low); auto: as little of it as the device needs."""
     periodic_noise: bool = False
     """Repeat the noise of one window along time, as the official release does."""
     decode_chunk_size: Annotated[int, Field(ge=1, le=1024)] = 8
