@@ -15,7 +15,7 @@ from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.models.attention import dot_product_attention
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.flops import count_flops
-from mimicmotion_jax.runtime.hardware import memory_bandwidth
+from mimicmotion_jax.runtime.hardware import memory_bandwidth, memory_bytes
 from mimicmotion_jax.xla_report import compile_report, topology_devices
 from mimicmotion_jax.xla_report.costs import program_costs
 
@@ -115,6 +115,16 @@ def test_compiled_flops_are_those_of_the_jaxpr(name):
     assert found.unknown_loops == 0
     assert sum(found.least_seconds.values()) > found.flops_per_chip / 989e12
     assert memory_bandwidth(found.device_kind) == 3.35e12
+
+
+@pytest.mark.cuda_compiler
+@pytest.mark.parametrize(
+    ("name", "capability"), [("a100", "8.0"), ("h100", "9.0"), ("rtx4090", "8.9"), ("rtx4060", "8.9")]
+)
+def test_cards_by_name(name, capability):
+    (device,) = topology_devices(f"{name}:1")
+    assert device.compute_capability == capability
+    assert memory_bytes(device.device_kind) == {"a100": 80, "h100": 80, "rtx4090": 24, "rtx4060": 8}[name] * 2**30
 
 
 @pytest.mark.cuda_compiler
