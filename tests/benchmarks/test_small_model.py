@@ -156,6 +156,7 @@ def test_the_whole_run_and_another_that_goes_on(tmp_path):
     assert again["train/scores"]["generated"] != rows["train/scores"]["generated"]
     checkpoint = find_earlier(tmp_path)
     pipeline = MimicMotionPipeline.from_pretrained(checkpoint)
-    assert {"resolution": 64, "num_inference_steps": 6, "stroke_width": 6.0}.items() <= pipeline.defaults.items()
+    expected = {"width": 64, "height": 64, "num_inference_steps": 6, "stroke_width": 6.0}
+    assert expected.items() <= pipeline.defaults.items()
     assert (tmp_path / "small-model.png").stat().st_size > 1000
     assert len(Results(tmp_path / "small-model.json").parts) == 1
