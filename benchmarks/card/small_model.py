@@ -38,6 +38,7 @@ from mimicmotion_jax.training.networks import FROZEN, TRAINED
 from mimicmotion_jax.training.state import TrainState, init_state
 from mimicmotion_jax.training.template import Template
 
+_OWN_CORES = 4  # for compilation and batches; with renderers on every core the steps compiled for 81 and 160 s
 _UNHURRIED = 120.0  # seconds that a run has if nobody set an end
 _EXPORT_SECONDS = 120.0
 _TEST_SEED = 20261126
@@ -88,7 +89,7 @@ class SmallModel:
             self._initial = {
                 name: Task.call(small_networks.initial_parameters, name, model, seed) for name in self.weights.missing()
             }
-            self.world = World(plan, size.capacity, size.workers or available_cores(), size.limit)
+            self.world = World(plan, size.capacity, size.workers or max(1, available_cores() - _OWN_CORES), size.limit)
             tasks = [Task.call(_make_scenes, test, range(n, size.test[0], 4)) for n in range(min(4, size.test[0]))]
         self._threads, self._template = ThreadPoolExecutor(), Template(model, TRAINED)
         self._scenes = self._threads.submit(lambda: [scene for task in tasks for scene in task.result()])

@@ -40,7 +40,7 @@ class SmallSize:
         capacity: scenes that are kept.
         encode_scenes: scenes that are encoded together; divides `capacity`.
         scenes_first: scenes before training begins.
-        workers: processes that render; None for one per core.
+        workers: processes that render; None for one per core but a few.
         limit: scenes that are rendered in all; None for as many as there is time for.
         test: number of held-out scenes, and frames of each.
         vae_share: share of the time for the VAE.
