@@ -474,7 +474,7 @@ def hostile_files(folder):
         "inf": [float("inf"), 5, 1, *body[3:]],
     }.items():
         (folder / f"{name}.json").write_text(json.dumps({"people": [{"pose_keypoints_2d": numbers}], **CANVAS}))
-    frames = [{"people": []}] * 100_000 + [{"people": [{}] * 100_000}]
+    frames = [{"people": []}] * 10_000 + [{"people": [{}] * 10_000}]
     (folder / "padding.json").write_text(json.dumps({**CANVAS, "frames": frames}))
     (folder / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     (folder / "digits.json").write_text('{"width":' + "9" * 10_000 + ',"people":[]}')
