@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -15,10 +12,11 @@ import optax
 import pytest
 from PIL import Image
 
+from mimicmotion_jax.cli import train_vae
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.data.dataset import Records
 from mimicmotion_jax.data.encodings import Encoder, describe_encodings
-from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.training.autoencoder.config import VAETrainConfig
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
@@ -160,11 +158,11 @@ def test_a_run_of_another_model_is_not_continued(run, make_vae_config, option, k
         train(Autoencoder(make_vae_config(run.config.output, option), progress=False))
 
 
-def test_command_line_ends_in_one_line(tmp_path):
-    command = [sys.executable, "train_vae.py", "--config", "configs/vae_synthetic.yaml", f"output={tmp_path / 'run'}"]
-    done = subprocess.run([*command, "data.dataset=nowhere"], cwd=ROOT, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: .*nowhere.*\n", done.stderr)
+def test_command_line_ends_in_one_line(tmp_path, capsys):
+    command = ["--config", str(ROOT / "configs" / "vae_synthetic.yaml"), f"output={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit, match="2"):
+        run_script(lambda: train_vae.main([*command, "data.dataset=nowhere"]))()
+    assert re.fullmatch(r"error: .*nowhere.*\n", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 

@@ -4,10 +4,8 @@ import dataclasses
 import gc
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,8 +16,9 @@ import pytest
 from etils import epath
 
 from mimicmotion_jax import checkpoint
+from mimicmotion_jax.cli import train as cli_train
 from mimicmotion_jax.config import load_config
-from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.networks import check_encodings, model_config
@@ -224,11 +223,11 @@ def test_output_that_is_a_file(make_config, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_command_line_ends_in_one_line(tmp_path):
-    command = [sys.executable, "train.py", "--config", "configs/train_tiny.yaml", f"output={tmp_path}", "batch=3"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: .*unknown key 'batch' .*\n", done.stderr)
+def test_command_line_ends_in_one_line(tmp_path, capsys):
+    command = ["--config", str(ROOT / "configs" / "train_tiny.yaml"), f"output={tmp_path}", "batch=3"]
+    with pytest.raises(SystemExit, match="2"):
+        run_script(lambda: cli_train.main(command))()
+    assert re.fullmatch(r"error: .*unknown key 'batch' .*\n", capsys.readouterr().err)
 
 
 def test_trainable_parameters():
