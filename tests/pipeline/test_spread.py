@@ -78,11 +78,11 @@ def test_decoding_work_per_device():
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip, rel=0.01)
 
 
-@pytest.mark.parametrize("windows", [8, 1])
-def test_work_per_device(windows):
+@pytest.mark.parametrize(("windows", "model"), [(8, SMALLEST), (1, TINY)])
+def test_work_per_device(windows, model):
     """An eighth of the FLOPs on each of eight devices, for eight windows and for the frames of a single one."""
-    num_frames = TINY.window_size + (windows - 1) * (TINY.window_size - 1 - 2)  # the reference is in every window
-    alone, shared = (report("run_denoising", num_frames, devices, TINY) for devices in (1, 8))
+    num_frames = model.window_size + (windows - 1) * (model.window_size - 1 - 2)  # the reference is in every window
+    alone, shared = (report("run_denoising", num_frames, devices, model) for devices in (1, 8))
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)
 
 
@@ -119,7 +119,7 @@ def test_the_denoising_program_lies_on_one_mesh(monkeypatch, num_frames):
     jax.clear_caches()
     random = np.random.default_rng(3)
     poses = random.integers(0, 256, (num_frames, 64, 64, 3), np.uint8)
-    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
+    eight = MimicMotionPipeline.random(SMALLEST, mesh=sharding.sampling_mesh(8))
     options = {"num_inference_steps": 1, "window_overlap": 2, "output_type": "latent", **DRAWN}
     assert np.isfinite(eight(poses[0], poses, **options).frames).all()
     assert seen
