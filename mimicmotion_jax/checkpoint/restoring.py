@@ -1,4 +1,4 @@
-"""Restoring with orbax: damaged files end in one sentence."""
+"""Orbax: damaged files end in one sentence, and what a failure leaves over is not printed."""
 
 import contextlib
 import sys
@@ -8,8 +8,8 @@ from typing import Any
 from mimicmotion_jax.runtime.errors import InputError, root_cause
 from mimicmotion_jax.runtime.out_of_memory import is_out_of_memory
 
-# When one of orbax's reads fails, the others fail or are cut off too, and Python prints their errors, which nobody asks
-# for, at any later time.
+# When one of orbax's reads or writes fails, the others fail or are cut off too, and Python prints their errors, which
+# nobody asks for, at any later time.
 _LEFT_OVER = ("Encountered error while reading array index", "Event loop is closed")
 _STORAGE_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
 
@@ -24,7 +24,7 @@ def explain_damage(sentence: Callable[[str], str]) -> Iterator[None]:
     Raises:
         InputError: files that are missing, damaged, or not those of the arrays asked for.
     """
-    _ignore_left_overs()
+    ignore_left_overs()
     try:
         yield
     except InputError:
@@ -37,7 +37,7 @@ def explain_damage(sentence: Callable[[str], str]) -> Iterator[None]:
 
 
 class _Filter:
-    """A `sys.unraisablehook` that passes on to the one before it all but the errors of left-over reads."""
+    """A `sys.unraisablehook` that passes on to the one before it all but the errors of left-over reads and writes."""
 
     def __init__(self, before: Callable[[Any], None]):
         self.before = before
@@ -47,6 +47,7 @@ class _Filter:
             self.before(unraisable)
 
 
-def _ignore_left_overs() -> None:
+def ignore_left_overs() -> None:
+    """Print no errors of reads and writes that end after the one that failed, from now on."""
     if not isinstance(sys.unraisablehook, _Filter):
         sys.unraisablehook = _Filter(sys.unraisablehook)

@@ -13,6 +13,7 @@ from flax import nnx
 
 from mimicmotion_jax.checkpoint.checksums import write_checksums
 from mimicmotion_jax.checkpoint.files import CONFIG, FORMAT, INDEX, MANIFEST, SAMPLING, byte_bar, group_path
+from mimicmotion_jax.checkpoint.restoring import ignore_left_overs
 from mimicmotion_jax.config import to_dict
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.atomic_files import atomic_directory, check_space
@@ -50,6 +51,7 @@ class CheckpointWriter:
 
     def add_group(self, name: str, arrays: Mapping[str, np.ndarray | jax.Array]) -> None:
         """Write the next group of the network `name`; numpy or (possibly sharded) jax arrays by dotted path."""
+        ignore_left_overs()
         groups = self._index.setdefault(name, [])
         with ocp.StandardCheckpointer() as checkpointer:
             chunks = dict.fromkeys(arrays, ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES))

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mimicmotion_jax.checkpoint.checksums import find_damage, write_checksums
-from mimicmotion_jax.checkpoint.restoring import explain_damage
+from mimicmotion_jax.checkpoint.restoring import explain_damage, ignore_left_overs
 from mimicmotion_jax.runtime.atomic_files import absolute_path, check_space
 from mimicmotion_jax.runtime.errors import InputError, explain_disk_error, root_cause
 from mimicmotion_jax.training.state import TrainState
@@ -43,6 +43,7 @@ class RunCheckpoints:
         policies: list[preservation_policy.PreservationPolicy] = [preservation_policy.LatestN(keep)]
         if keep_every:
             policies.append(preservation_policy.EveryNSteps(keep_every))
+        ignore_left_overs()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             save_interval_steps=1,
