@@ -5,11 +5,13 @@ import hashlib
 import pytest
 import torch
 from hub_server import REPOSITORY, python, serve
+from huggingface_hub import constants
 
 from mimicmotion_jax.checkpoint import read_config, read_manifest
+from mimicmotion_jax.cli import convert
 
 
-def test_only_the_files_needed_are_fetched_and_the_cache_serves_without_network(made, tmp_path):
+def test_only_the_files_needed_are_fetched_and_the_cache_serves_without_network(made, tmp_path, monkeypatch):
     for name, variant in (("vae", "diffusion_pytorch_model"), ("image_encoder", "model")):
         assert (made.svd / name / f"{variant}.fp16.safetensors").exists()
     torch.save({"other": torch.ones(2)}, tmp_path / "other.pth")
@@ -17,10 +19,10 @@ def test_only_the_files_needed_are_fetched_and_the_cache_serves_without_network(
     files["them/svd/vae/diffusion_pytorch_model.safetensors"] = made.motion  # a full-precision file that nobody wants
     files |= {"them/motion/MimicMotion_1-1.pth": made.motion, "them/motion/MimicMotion_1.pth": tmp_path / "other.pth"}
     script = REPOSITORY / "convert_weights.py"
-    arguments = (script, "--svd", "them/svd", "--mimicmotion", "them/motion", "--output")
+    arguments = ("--svd", "them/svd", "--mimicmotion", "them/motion", "--output")
     with serve(files) as (server, endpoint):
         # Conversion takes no accelerator: it works where jax would fail to find the one it is told to take.
-        done = python(tmp_path / "cache", endpoint, *arguments, tmp_path / "out", JAX_PLATFORMS="cuda")
+        done = python(tmp_path / "cache", endpoint, script, *arguments, tmp_path / "out", JAX_PLATFORMS="cuda")
         assert done.returncode == 0, done.stderr
         assert sorted(server.fetched) == [
             "them/motion/MimicMotion_1-1.pth",
@@ -39,8 +41,9 @@ def test_only_the_files_needed_are_fetched_and_the_cache_serves_without_network(
     assert manifest["sources"][0]["sha256"] == hashlib.sha256(made.motion.read_bytes()).hexdigest()
     assert read_config(tmp_path / "out").window_size == 72
 
-    again = python(tmp_path / "cache", endpoint, *arguments, tmp_path / "again")  # the server is gone
-    assert again.returncode == 0, again.stderr
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)  # in this process, which starts no interpreter
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
+    convert.main([*arguments, str(tmp_path / "again")])  # the server is gone
     assert read_manifest(tmp_path / "again") == manifest
 
 
