@@ -33,6 +33,7 @@ from card.small_sizes import SMALL_SIZES, SmallSize
 from card.small_world import Task, World, WorldPlan, host_only
 from mimicmotion_jax import checkpoint, sharding
 from mimicmotion_jax.inference.prefetch import prefetch
+from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 from mimicmotion_jax.runtime.cpu_devices import available_cores
 from mimicmotion_jax.training.networks import FROZEN, TRAINED
 from mimicmotion_jax.training.state import TrainState, init_state
@@ -49,6 +50,7 @@ _ENCODE_GROUPS = 4  # per step, to keep up with the rendering
 
 def train(results: Results, part: str, size: str) -> None:
     """Train, score and export; goes on from an earlier run."""
+    enable_compilation_cache()
     results.parts.pop(part, None)
     seconds = float(os.environ.get(DEADLINE) or time.time() + _UNHURRIED) - time.time()
     clock = Clock(seconds, SMALL_SIZES[size].reserve)
