@@ -149,7 +149,7 @@ def try_files(count: int, seed: int, folder: Path, run_forked: Callable[..., Any
 def _try_group(files: list[Path], originals: Path, report: Path) -> int:
     """Check and prepare each file as a picture or as a motion; append a line for each to `report`."""
     preparer, options = Preparer(SIZE), PipelineOptions(height=SIZE, width=SIZE, align="none", detector="mediapipe")
-    preparer._detectors[options.detector, None, None] = _Nobody()
+    preparer.survey._detectors[options.detector, None, None] = _Nobody()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for path in files:
         picture = path.suffix in _PICTURES

@@ -23,11 +23,12 @@ PICTURE = ROOT / "docs" / "images" / "architecture.png"
 
 FLOORS = (
     ("cli",),
+    ("app",),
     ("evaluation", "pipeline", "training"),
     ("inference", "data"),
     ("convert", "checkpoint"),
     ("sharding",),
-    ("metrics", "diffusion", "models", "pose", "provenance", "video"),
+    ("metrics", "diffusion", "models", "pages", "pose", "provenance", "video"),
     ("config", "runtime"),
 )
 """Rooms from top to bottom: a room imports only from floors below its own, or from its own without a cycle."""

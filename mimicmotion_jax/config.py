@@ -108,6 +108,11 @@ def describe(cls: type) -> str:
     return "\n".join(lines)
 
 
+def meanings(cls: type) -> dict[str, str]:
+    """Meaning of each option of a configuration class, by its dotted key: the text below the field."""
+    return {key: " ".join(meaning.split()) for key, _, meaning in _options(cls)}
+
+
 def first_mistake(error: pydantic.ValidationError) -> tuple[str, str]:
     """Return the dotted key and the description of the first of pydantic's errors, for files not written by hand."""
     first = error.errors()[0]

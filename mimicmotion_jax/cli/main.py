@@ -8,6 +8,8 @@ from mimicmotion_jax.runtime.errors import run_script
 
 COMMANDS = {
     "sample": ("sample", "generate videos from a reference image and a driving motion"),
+    "check": ("check", "show what the model will be given, before minutes are spent"),
+    "studio": ("studio", "generate in the browser: preview, queue and gallery"),
     "train": ("train", "train the UNet and the PoseNet"),
     "train-vae": ("train_vae", "train a VAE from scratch"),
     "prepare": ("prepare", "prepare training data from videos, or render it"),

@@ -34,10 +34,11 @@ EXAMPLES = """examples:
   mimicmotion sample --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
   mimicmotion sample --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
   mimicmotion sample --checkpoint DIR --jobs jobs.jsonl --output-dir videos batch_size=4
-  mimicmotion sample --pose-only --image person.jpg --motion dance.mp4 --output person.mp4    check the motion first
+  mimicmotion sample --pose-only --image person.jpg --motion dance.mp4 --output person.mp4    write the skeleton alone
   mimicmotion sample --compile-only --topology v5e:2x4 num_frames=72                          check the memory first
 
-`python sample.py` does the same. A motion is a video, an animation, a folder of pictures, or keypoints (.npz, .json,
+`mimicmotion check` shows beforehand what the model will be given. `python sample.py` does the same as this command.
+A motion is a video, an animation, a folder of pictures, or keypoints (.npz, .json,
 .npy, .pkl, a folder of .json; of this software, OpenPose, DWPose, MMPose or MediaPipe). Most of these do not say how
 large the video was: add motion_size=[1920,1080].
 
@@ -64,7 +65,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--jobs", type=path_or_url, metavar="FILE", help="list of videos to make: a JSON object per line")
     add("--output-dir", type=path_or_url, metavar="DIR", help="folder of the jobs' videos; local or gs://")
     add("--save-pose", action="store_true", help="also write the drawn skeleton and its keypoints")
-    add("--pose-only", action="store_true", help="write only these two; needs no weights")
+    add(
+        "--pose-only",
+        action="store_true",
+        help="write only these two; needs no weights (mimicmotion check shows more)",
+    )
     add("--side-by-side", action="store_true", help="show reference, skeleton and result together")
     resume = "go on where a killed run of this command stopped; on by default"
     add("--resume", action=argparse.BooleanOptionalAction, help=resume)
