@@ -34,6 +34,7 @@ iframe.preflight { width: 100%; border: 1px solid var(--border-color-primary); b
 .note progress { width: 100%; height: .5rem; margin-top: .4rem; accent-color: var(--primary-600); display: block; }
 #result video, #comparison video { max-height: 28rem; }
 #header a { margin: 0; padding: 0; }
+#settings * { overflow-wrap: anywhere; white-space: normal; }
 #preview img { image-rendering: auto; object-fit: contain; }
 :focus-visible { outline: 2px solid var(--primary-600); outline-offset: 2px; }
 """

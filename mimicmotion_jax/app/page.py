@@ -106,7 +106,7 @@ class StudioPage:
         )
         self.people = gr.Image(
             label="Click on the person to follow (or set the option person)", visible=False, interactive=False,
-            buttons=[], elem_id="people", height=300,
+            buttons=[], elem_id="people", height=300, alt_text="people in numbered boxes",
         )  # fmt: skip
         self.page = gr.DownloadButton("Save this check as a page", visible=False, size="sm", elem_id="save-check")
         self.found = gr.State()
@@ -358,4 +358,4 @@ def _note(text: str) -> str:
 
 
 def _alert(text: str) -> str:
-    return f'<div class="alert" role="alert">{html.escape(text[:1].upper() + text[1:])}</div>'
+    return f'<div class="alert" role="alert">{html.escape(text)}</div>'

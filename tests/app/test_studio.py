@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError, AuthenticationError
+from gradio_client.exceptions import AppError
 from PIL import Image
 
 from mimicmotion_jax import InputError
@@ -64,9 +64,10 @@ def test_generate_gives_the_video_of_the_pipeline(client, inputs, tiny_pipeline)
     expected = tiny_pipeline(
         inputs / "person.png", inputs / "dance.npz", image_pose=inputs / "person.npz", **options, progress=False
     )
-    frames = np.stack(list(open_video(video).frames())) / 255
-    assert frames.shape == expected.frames.shape
-    assert np.abs(frames - expected.frames).mean() < 0.05  # H.264
+    expected.save(inputs / "expected.mp4")
+    frames, wanted = (np.stack(list(open_video(path).frames())) / 255 for path in (video, inputs / "expected.mp4"))
+    assert frames.shape == wanted.shape == expected.frames.shape
+    np.testing.assert_allclose(frames, wanted, atol=0.02)
     assert settings["seed"] == "7"
     assert settings["options"]["align"] == "limb"
     recorded = read_provenance(video)
@@ -163,14 +164,16 @@ def test_a_stop_ends_it_at_the_next_step(tiny_pipeline, inputs, tmp_path):
 
 def test_the_last_preview_is_nearly_the_result(tiny_pipeline, inputs, tmp_path):
     """The last step heads for the result itself."""
-    arguments = {"image": str(inputs / "person.png"), "motion": str(inputs / "dance.npz"), "decode_chunk_size": 8}
+    save_keypoints(demo_motion(7, 10, 640, 640), inputs / "long.npz")  # with the reference one window, and one chunk
+    arguments = {"image": str(inputs / "person.png"), "motion": str(inputs / "long.npz"), "decode_chunk_size": 8}
     arguments |= {"image_pose": str(inputs / "person.npz"), "width": 64, "height": 64, "num_inference_steps": 4}
     *steps, result = generate(tiny_pipeline, arguments, tmp_path / "new", threading.Event(), Timing())
     last = [step.preview for step in steps if step.preview is not None][-1]
-    frames = np.stack(list(open_video(result.video).frames())).astype(float)
-    assert min(np.abs(frame - last).mean() for frame in frames) < 6
+    expected = tiny_pipeline(**arguments, progress=False).frames[3]
+    assert np.abs(expected * 255 - last).mean() < 2
+    assert len(steps) > 4 + 7
     comparison = open_video(result.comparison)
-    assert comparison.num_frames == 4
+    assert comparison.num_frames == 7
     assert comparison.width > 2.5 * comparison.height * 0.9
     assert Image.open(result.poster).size == (64, 64)
 
@@ -180,7 +183,7 @@ def test_a_password_is_asked_for(tiny_pipeline, monkeypatch):
     running = serve(tiny_pipeline, auth=read_auth(None), block=False)
     try:
         assert httpx.get(f"{running.url}config").status_code == 401
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(ValueError, match="Could not login"):
             Client(running.url, verbose=False, auth=("me", "wrong"))
         Client(running.url, verbose=False, auth=("me", "se:cret"))
     finally:
