@@ -91,7 +91,7 @@ def table() -> str:
 
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 2.55, 1.0, 0.6, 0.85  # of a box and between boxes, inches
-COLOURS = ("#31487a", "#3d6a9e", "#3f8ea3", "#3f9d82", "#6ba368", "#a8a04d", "#8a7f72")
+COLOURS = ("#31487a", "#37599a", "#3d6a9e", "#3f8ea3", "#3f9d82", "#6ba368", "#a8a04d", "#8a7f72")
 TOOL_COLOUR = "#9a5d7c"
 
 

@@ -191,21 +191,22 @@ def test_the_person_to_follow_is_clicked(page, inputs):
 
 if PICTURES:
 
-    def test_pictures_for_the_documentation(browser, url):
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
+    def test_pictures_for_the_documentation(browser, url, tmp_path):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(url)
         page.locator("#example-0").click()
         expect(frame(page).get_by_role("heading", name="Preflight")).to_be_visible(timeout=LONG)
         page.locator("#option-align").get_by_text("limb", exact=True).click()
         expect(frame(page).locator("figure.chosen")).to_contain_text("align=limb", timeout=LONG)
         page.locator("#generate").click()
-        expect(page.locator("#result video")).to_be_visible(timeout=LONG)
+        expect(page.locator("#status")).to_contain_text("Done in", timeout=LONG)
         page.locator("#again").click()
         expect(page.locator("#gallery img")).to_have_count(2, timeout=LONG)
         for width, name in ((1280, "studio"), (390, "studio_phone")):
             page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_timeout(3 * SECOND)
             page.mouse.move(0, 0)
-            page.screenshot(path=f"/tmp/{name}.png", full_page=True)
-            Image.open(f"/tmp/{name}.png").convert("RGB").quantize(128).save(Path(PICTURES) / f"{name}.png", optimize=True)
+            page.wait_for_timeout(4 * SECOND)  # the players' controls fade
+            page.screenshot(path=tmp_path / "page.png", full_page=True)
+            picture = Image.open(tmp_path / "page.png").convert("RGB").quantize(96)
+            picture.save(Path(PICTURES) / f"{name}.png", optimize=True)
         page.close()
