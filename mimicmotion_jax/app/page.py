@@ -332,13 +332,13 @@ def _enlarged(pixels: np.ndarray) -> np.ndarray:
 
 
 def _frame(page: str) -> str:
-    """Show a page in a frame of its own, as high as its content; scripts in it do not run."""
+    """Show a page in a frame of its own, as high as its content; its policy lets no scripts run."""
     fit = (
         "const f=this,m=f.contentDocument.querySelector('main');"
         "new ResizeObserver(()=>{f.style.height=m.offsetHeight+'px'}).observe(m)"
     )
     return (
-        f'<iframe title="Preflight" sandbox="allow-same-origin" class="preflight" srcdoc="{html.escape(page)}" '
+        f'<iframe title="Preflight" class="preflight" srcdoc="{html.escape(page)}" '
         f'onload="{html.escape(fit)}"></iframe>'
     )
 

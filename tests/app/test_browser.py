@@ -207,6 +207,6 @@ if PICTURES:
             page.mouse.move(0, 0)
             page.wait_for_timeout(4 * SECOND)  # the players' controls fade
             page.screenshot(path=tmp_path / "page.png", full_page=True)
-            picture = Image.open(tmp_path / "page.png").convert("RGB").quantize(96)
+            picture = Image.open(tmp_path / "page.png").convert("RGB").quantize(240, Image.Quantize.FASTOCTREE)
             picture.save(Path(PICTURES) / f"{name}.png", optimize=True)
         page.close()
