@@ -149,13 +149,14 @@ def test_cuts_of_keypoints_are_their_jumps(checker, world):
 
 
 def test_length_work_and_memory(world):
-    """Windows of 16 frames of which 6 are shared advance by 10; the memory of the full model at 576x1024 by hand."""
+    """Windows of 16 frames of which 6 are shared advance by 10; the memory of the full model at 576x1024."""
     picture, pose, motion = world
     options = PipelineOptions(aspect="portrait", stride=1, num_inference_steps=10)
     preflight = Checker()(picture, motion, options, pose, progress=False)
     assert preflight.num_windows == 1 + -(-(46 - 16) // 9)  # the reference's slot is in each window
-    denoising, decoding = 32 * 128 * 72 * 2 * 8140, 8 * 128 * 72 * 2 * 40_700
-    assert preflight.memory == 2 * 2_250_000_000 + max(denoising, decoding)
+    assert preflight.memory == pytest.approx(10.5e9, rel=0.07)  # as compiled for an H100: benchmarks/results/compiled
+    low = Checker()(picture, motion, dataclasses.replace(options, memory="low"), pose, progress=False)
+    assert low.memory < preflight.memory - 1e9  # the image encoder waits in the host's memory
     page = preflight_page(preflight)
     assert f"{preflight.num_windows * 20} calls" in page
     assert "not known on this device" in page
