@@ -38,6 +38,7 @@ iframe.preflight { width: 100%; border: 1px solid var(--border-color-primary); b
 #header a { margin: 0; padding: 0; }
 #gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(7rem, 10rem)) !important; }
 #gallery { min-width: 0 !important; overflow: hidden; }
+[id^=option-] span { white-space: normal; overflow-wrap: anywhere; }
 #settings * { overflow-wrap: anywhere; white-space: normal; }
 #preview img { image-rendering: auto; object-fit: contain; }
 :focus-visible { outline: 2px solid var(--primary-600); outline-offset: 2px; }

@@ -204,6 +204,7 @@ if PICTURES:
         expect(page.locator("#gallery img")).to_have_count(2, timeout=LONG)
         for width, name in ((1280, "studio"), (390, "studio_phone")):
             page.set_viewport_size({"width": width, "height": 900})
+            page.evaluate("scrollTo(0, 0)")  # the animations play while they are in view
             page.mouse.move(0, 0)
             page.wait_for_timeout(4 * SECOND)  # the players' controls fade
             page.screenshot(path=tmp_path / "page.png", full_page=True)
