@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from mimicmotion_jax.video.image import resize
 
 _PANEL_HEIGHT = 288  # pixels
 _CRF = 23
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 150, 46, 22  # plot size and margins, in SVG units
 
 
 def panel_labels(comparison: Comparison) -> list[str]:
@@ -54,12 +53,6 @@ def write_panels(
     write_record(record, key, {"frames": len(true)})
 
 
-def video_element(path: Path) -> str:
-    """Return a `<video>` element with the file embedded."""
-    content = base64.b64encode(path.read_bytes()).decode()
-    return f'<video controls loop muted autoplay playsinline src="data:video/mp4;base64,{content}"></video>'
-
-
 def slice_element(frames: UInt8[np.ndarray, "f h w 3"], seams: Sequence[int], label: str) -> str:
     """Return the middle column of the frames over time as an `<img>`, with a mark above every seam."""
     file = io.BytesIO()
@@ -70,31 +63,4 @@ def slice_element(frames: UInt8[np.ndarray, "f h w 3"], seams: Sequence[int], la
         f'<figure class="slice"><svg class="marks" viewBox="0 0 {len(frames)} 1" preserveAspectRatio="none" '
         f'aria-hidden="true">{marks}</svg><img alt="y-t slice, {html.escape(label)}" '
         f'src="data:image/png;base64,{content}"><figcaption>{html.escape(label)}</figcaption></figure>'
-    )
-
-
-def curves_element(curves: Mapping[str, Sequence[float | None]], seams: Sequence[int], label: str) -> str:
-    """Return curves over the frames as an `<svg>`, with a line at every seam."""
-    length = max(len(curve) for curve in curves.values())
-    top = max([value for curve in curves.values() for value in curve if value is not None] or [0]) or 1
-    right, floor = _WIDTH - 12, _HEIGHT - _BOTTOM
-
-    def x(index: float) -> float:
-        return round(_LEFT + (right - _LEFT) * index / max(length - 1, 1), 2)
-
-    def y(value: float) -> float:
-        return round(floor - (floor - 8) * value / top, 2)
-
-    parts = [f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{y(v)}" y2="{y(v)}"/>' for v in (0, top / 2, top)]
-    parts += [f'<text x="{_LEFT - 6}" y="{y(v) + 4}" text-anchor="end">{v:.3g}</text>' for v in (0, top / 2, top)]
-    # The difference across the seam before frame k has index k - 1.
-    parts += [f'<line class="seam" x1="{x(s - 1)}" x2="{x(s - 1)}" y1="8" y2="{floor}"/>' for s in seams]
-    ticks = sorted({0, (length - 1) // 2, length - 1})
-    parts += [f'<text x="{x(i)}" y="{_HEIGHT - 6}" text-anchor="middle">{i + 1}</text>' for i in ticks]
-    for name, curve in curves.items():
-        points = " ".join(f"{x(i)},{y(value)}" for i, value in enumerate(curve) if value is not None)
-        parts.append(f'<polyline class="curve {name}" points="{points}"/>')
-    return (
-        f'<svg class="curves" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(label)}">'
-        f"{''.join(parts)}</svg>"
     )

@@ -2,27 +2,26 @@
 
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from tqdm import tqdm
 
 from mimicmotion_jax.evaluation.comparison import GENERATED, LABELS, TRUE, Comparison
-from mimicmotion_jax.evaluation.figures import (
-    curves_element,
-    panel_labels,
-    slice_element,
-    video_element,
-    write_panels,
-)
+from mimicmotion_jax.evaluation.figures import panel_labels, slice_element, write_panels
 from mimicmotion_jax.evaluation.records import write_text
 from mimicmotion_jax.evaluation.results import METRICS
-from mimicmotion_jax.evaluation.style import CSS
+from mimicmotion_jax.pages.media import curves_element, video_element
+from mimicmotion_jax.pages.render import render
 from mimicmotion_jax.pose.render import DrawStyle
 
 MAX_SHOWN = 12
 """Largest number of sequences whose videos are on the page, to keep it small; the tables have all sequences."""
+
+_Table = tuple[list[str], list[tuple[str, list[str]]]]
+"""Headings of a table, and for each row its class and cells."""
 
 _ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -51,38 +50,23 @@ def page(results: Mapping[str, Any], cards: Sequence[str]) -> str:
     seams = any(row["seams"] for row in results["sequences"])
     marks = "Orange marks are frames at which the windows of the generated video change." if seams else ""
     left_out = f" Shown are the first {len(cards)}; the numbers are of all {total}." if len(cards) < total else ""
-    raw = json.dumps(results, indent=1, allow_nan=False)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Evaluation: {html.escape(name)}</title>
-<style>{CSS}</style>
-</head>
-<body>
-<main>
-<h1>Protocol “{html.escape(name)}”</h1>
-<p class="soft">{total} sequences · {html.escape(results["date"])} · protocol {results["protocol"]["sha256"][:12]}.
-Numbers of different protocols do not compare.</p>
-<div class="card">
-{_summary_table(results)}
-<p>PSNR against repeating the reference frame: <b>{results["psnr_above_repeat"]:+.2f} dB</b></p>
-<p class="soft">{_mean_differences(results)}</p>
-</div>
-{_notes(results["notes"])}
-<h2>What was measured</h2>
-<div class="card">{_facts(results)}</div>
-<h2>Sequences</h2>
-<p class="soft">{marks}{left_out}</p>
-{"".join(cards)}
-<h2>Numbers by sequence</h2>
-<div class="card scroll">{_sequence_table(results)}</div>
-<details class="card"><summary>results.json</summary><pre>{html.escape(raw)}</pre></details>
-</main>
-</body>
-</html>
-"""
+    return render(
+        "evaluation.html",
+        name=name,
+        total=total,
+        date=results["date"],
+        digest=results["protocol"]["sha256"][:12],
+        summary=_summary_table(results),
+        above=f"{results['psnr_above_repeat']:+.2f}",
+        differences=_mean_differences(results),
+        notes=results["notes"],
+        facts=_facts(results),
+        marks=marks,
+        left_out=left_out,
+        cards=[Markup(card) for card in cards],
+        sequences=_sequence_table(results),
+        raw=json.dumps(results, indent=1, allow_nan=False),
+    )
 
 
 def _sequence_card(output: Path, row: Mapping[str, Any], comparison: Comparison, style: DrawStyle) -> str:
@@ -100,20 +84,21 @@ def _sequence_card(output: Path, row: Mapping[str, Any], comparison: Comparison,
 <div class="labels soft">{labels}</div>
 <p class="legend"><b>Difference between consecutive frames</b>, mean of all pixels, 0 to 1:
 <span class="true">true</span>, <span class="generated">generated</span>{_seam_text(row)}</p>
-{curves_element(curves, seams, f"frame differences of {row['name']}") if len(true) > 1 else ""}
+{curves_element(curves, [seam - 1 for seam in seams], f"frame differences of {row['name']}") if len(true) > 1 else ""}
 <p class="legend"><b>y-t slices</b> of the middle column, time to the right</p>
 <div class="columns">{slice_element(generated, seams, "generated")}{slice_element(true, seams, "true")}</div>
 </section>
 """
 
 
-def _summary_table(results: Mapping[str, Any]) -> str:
+def _summary_table(results: Mapping[str, Any]) -> _Table:
     summary = results["summary"]
-    rows = [[LABELS[column], *_cells(summary[column], summary)] for column in summary]
-    return '<div class="scroll">' + _table(["", *_headings(summary)], rows, list(summary)) + "</div>"
+    return ["", *_headings(summary)], [
+        (column, [LABELS[column], *_cells(summary[column], summary)]) for column in summary
+    ]
 
 
-def _sequence_table(results: Mapping[str, Any]) -> str:
+def _sequence_table(results: Mapping[str, Any]) -> _Table:
     shown = results["summary"]
     rows, classes = [], []
     for row in results["sequences"]:
@@ -132,7 +117,7 @@ def _sequence_table(results: Mapping[str, Any]) -> str:
             )
             classes.append(column)
     headings = ["sequence", "", "frames", "size", *_headings(shown, per_sequence=True), "at seams"]
-    return _table(headings, rows, classes)
+    return headings, list(zip(classes, rows, strict=True))
 
 
 def _shown_metrics(summary: Mapping[str, Any], per_sequence: bool) -> list[str]:
@@ -163,11 +148,7 @@ def _seam_text(row: Mapping[str, Any]) -> str:
     return f"; ratio of differences at seams to those elsewhere: {numbers}"
 
 
-def _notes(notes: Sequence[str]) -> str:
-    return '<div class="notes">' + "".join(f"<p>{html.escape(note)}</p>" for note in notes) + "</div>" if notes else ""
-
-
-def _facts(results: Mapping[str, Any]) -> str:
+def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     protocol, checkpoint = results["protocol"], results["checkpoint"]
     facts = {
         "Protocol": f"{protocol['name']}: {protocol['source']}",
@@ -186,16 +167,4 @@ def _facts(results: Mapping[str, Any]) -> str:
     for network, files in results["networks"].items():
         for name, sha256 in files.items():
             facts[f"{network}, SHA-256 of {name}"] = sha256
-    rows = "".join(
-        f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(fact))}</td></tr>" for key, fact in facts.items()
-    )
-    return f'<table class="facts">{rows}</table>'
-
-
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str]], classes: Iterable[str]) -> str:
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
-    body = "".join(
-        f'<tr class="{name}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row, name in zip(rows, classes, strict=True)
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return [(key, str(fact)) for key, fact in facts.items()]

@@ -11,14 +11,14 @@ GENERATOR = "mimicmotion_jax"
 """Software that a page names as its generator: the mark of our own files."""
 
 
-def render(name: str, **values: Any) -> str:
+def render(template: str, /, **values: Any) -> str:
     """Return the page of a template, all values escaped but for those that are `Markup`.
 
     Args:
-        name: file in `templates`, for example "preflight.html".
+        template: file in `templates`, for example "preflight.html".
         values: names that the template uses; a missing one is an error.
     """
-    return _environment().get_template(name).render(generator=f"{GENERATOR} {__version__}", **values)
+    return _environment().get_template(template).render(generator=f"{GENERATOR} {__version__}", **values)
 
 
 @functools.cache
