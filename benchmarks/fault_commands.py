@@ -22,7 +22,7 @@ from mimicmotion_jax.pose.render import draw_poses
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.encode import open_writer
 
-SIZE = 32
+SIZE = 64
 FRAMES = 7
 _SMALL = (f"height={SIZE}", f"width={SIZE}")
 _LONG = ("num_inference_steps=4", "decode_chunk_size=2", "save_seconds=0")  # saves after each step and chunk
