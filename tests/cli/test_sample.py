@@ -412,10 +412,11 @@ def test_somebody_elses_files_stay(folder, tmp_path, monkeypatch):
 def test_sound_begins_with_the_first_frame(folder, tmp_path, monkeypatch):
     """The frame nearest to `start` and the sound have one clock: here frame 3 at 0.3 s, not the 0.26 s asked for."""
     from mimicmotion_jax.inference.preparing import Preparer
+    from mimicmotion_jax.inference.survey import Surveyor
 
     with open_writer(tmp_path / "dance.mp4", 10, 64, 64) as writer:
         writer.write(np.zeros((8, 64, 64, 3), np.uint8))
-    monkeypatch.setattr(Preparer, "_motion", lambda *args: (demo_motion(5, 10, 64, 64), []))
+    monkeypatch.setattr(Surveyor, "_people_in_motion", lambda *args: (demo_motion(5, 10, 64, 64), ()))
     options = load_options(overrides=["start=0.26", "width=64", "height=64"])
     prepared = Preparer(16)(folder / "person.png", tmp_path / "dance.mp4", options, folder / "person.npz")
     assert prepared.sound_start == pytest.approx(0.3)
