@@ -101,9 +101,7 @@ class StudioPage:
 
     def _build_preflight(self) -> None:
         gr.Markdown("## 3. What the model will be given")
-        self.preflight = gr.HTML(
-            _hint("Give a picture and a motion: what the model will see appears here at once."), elem_id="preflight"
-        )
+        self.preflight = gr.HTML(_hint("Give a picture and a motion"), elem_id="preflight")
         self.people = gr.Image(
             label="Click on the person to follow (or set the option person)", visible=False, interactive=False,
             buttons=[], elem_id="people", height=300, alt_text="people in numbered boxes",
@@ -285,7 +283,7 @@ def _with_parameters(
         return action(request, *arguments)
 
     kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
-    named.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    vars(named)["__signature__"] = inspect.Signature(
         [
             inspect.Parameter("request", kind),
             *(

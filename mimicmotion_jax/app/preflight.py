@@ -185,7 +185,10 @@ class Checker:
         key = _survey_key(image, motion, options, image_pose)
         if key is None or key not in self._surveys:
             frames: list[Frame] = []
-            watch = lambda frame: frames.append(_small(frame))  # noqa: E731
+
+            def watch(frame: Frame) -> None:
+                frames.append(_small(frame))
+
             survey = self._preparer.survey(image, motion, options, image_pose, progress, self._max_frames, watch)
             found = survey, tuple(frames)
         else:
