@@ -40,17 +40,15 @@ class Example:
 
 
 class Studio:
-    """State and actions of the page; `blocks` builds it.
+    """State and actions of the page (`page.StudioPage`).
 
     Args:
         pipeline: the networks.
         folder: folder of all uploads and results; the page serves files from nowhere else.
-        examples: inputs to begin with.
-        about: sentence about the checkpoint.
     """
 
-    def __init__(self, pipeline: MimicMotionPipeline, folder: Path, examples: Sequence[Example] = (), about: str = ""):
-        self._pipeline, self._folder, self._examples, self._about = pipeline, folder, examples, about
+    def __init__(self, pipeline: MimicMotionPipeline, folder: Path):
+        self._pipeline, self._folder = pipeline, folder
         self._checker, self._timing = Checker(pipeline.config), Timing()
         self._stops: dict[str, threading.Event] = {}
         self._looks: dict[tuple[Any, ...], tuple[Preflight, str]] = {}
@@ -82,7 +80,7 @@ class Studio:
 
         Raises:
             StoppedError: `stop(session)` was called.
-            InputError: as `check`.
+            InputError: as `look`.
         """
         stop = self._stops[session] = threading.Event()
         with _Named(inputs):
