@@ -1,4 +1,4 @@
-"""Five kills and full disks of `benchmarks/faults.py`, which tries a hundred, and some damaged media files."""
+"""A dozen kills and full disks of `benchmarks/faults.py`, which tries a hundred, and some damaged media files."""
 
 import json
 import os
@@ -9,18 +9,30 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-POINTS, SEED, MEDIA = 5, 90, 12
-# Those that need no network: the others take ten times as long. Of generation and training `test_progress` and
-# `test_trainer` have kills.
-COMMANDS = ["prepare", "convert", "export", "pose", "score"]
+POINTS, MEDIA = 12, 24
+# Commands with networks take ten times as long; `test_progress` and `test_trainer` have kills of generation and
+# training in the ordinary suite.
+WITHOUT_NETWORKS = ("prepare", "convert", "export", "pose", "score")
+WITH_NETWORKS = ("sample", "jobs", "train", "evaluate")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(WITHOUT_NETWORKS, id="without networks"),
+        pytest.param(WITH_NETWORKS, id="with networks", marks=pytest.mark.slow),
+    ],
+)
+def commands(request) -> tuple[str, ...]:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> dict:
+def results(commands, tmp_path_factory) -> dict:
     """Results of the script; all its points are tried in children of one process."""
     output = tmp_path_factory.mktemp("faults") / "faults.json"
-    counts = ["--points", POINTS, "--seed", SEED, "--media", MEDIA]
-    command = [sys.executable, "benchmarks/faults.py", *counts, "--output", output, "--commands", *COMMANDS]
+    counts = ["--points", POINTS, "--media", MEDIA]
+    command = [sys.executable, "benchmarks/faults.py", *counts, "--output", output, "--commands", *commands]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     run = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert output.exists(), run.stdout + run.stderr
@@ -33,13 +45,13 @@ def test_a_fault_costs_nothing_that_was_finished(results, number):
     assert results["results"][number]["problems"] == []
 
 
-def test_the_points_cover_every_command_and_fault(results):
+def test_the_points_cover_every_command_and_fault(results, commands):
     assert set(results["by_fault"]) == {"SIGKILL", "SIGTERM", "SIGINT", "ENOSPC"}
-    assert set(results["by_command"]) == set(COMMANDS)
+    assert set(results["by_command"]) == set(commands)
 
 
 def test_damaged_media_files_end_in_a_sentence(results):
     media = results["media"]
     assert media["problems"] == []
     assert media["files"] == sum(media["outcomes"].values()) > MEDIA
-    assert media["outcomes"].keys() == {"read", "refused"}
+    assert min(media["outcomes"].values()) > 2
