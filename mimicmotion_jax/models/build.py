@@ -1,5 +1,6 @@
 """Construction of the four networks by name: abstract (shapes only) or freshly initialised with given shardings."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,13 @@ class _Keys(nnx.Rngs):
 
 def abstract_network(name: str, config: ModelConfig, param_dtype: jnp.dtype = jnp.float32) -> nnx.Module:
     """Build the network `name` (a key of `NETWORKS`) with shapes in place of parameters, without memory."""
-    return nnx.eval_shape(lambda: NETWORKS[name](getattr(config, name), rngs=_Keys(0), param_dtype=param_dtype))
+    return nnx.merge(*_split_abstract(name, getattr(config, name), jnp.dtype(param_dtype)), copy=True)
+
+
+@functools.lru_cache(maxsize=32)
+def _split_abstract(name: str, config: Any, param_dtype: jnp.dtype) -> tuple[nnx.GraphDef[nnx.Module], nnx.State]:
+    """The same, taken apart: tracing the full UNet takes seconds, and a run builds each network several times."""
+    return nnx.split(nnx.eval_shape(lambda: NETWORKS[name](config, rngs=_Keys(0), param_dtype=param_dtype)))
 
 
 def init_network(
@@ -60,7 +67,7 @@ def init_network(
     def init() -> nnx.State:
         return nnx.state(NETWORKS[name](getattr(config, name), rngs=_Keys(seed), param_dtype=param_dtype))
 
-    graph, abstract = nnx.split(abstract_network(name, config, param_dtype))
+    graph, abstract = _split_abstract(name, getattr(config, name), jnp.dtype(param_dtype))
     shardings = None
     if place is not None:
         leaves = [(path, v.replace(place(".".join(map(str, path))))) for path, v in nnx.to_flat_state(abstract)]
@@ -74,7 +81,7 @@ def init_network(
 def random_network(
     name: str, config: ModelConfig, generator: np.random.Generator, param_dtype: jnp.dtype = jnp.float32
 ) -> nnx.Module:
-    """A network with random weights in the host's memory, for tests and measurements.
+    """Build a network with random weights in the host's memory.
 
     Drawn with NumPy leaf by leaf: compiling the initialisation of a small network takes longer than running it.
     """

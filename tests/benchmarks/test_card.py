@@ -78,6 +78,7 @@ def test_gradients_are_compared_with_pytorch(folder):
     assert 1e-3 < rows["comparison/torch-bfloat16 against torch-float32"]["difference"] < 0.2
 
 
+@pytest.mark.slow
 def test_candidates_compute_the_same(folder):
     rows = run(GPU.EXPERIMENTS, "blocks", folder) | run(TPU.EXPERIMENTS, "hardware", folder)
     compared = {row: values["difference"] for row, values in rows.items() if "difference" in values}

@@ -65,8 +65,12 @@ def test_one_step_worked_by_hand():
 
 @pytest.mark.parametrize(
     ("num_frames", "fusion"),
-    [(1, "official"), (8, "official"), *((19, fusion) for fusion in ("official", "progressive", "uniform", "none"))],
-)  # the ways of fusing differ only between windows
+    [
+        *((length, "official") for length in (1, 8, 19)),
+        *((19, fusion) for fusion in ("progressive", "uniform")),  # the ways of fusing differ only between windows
+        pytest.param(19, "none", marks=pytest.mark.slow),
+    ],
+)
 def test_any_length_works_in_every_mode(tiny_pipeline, num_frames, fusion):
     image, poses = inputs(num_frames)
     out = tiny_pipeline(image, poses, fusion=fusion, keep_reference_frame=True, **FAST)
@@ -138,6 +142,7 @@ def test_seeds_and_options_matter(tiny_pipeline):
     assert not np.allclose(one, other)
 
 
+@pytest.mark.slow  # tests/models/test_precision.py: the dtypes of half precision
 def test_bfloat16_stays_close_to_float32(tiny_pipeline):
     image, poses = inputs(8)
     low = MimicMotionPipeline.random(TINY, dtype="bfloat16", mesh=sharding.sampling_mesh(1))

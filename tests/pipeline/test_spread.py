@@ -78,9 +78,12 @@ def test_decoding_work_per_device():
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip, rel=0.01)
 
 
-@pytest.mark.parametrize(("windows", "model"), [(8, SMALLEST), (1, TINY)])
+@pytest.mark.parametrize(("windows", "model"), [(8, SMALLEST), pytest.param(1, TINY, marks=pytest.mark.slow)])
 def test_work_per_device(windows, model):
-    """An eighth of the FLOPs on each of eight devices, for eight windows and for the frames of a single one."""
+    """An eighth of the FLOPs on each of eight devices, for eight windows and for the frames of a single one.
+
+    (Of a single one `test_layout` and `test_one_window_on_eight_devices` say that its frames are spread.)
+    """
     num_frames = model.window_size + (windows - 1) * (model.window_size - 1 - 2)  # the reference is in every window
     alone, shared = (report("run_denoising", num_frames, devices, model) for devices in (1, 8))
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)

@@ -4,15 +4,13 @@ A network initialised at random mixes colours by a chain of random matrices; wit
 them on outlines and never learned to tell red from green.
 """
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from mimicmotion_jax import checkpoint
-from mimicmotion_jax.models.build import init_network
+from mimicmotion_jax.models.build import random_network
 from mimicmotion_jax.models.config import ModelConfig, VAEConfig
-from mimicmotion_jax.training.state import Params
 
 _INITIAL_LOGVAR = -4.0
 
@@ -21,7 +19,7 @@ _INITIAL_LOGVAR = -4.0
 _COLOURS = np.array([[1, 1, 1], [3, -3, 0], [1.5, 1.5, -3]], np.float32) / np.float32(np.sqrt(3))
 
 
-def initial_params(model: ModelConfig, seed: int) -> Params:
+def initial_params(model: ModelConfig, seed: int) -> dict[str, np.ndarray]:
     """Initialise the VAE's layers at random, except for a path that carries the picture's colours.
 
     The path takes two channels of each layer for a colour, one for its negative: SiLU(x) - SiLU(-x) = x. The residual
@@ -34,24 +32,26 @@ def initial_params(model: ModelConfig, seed: int) -> Params:
         seed: of the random part.
 
     Returns:
-        Parameters by dotted path, from "vae." on.
+        Parameters by dotted path, from "vae." on, in the host's memory.
     """
-    params = checkpoint.flat_params(nnx.state(init_network("vae", model, seed)))
+    network = random_network("vae", model, np.random.default_rng(seed))
+    params: dict[str, np.ndarray] = checkpoint.flat_params(nnx.state(network))
     for key, value in params.items():
         if key == "decoder.time_conv_out.kernel":
-            params[key] = jnp.zeros_like(value).at[1].set(jnp.eye(value.shape[-1]))
+            params[key] = np.zeros_like(value)
+            params[key][1] = np.eye(value.shape[-1])
         elif key.endswith(("conv2.kernel", "to_out.kernel")):
-            params[key] = jnp.zeros_like(value)
+            params[key] = np.zeros_like(value)
         elif "samplers" in key and value.ndim == 4:
             params[key] = _identity_kernel(value.shape, average="downsamplers" in key)
     channels = model.vae.latent_channels
-    params["quant_conv.kernel"] = params["quant_conv.kernel"].at[..., channels:].set(0)
-    params["quant_conv.bias"] = params["quant_conv.bias"].at[channels:].set(_INITIAL_LOGVAR)
+    params["quant_conv.kernel"][..., channels:] = 0
+    params["quant_conv.bias"][channels:] = _INITIAL_LOGVAR
     params |= _colour_path(params, model.vae)
     return {f"vae.{key}": value for key, value in params.items()}
 
 
-def _colour_path(params: Params, config: VAEConfig) -> Params:
+def _colour_path(params: dict[str, np.ndarray], config: VAEConfig) -> dict[str, np.ndarray]:
     """Change the kernels on the path; their other channels stay as they were."""
     colours = min(len(_COLOURS), config.in_channels, config.latent_channels, min(config.block_out_channels) // 2)
     both = np.kron(np.eye(colours, dtype=np.float32), np.array([[1, -1]], np.float32))  # [colours, 2 colours]
@@ -68,14 +68,23 @@ def _colour_path(params: Params, config: VAEConfig) -> Params:
     return {f"{name}.kernel": _with_path(params[f"{name}.kernel"], taps) for name, taps in path.items()}
 
 
-def _with_path(kernel: Float[Array, "k k cin cout"], taps: Float[np.ndarray, "a b"]) -> Float[Array, "k k cin cout"]:
+def _with_path(
+    kernel: Float[np.ndarray, "k k cin cout"], taps: Float[np.ndarray, "a b"]
+) -> Float[np.ndarray, "k k cin cout"]:
     """Make a kernel's first b outputs `taps` of its first a inputs at the same pixel, and nothing else."""
     centre = kernel.shape[0] // 2
     rows, columns = taps.shape
-    return kernel.at[..., :columns].set(0).at[centre, centre, :rows, :columns].set(taps)
+    kernel = kernel.copy()
+    kernel[..., :columns] = 0
+    kernel[centre, centre, :rows, :columns] = taps
+    return kernel
 
 
-def _identity_kernel(shape: tuple[int, ...], average: bool) -> Array:
+def _identity_kernel(shape: tuple[int, ...], average: bool) -> Float[np.ndarray, "3 3 c c"]:
     """Kernel [3, 3, c, c] of the identity, or of the average over the 2 x 2 pixels that become one."""
-    taps = jnp.zeros((3, 3)).at[:2, :2].set(0.25) if average else jnp.zeros((3, 3)).at[1, 1].set(1)
-    return taps[:, :, None, None] * jnp.eye(shape[2])
+    taps = np.zeros((3, 3, 1, 1), np.float32)
+    if average:
+        taps[:2, :2] = 0.25
+    else:
+        taps[1, 1] = 1
+    return taps * np.eye(shape[2], dtype=np.float32)
