@@ -229,6 +229,7 @@ def test_finished_experiments_are_skipped_and_time_is_kept(tmp_path):
     assert "Does it run?" in start(tmp_path, parts, "--list")[0].stdout
 
 
+@pytest.mark.slow
 def test_blocks_compile_for_an_absent_tpu(tmp_path):
     """In a process of its own: it loads the TPU's compiler."""
     command = [sys.executable, str(BENCHMARKS / "tpu.py"), "--compile", "v5e:1x1", "tiny", "transformer"]

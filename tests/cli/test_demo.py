@@ -12,6 +12,7 @@ def run(*arguments) -> int:
     return sample.main(list(map(str, arguments)))
 
 
+@pytest.mark.slow  # the README's first command makes it too; panels are compared in `test_sample`
 def test_the_demonstration_is_a_video_of_three_panels(tmp_path):
     assert run("--output", tmp_path / "demo.mp4", "num_frames=5", "num_inference_steps=1") == 0
     video = open_video(tmp_path / "demo.mp4")

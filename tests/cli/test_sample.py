@@ -232,7 +232,7 @@ def bad_inputs(folder: Path, tmp: Path) -> dict[str, tuple[list, str]]:
         "truncated keypoints": (["--motion", tmp / "cut.npz"], "cut.npz"),
         "overlap": (["window_overlap=8"], "window_overlap"),
         "no steps": (["num_inference_steps=0"], "num_inference_steps"),
-        "odd size": (["width=60"], "multiples of 16"),
+        "odd size": (["width=60"], "multiples of 8"),
         "odd resolution": (["width=null", "height=null", "resolution=100"], "resolution 100"),
         "option typo": (["sed=3"], "did you mean 'seed'"),
         "config typo": (["--config", tmp / "typo.yaml"], "did you mean 'num_inference_steps'"),

@@ -65,11 +65,12 @@ def start(arguments: list[str], number: int, port: int) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "status"),
     [
         pytest.param(["--devices", "1000"], 2, id="failed"),
-        pytest.param([], 0, id="done", marks=pytest.mark.slow),  # the same wait, after another end
+        pytest.param([], 0, id="done"),
     ],
 )
 def test_a_host_that_is_through_waits_for_the_others(arguments, tmp_path, more, status):

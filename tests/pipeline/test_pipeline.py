@@ -54,7 +54,7 @@ def test_parity_with_the_official_pipeline(golden):
 def test_one_step_worked_by_hand():
     sigma = 700.0
     # One step from sigma to 0 gives D = c_skip x + c_out v; with a UNet whose last convolution is 0 that is c_skip x.
-    pipeline = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(1))
+    pipeline = MimicMotionPipeline.random(TINY, dtype="float32", mesh=sharding.sampling_mesh(1))
     pipeline.unet.conv_out.kernel.set_value(0 * pipeline.unet.conv_out.kernel[...])
     noise = np.random.default_rng(0).normal(size=(8, HEIGHT // 8, WIDTH // 8, 4)).astype(np.float32)
     image, poses = inputs(8)
@@ -227,7 +227,7 @@ def test_wrong_options_are_explained(tiny_pipeline, change, message):
 @pytest.mark.parametrize(
     ("image", "poses", "message"),
     [
-        ((30, 48, 3), (9, 30, 48, 3), "multiples of 16; the nearest is 48x32"),
+        ((30, 48, 3), (9, 30, 48, 3), "multiples of 8; the nearest is 48x32"),
         ((32, 48, 3), (9, 32, 64, 3), "drawn at the size of the image"),
         ((32, 48, 3), (0, 32, 48, 3), "motion must be"),
         ((32, 48, 4), (9, 32, 48, 4), "uint8"),

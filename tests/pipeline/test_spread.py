@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from tiny import SMALLEST, TINY
+from tiny import TINY, TWO_RESOLUTIONS
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
 from mimicmotion_jax.cli.compile_only import report_generation
@@ -37,15 +37,21 @@ def test_layout(devices, windows, branches, frames, positions, expected):
     assert tuple(mesh.devices.shape) == expected
 
 
-@pytest.mark.parametrize("guidance_scale", [2.0, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_one_window_on_eight_devices(tiny_pipeline, guidance_scale):
+@pytest.mark.parametrize(
+    ("model", "guidance_scale"),
+    [
+        pytest.param(TINY, 2.0, id="guided"),
+        pytest.param(TINY, 1.0, id="not guided", marks=pytest.mark.slow),
+        pytest.param(TWO_RESOLUTIONS, 2.0, id="two resolutions", marks=pytest.mark.slow),
+    ],
+)
+def test_one_window_on_eight_devices(model, guidance_scale):
     random = np.random.default_rng(3)
     image = random.integers(0, 256, (64, 64, 3), np.uint8)
     poses = random.integers(0, 256, (8, 64, 64, 3), np.uint8)
     options = {"num_inference_steps": 2, "guidance_scale": guidance_scale, "output_type": "latent", **DRAWN}
-    expected = tiny_pipeline(image, poses, **options).frames
-    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
-    found = eight(image, poses, **options).frames
+    alone, spread = (MimicMotionPipeline.random(model, dtype="float32", mesh=sharding.sampling_mesh(n)) for n in (1, 8))
+    expected, found = (pipeline(image, poses, **options).frames for pipeline in (alone, spread))
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
@@ -59,7 +65,7 @@ def test_decoding_on_eight_devices(tiny_pipeline):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def report(program: str, num_frames: int, devices: int, model: ModelConfig = SMALLEST) -> CompileReport:
+def report(program: str, num_frames: int, devices: int, model: ModelConfig = TINY) -> CompileReport:
     """A program of a call for that many frames, the reference's included."""
     options = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=3, decode_chunk_size=4)
     mesh = sharding.sampling_mesh(devices)
@@ -78,7 +84,7 @@ def test_decoding_work_per_device():
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip, rel=0.01)
 
 
-@pytest.mark.parametrize(("windows", "model"), [(8, SMALLEST), pytest.param(1, TINY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("windows", "model"), [(8, TINY), pytest.param(1, TWO_RESOLUTIONS, marks=pytest.mark.slow)])
 def test_work_per_device(windows, model):
     """An eighth of the FLOPs on each of eight devices, for eight windows and for the frames of a single one.
 
@@ -89,13 +95,12 @@ def test_work_per_device(windows, model):
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / 8, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("num_frames", "frames", "windows"), [pytest.param(None, 7, 1, marks=pytest.mark.slow), (8, 8, 2)]
-)
+@pytest.mark.slow  # the reports above lower the same call
+@pytest.mark.parametrize(("num_frames", "frames", "windows"), [(None, 7, 1), (8, 8, 2)])
 def test_compiled_is_what_a_run_of_as_many_frames_compiles(num_frames, frames, windows):
     """The reference's frame comes on top; windows of 8, of which 2 overlap and one is the reference's."""
     config = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=2, num_frames=num_frames)
-    report = report_generation(config, SMALLEST, "float32")
+    report = report_generation(config, TINY, "float32")
     assert (report["frames"], report["windows"]) == (frames, windows)
 
 
@@ -105,11 +110,12 @@ def test_memory_hardly_grows_with_the_length():
     per_frame = (report("run_denoising", long, 1).memory.total - report("run_denoising", short, 1).memory.total) / (
         long - short
     )
-    latents, features = 8 * 8 * 4 * 4, 8 * 8 * SMALLEST.pose_net.stem_channels * 4
+    latents, features = 8 * 8 * 4 * 4, 8 * 8 * TINY.pose_net.stem_channels * 4
     assert per_frame < features + 4 * latents
 
 
-@pytest.mark.parametrize("num_frames", [14, pytest.param(8, marks=pytest.mark.slow)])  # two windows, one
+@pytest.mark.slow
+@pytest.mark.parametrize("num_frames", [14, 8])  # two windows, one
 def test_the_denoising_program_lies_on_one_mesh(monkeypatch, num_frames):
     """jax demands it of programs that depend on where arrays lie, as cuDNN's attention does; here one that asks."""
     seen = []
@@ -122,7 +128,7 @@ def test_the_denoising_program_lies_on_one_mesh(monkeypatch, num_frames):
     jax.clear_caches()
     random = np.random.default_rng(3)
     poses = random.integers(0, 256, (num_frames, 64, 64, 3), np.uint8)
-    eight = MimicMotionPipeline.random(SMALLEST, mesh=sharding.sampling_mesh(8))
+    eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
     options = {"num_inference_steps": 1, "window_overlap": 2, "output_type": "latent", **DRAWN}
     assert np.isfinite(eight(poses[0], poses, **options).frames).all()
     assert seen
