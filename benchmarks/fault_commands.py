@@ -16,6 +16,7 @@ from PIL import Image
 from mimicmotion_jax import MimicMotionPipeline, sharding
 from mimicmotion_jax.cli import convert, evaluate, prepare, sample, train
 from mimicmotion_jax.convert import export_torch
+from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.render import draw_poses
@@ -115,7 +116,8 @@ def prepare_inputs(folder: Path, commands: Collection[str]) -> None:
     """Write what these commands read."""
     folder.mkdir(parents=True)
     if _NEED_WEIGHTS & set(commands):
-        _save_smallest_model(folder / "checkpoint")
+        pipeline = MimicMotionPipeline.random(_smallest_model(), dtype="float32", mesh=sharding.sampling_mesh(1))
+        pipeline.save_pretrained(folder / "checkpoint")
     if "convert" in commands:
         export_torch(folder / "checkpoint", folder / "torch", progress=False)
     picture, pose = demo_reference(SIZE, SIZE)
@@ -141,7 +143,7 @@ def prepare_inputs(folder: Path, commands: Collection[str]) -> None:
         prepare.main(["--videos", str(folder / "videos"), "--output", str(folder / "dataset"), "min_frames=5"])
 
 
-def _save_smallest_model(folder: Path) -> None:
+def _smallest_model() -> ModelConfig:
     tiny = ModelConfig.tiny()
     unet = dataclasses.replace(
         tiny.unet,
@@ -150,8 +152,13 @@ def _save_smallest_model(folder: Path) -> None:
         block_out_channels=(32,),
         num_attention_heads=(2,),
     )
-    model = dataclasses.replace(tiny, unet=unet, window_size=4)
-    MimicMotionPipeline.random(model, dtype="float32", mesh=sharding.sampling_mesh(1)).save_pretrained(folder)
+    return dataclasses.replace(tiny, unet=unet, window_size=4)
+
+
+def trace_networks() -> None:
+    """Trace the networks in this process, which does not start jax's devices, and so not in every child."""
+    for name in NETWORKS:
+        abstract_network(name, _smallest_model())
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -43,7 +43,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 
 import damaged_media
 import jax
-from fault_commands import COMMANDS, contents, prepare_inputs
+from fault_commands import COMMANDS, contents, prepare_inputs, trace_networks
 
 from mimicmotion_jax.runtime.errors import run_script
 
@@ -322,6 +322,7 @@ def main() -> int:
     began = time.monotonic()
     for name in _PRELOADED:
         importlib.import_module(name)
+    trace_networks()
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp())  # a TemporaryDirectory would be removed at the end of every child
         stack.callback(shutil.rmtree, folder)
