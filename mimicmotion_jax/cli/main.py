@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare": ("prepare", "prepare training data from videos, or render it"),
     "convert": ("convert", "convert official PyTorch checkpoints, and convert back"),
     "evaluate": ("evaluate", "generate a test set and score it"),
+    "study": ("study", "ask people which of two methods' videos is better, and report preferences"),
     "verify": ("verify", "look whether a file was made by this software"),
 }
 
