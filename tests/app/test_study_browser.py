@@ -179,7 +179,8 @@ def test_nothing_can_be_chosen_before_both_have_ended(open_page, tmp_path):
         look();
     }""")
     page.get_by_role("button", name="Begin").click()
-    page.wait_for_function("document.querySelectorAll('#videos video')[1].currentTime > 0.5")
+    while page.evaluate("document.querySelectorAll('#videos video')[1]?.currentTime ?? 0") < 0.5:
+        page.wait_for_timeout(50)
     for name in ("Left", "Right", "Next", "Play again"):
         expect(page.get_by_role("button", name=name)).to_be_disabled()
     for key in ("ArrowLeft", "Enter", "r"):

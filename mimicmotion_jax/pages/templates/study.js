@@ -6,6 +6,7 @@ const study = JSON.parse(find("study").textContent);
 const sides = ["left", "right"];
 const place = `mimicmotion-study-${study.study}`;
 const FAR = 0.08, NEAR = 0.02; // seconds by which one video may be ahead, and at which it goes on
+const PATIENCE = 15000; // milliseconds
 
 // The browser may refuse to remember (private windows): then a reload begins anew.
 const remember = (answers) => { try { localStorage.setItem(place, JSON.stringify(answers)); } catch {} };
@@ -68,7 +69,8 @@ async function play() {
   update();
   for (const video of pair.videos) {
     if (video.error) return video.onerror();
-    if (video.readyState < 4) await new Promise((ready) => { video.oncanplaythrough = ready; });
+    // Phones that save data load nothing before it plays: after a while it starts all the same.
+    if (video.readyState < 4) await new Promise((ready) => { video.oncanplaythrough = ready; setTimeout(ready, PATIENCE); });
     video.currentTime = 0;
   }
   if (pair !== shown) return;
