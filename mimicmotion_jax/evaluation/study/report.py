@@ -124,7 +124,7 @@ def _decode(study: Study, choice: Choice) -> tuple[str, str, bool]:
 def format_table(report: Mapping[str, Any]) -> str:
     """Write the preferences as text, one line per baseline."""
     width = max(len("baseline"), *map(len, report["baselines"]))
-    lines = [f"{'baseline':{width}}  {report['method']} preferred  95 % interval   answers"]
+    lines = [f"{'baseline':{width}}  {report['method']} preferred  {'95% interval':>15}  answers"]
     for name, counted in report["baselines"].items():
         low, high = counted["interval"]
         share = f"{counted['share']:.1%}".rjust(len(report["method"]) + len(" preferred"))
@@ -142,14 +142,14 @@ def report_page(report: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
         "study_report.html",
         report=report,
         table=(
-            ["baseline", f"{report['method']} preferred", "95 % interval", "answers"],
+            ["baseline", f"{report['method']} preferred", "95% interval", "answers"],
             [
                 ("", [name, f"{one['share']:.1%}", _interval(one), f"{one['preferred']} of {one['total']}"])
                 for name, one in baselines.items()
             ],
         ),
         clips=(headings, rows),
-        left=f"{report['left']['share']:.1%} (95 % interval {_interval(report['left'])})",
+        left=f"{report['left']['share']:.1%} (95% interval {_interval(report['left'])})",
         notes=notes,
     )
 

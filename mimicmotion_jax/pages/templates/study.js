@@ -53,13 +53,19 @@ function show() {
     const video = pair.videos[i];
     video.setAttribute("aria-label", `${side} video`);
     video.onerror = () => tell("A video cannot be played. Please tell the person who sent you here.");
-    video.onloadedmetadata = () => find("videos").classList.toggle("wide", video.videoWidth > video.videoHeight);
+    video.onloadedmetadata = () => fit(video);
     find(side).querySelector(".frame").replaceChildren(video);
   });
-  find("videos").classList.toggle("wide", pair.videos[0].videoWidth > pair.videos[0].videoHeight);
+  fit(pair.videos[0]);
   update();
   play();
   upcoming = load(number + 1);
+}
+
+function fit(video) {
+  if (!video.videoWidth) return; // not loaded yet
+  find("videos").style.setProperty("--aspect", video.videoWidth / video.videoHeight);
+  find("videos").classList.toggle("wide", video.videoWidth > video.videoHeight);
 }
 
 async function play() {
