@@ -64,7 +64,7 @@ function show() {
 
 function fit(video) {
   if (!video.videoWidth) return; // not loaded yet
-  find("videos").style.setProperty("--aspect", video.videoWidth / video.videoHeight);
+  find("pair").style.setProperty("--aspect", video.videoWidth / video.videoHeight);
   find("videos").classList.toggle("wide", video.videoWidth > video.videoHeight);
 }
 
