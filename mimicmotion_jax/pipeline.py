@@ -264,7 +264,16 @@ class MimicMotionPipeline:
         antialias: bool | None = None,
         stroke_width: float | None = None,
         num_inference_steps: int | None = None,
+        sampler: Literal["euler", "heun", "dpmpp_2m"] | None = None,
+        schedule: Literal["karras", "ays", "exponential"] | Sequence[float] | None = None,
         guidance_scale: float | None = None,
+        min_guidance_scale: float | None = None,
+        max_guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        pose_strength: float | None = None,
+        pose_start: float | None = None,
+        pose_end: float | None = None,
+        image_strength: float | None = None,
         seed: int | Sequence[int] | None = None,
         fusion: Literal["progressive", "official", "uniform", "none"] | None = None,
         window_size: int | None = None,
@@ -326,7 +335,20 @@ class MimicMotionPipeline:
             antialias: draw smooth edges; False, as the official release.
             stroke_width: width of drawn limbs, times the official release's, 0 to 20; 1.
             num_inference_steps: denoising steps, 1 to 1000; 25.
+            sampler: solver: "euler", as the official release; "heun", two predictions a step; "dpmpp_2m"
+                (DPM-Solver++), for few steps; "euler".
+            schedule: noise levels: "karras", as SVD has them; "ays" (Align Your Steps), for about ten steps;
+                "exponential"; or a list of levels that descend to 0, which sets the number of steps; "karras".
             guidance_scale: classifier-free guidance, 1 (off, half the work) to 100; 2.
+            min_guidance_scale: guidance of the first frame, 1 to 100; from it guidance changes evenly to the last
+                frame's; None takes `guidance_scale`.
+            max_guidance_scale: guidance of the last frame, likewise.
+            guidance_interval: lowest and highest noise level (sigma) with guidance; steps outside of it take half the
+                work; None guides all.
+            pose_strength: factor of the pose's features, 0 to 10; 1.
+            pose_start: part of the steps after which the pose has an effect, 0 to 1; 0.
+            pose_end: part of the steps after which it has none any more, `pose_start` to 1; 1.
+            image_strength: factor of the reference image's CLIP embedding, 0 to 10; its latents stay; 1.
             seed: of the noise, 0 to 2^64 - 1; 0. A list for a list of images.
             fusion: joining of overlapping windows: "progressive" (the paper's Algorithm 1), "official", "uniform"
                 (MultiDiffusion) or "none"; "progressive".

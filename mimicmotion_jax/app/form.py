@@ -21,7 +21,9 @@ MORE = {
     "Size and drawing": ("resolution", "aspect", "height", "width", "confidence", "antialias", "stroke_width"),
     "Sampling": (
         *("fusion", "window_size", "window_overlap", "group_size", "memory", "periodic_noise", "decode_chunk_size"),
-        *("decode_overlap", "fps", "motion_bucket_id", "noise_aug_strength"),
+        *("decode_overlap", "fps", "motion_bucket_id", "noise_aug_strength", "sampler", "schedule"),
+        *("min_guidance_scale", "max_guidance_scale", "guidance_interval"),
+        *("pose_strength", "pose_start", "pose_end", "image_strength"),
     ),
 }
 OPTIONS = (*MAIN, *(name for names in MORE.values() for name in names))

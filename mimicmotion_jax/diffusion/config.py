@@ -2,10 +2,14 @@
 
 from typing import Annotated, Literal
 
+import numpy as np
+from jaxtyping import Bool, Float
 from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
 from mimicmotion_jax.diffusion.fusion import FusionMode, WindowPlan, make_plan
+from mimicmotion_jax.diffusion.schedules import ScheduleName, make_sigmas
+from mimicmotion_jax.diffusion.solvers import SolverName
 from mimicmotion_jax.runtime.seeds import Seed
 
 
@@ -17,6 +21,25 @@ class SamplingConfig:
     """Number of denoising steps."""
     guidance_scale: Annotated[float, Field(ge=1, le=100)] = 2.0
     """Classifier-free guidance scale; 1 turns guidance off and halves the work."""
+    sampler: SolverName = "euler"
+    """Solver: euler (the official release's), heun (two predictions a step), dpmpp_2m (DPM-Solver++, for few steps)."""
+    schedule: ScheduleName | tuple[float, ...] = "karras"
+    """Noise levels: karras (SVD's), ays (Align Your Steps, for about ten), exponential, or a list that descends to 0,
+    which sets the number of steps."""
+    min_guidance_scale: Annotated[float, Field(ge=1, le=100)] | None = None
+    """Guidance of the first frame, from where it changes evenly to the last one's; null: guidance_scale."""
+    max_guidance_scale: Annotated[float, Field(ge=1, le=100)] | None = None
+    """Guidance of the last frame; null: guidance_scale."""
+    guidance_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
+    """Lowest and highest noise level sigma with guidance; steps outside take half the work. null: all."""
+    pose_strength: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Factor of the pose's features."""
+    pose_start: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Part of the steps after which the pose has an effect."""
+    pose_end: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Part of the steps after which the pose has no effect any more."""
+    image_strength: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Factor of the reference image's CLIP embedding; its latents stay as they are."""
     seed: Seed = 0
     """Seed of the noise, below 2^64."""
     fusion: FusionMode = "progressive"
@@ -51,6 +74,57 @@ class SamplingConfig:
                 f"decode_overlap ({self.decode_overlap}) must be smaller than decode_chunk_size "
                 f"({self.decode_chunk_size})"
             )
+        if self.pose_start > self.pose_end:
+            raise ValueError(f"pose_start ({self.pose_start:g}) must not be larger than pose_end ({self.pose_end:g})")
+        if self.guided and not self.guided_steps.any():
+            raise ValueError(
+                f"guidance_interval: none of the steps' noise levels, {self.sigmas[0]:g} to {self.sigmas[-2]:g}, lies "
+                f"in {list(self.guidance_interval or ())}; guidance_scale=1 turns guidance off"
+            )
+
+    @property
+    def sigmas(self) -> Float[np.ndarray, " levels"]:
+        """Noise levels, one more than steps; the last is 0."""
+        return make_sigmas(self.schedule, self.num_inference_steps)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of denoising steps."""
+        return len(self.sigmas) - 1
+
+    @property
+    def guided(self) -> bool:
+        """True if any frame has guidance at any step."""
+        return max(self._guidance) > 1
+
+    @property
+    def guided_steps(self) -> Bool[np.ndarray, " steps"]:
+        """True for steps with guidance."""
+        low, high = self.guidance_interval or (0, np.inf)
+        return self.guided & (low <= self.sigmas[:-1]) & (self.sigmas[:-1] <= high)
+
+    @property
+    def unet_calls(self) -> int:
+        """Number of predictions for one window, those of both branches of guidance counted."""
+        evaluations = np.full(self.num_steps, 2 if self.sampler == "heun" else 1)
+        evaluations[-1] = 1
+        return int(np.sum(evaluations * (1 + self.guided_steps)))
+
+    @property
+    def pose_strengths(self) -> Float[np.ndarray, " steps"]:
+        """Factor of the pose's features at each step."""
+        part = np.arange(self.num_steps) / self.num_steps
+        return np.where((self.pose_start <= part) & (part < self.pose_end), self.pose_strength, 0).astype(np.float32)
+
+    def guidance_scales(self, num_frames: int) -> Float[np.ndarray, " f"]:
+        """Guidance scale of each frame, that of the reference first (diffusers' `StableVideoDiffusionPipeline`)."""
+        return np.linspace(*self._guidance, num_frames).astype(np.float32)
+
+    @property
+    def _guidance(self) -> tuple[float, float]:
+        """Guidance scale of the first and of the last frame."""
+        first, last = self.min_guidance_scale, self.max_guidance_scale
+        return self.guidance_scale if first is None else first, self.guidance_scale if last is None else last
 
     @property
     def chunk_overlap(self) -> int:

@@ -1,8 +1,8 @@
 """Denoising loop: one `lax.scan` over noise levels, in each step a loop over groups of windows (see `fusion`).
 
 Each step gathers the windows of one group after the other from the latents of the whole video, predicts a group in one
-batch and adds up the weighted predictions; then it takes one Euler step on the whole video. All windows thus share one
-latent per frame.
+batch and adds up the weighted predictions; then a solver (`solvers`) takes one step on the whole video. All windows
+thus share one latent per frame.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Array, Float, Int, jaxtyped
 
-from mimicmotion_jax.diffusion.edm import euler_step
 from mimicmotion_jax.diffusion.fusion import WindowPlan
+from mimicmotion_jax.diffusion.solvers import SOLVERS, Levels, SolverName
 
 
 @runtime_checkable
@@ -23,9 +23,13 @@ class Predictor(Protocol):
     """Network with its conditions: a function that predicts v for a group of windows at one noise level."""
 
     def __call__(
-        self, windows: Float[Array, "g b t h w c"], frames: Int[Array, "g t"], sigma: Float[Array, ""]
+        self,
+        windows: Float[Array, "g b t h w c"],
+        frames: Int[Array, "g t"],
+        sigma: Float[Array, ""],
+        step: Int[Array, ""],
     ) -> Float[Array, "g b t h w c"]:
-        """Predict v; `frames` are the frames of the video in each window."""
+        """Predict v; `frames` are the frames of the video in each window, `step` counts from the first of `sigmas`."""
         ...
 
 
@@ -63,31 +67,34 @@ def bucket(count: int) -> int:
 @jaxtyped(typechecker=beartype)
 def denoise(
     predict: Predictor,
-    latents: Float[Array, "b f h w c"],
+    state: Float[Array, "b f h w c"],
     sigmas: Float[Array, " levels"],
     plan: GroupedPlan,
     shard_windows: Callable[[jax.Array], jax.Array] = lambda windows: windows,
+    solver: SolverName = "euler",
+    previous: Float[Array, ""] | float = np.inf,
 ) -> Float[Array, "b f h w c"]:
-    """Integrate from sigmas[0] to sigmas[-1] by Euler steps. A pure function, to be called inside jit.
+    """Integrate from sigmas[0] to sigmas[-1]. A pure function, to be called inside jit.
 
     Args:
         predict: network that predicts v for a group of windows.
-        latents: float32 latents at noise level sigmas[0]; frames outside all windows are only scaled by the schedule.
+        state: float32 latents at noise level sigmas[0], and what the solver remembers (`solvers.start`); frames outside
+            all windows are only scaled by the schedule.
         sigmas: descending noise levels.
         plan: windows and their weights.
         shard_windows: shards the leading axis of a group over the devices.
+        solver: how to take a step.
+        previous: noise level before sigmas[0]; infinite if that is the first.
 
     Returns:
-        Latents at noise level sigmas[-1].
+        The state at noise level sigmas[-1].
     """
 
-    def step(latents: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        sigma, sigma_next = pair
-
+    def evaluate(latents: jax.Array, sigma: jax.Array, step: jax.Array) -> jax.Array:
         def fuse(group: jax.Array, fused: jax.Array) -> jax.Array:
             frames, weights = plan.indices[group], plan.weights[group]
             windows = shard_windows(jnp.moveaxis(latents[:, frames], 1, 0))  # [G, B, T, h, w, c]
-            prediction = shard_windows(predict(windows, frames, sigma)).astype(jnp.float32)
+            prediction = shard_windows(predict(windows, frames, sigma, step)).astype(jnp.float32)
             weighted = prediction * weights[:, None, :, None, None, None]
 
             # Added one after the other, so that the order of the sum does not depend on group size or devices.
@@ -96,7 +103,12 @@ def denoise(
 
             return jax.lax.scan(add, fused, (frames, weighted))[0]
 
-        fused = jax.lax.fori_loop(0, plan.num_groups, fuse, jnp.zeros_like(latents))
-        return euler_step(latents, fused, sigma, sigma_next), None
+        return jax.lax.fori_loop(0, plan.num_groups, fuse, jnp.zeros_like(latents))
 
-    return jax.lax.scan(step, latents, (sigmas[:-1], sigmas[1:]))[0]
+    def take_step(state: jax.Array, inputs: tuple[Levels, jax.Array]) -> tuple[jax.Array, None]:
+        levels, step = inputs
+        return SOLVERS[solver](lambda latents, sigma: evaluate(latents, sigma, step), state, levels), None
+
+    before = jnp.concatenate([jnp.full(1, previous, jnp.float32), sigmas[:-2]])
+    steps = Levels(before, sigmas[:-1], sigmas[1:]), jnp.arange(len(sigmas) - 1)
+    return jax.lax.scan(take_step, state, steps)[0]

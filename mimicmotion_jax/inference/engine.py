@@ -3,21 +3,21 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8, UInt32
+from jaxtyping import Bool, Float, UInt8, UInt32
 from tqdm import tqdm
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.config import SamplingConfig
-from mimicmotion_jax.diffusion.edm import karras_sigmas
 from mimicmotion_jax.diffusion.noise import frame_noise, pixel_noise
 from mimicmotion_jax.diffusion.sampler import group_plan
+from mimicmotion_jax.diffusion.solvers import latents_of, with_latents
 from mimicmotion_jax.inference import stages
 from mimicmotion_jax.inference.decoding import decode_in_chunks
 from mimicmotion_jax.inference.execution import Executor, Lower, Run
@@ -74,11 +74,11 @@ class Steps(NamedTuple):
     """Course of the denoising loop on the host."""
 
     length: int
-    """Steps per call of the compiled loop."""
+    """Most steps per call of the compiled loop."""
     earlier: Saved | None = None
     """State to go on from; None begins with noise."""
     step_end: Callable[[int, jax.Array], jax.Array] | None = None
-    """Called after each call of the loop with the number of steps done and the latents; returns those to go on with."""
+    """Called after each call of the loop with the number of steps done and the state; returns the one to go on with."""
     progress: bool = False
     """Show bars."""
 
@@ -120,22 +120,24 @@ class Engine:
             InputError: sizes that do not fit each other, too little memory, or latents that are not finite, at the
                 step where they arise.
         """
-        num_frames, steps = batch.poses[0].shape[0], options.num_inference_steps
+        num_frames, steps, sampler = batch.poses[0].shape[0], options.num_steps, options.sampler
         earlier = None if saved is None else saved.load(steps)
         if earlier is not None and earlier.step == steps:
-            return earlier.latents[:, :num_frames]
-        length = 1 if on_step_end or saved else _slice_length(steps)
+            return latents_of(sampler, earlier.latents)[:, :num_frames]
+        one_by_one = on_step_end or saved or len(set(options.guided_steps)) > 1
+        length = 1 if one_by_one else _slice_length(steps)
 
-        def step_end(step: int, latents: jax.Array) -> jax.Array:
+        def step_end(step: int, state: jax.Array) -> jax.Array:
             if on_step_end:
                 # A copy: the next step reuses the memory of its input.
-                timestep = float(np.log(karras_sigmas(steps)[step - 1]) / 4)
-                latents = jnp.asarray(on_step_end(step - 1, timestep, jnp.copy(latents)))
-            if not stages.all_finite(latents):
+                latents = jnp.copy(latents_of(sampler, state))
+                timestep = float(np.log(options.sigmas[step - 1]) / 4)
+                state = with_latents(sampler, state, jnp.asarray(on_step_end(step - 1, timestep, latents)))
+            if not stages.all_finite(state):
                 raise InputError(_NOT_FINITE.format(f" after step {step} of {steps}"))
             if saved is not None:
-                saved.save(step, steps, latents)
-            return latents
+                saved.save(step, steps, state)
+            return state
 
         with self._memory_for("denoising", options, len(batch.images), *batch.poses[0].shape[:3]):
             latents = self._latents(batch, options, Steps(length, earlier, step_end, progress))
@@ -189,7 +191,7 @@ class Engine:
         executor = Lower()
         engine = Engine(self.config, self.networks, self.mesh, executor)
         pixels = np.broadcast_to(np.uint8(0), (1 + num_frames, height, width, 3))
-        whole = Steps(options.num_inference_steps)
+        whole = Steps(options.num_steps)
         with engine._memory_for("denoising", options, 1, *pixels.shape[:3]):
             latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, np.uint32)), options, whole)
         size = options.decode_chunk_size
@@ -199,7 +201,11 @@ class Engine:
     def _latents(self, batch: Batch, options: SamplingConfig, steps: "Steps") -> jax.Array:
         """Denoised latents [B, F, h, w, c] on the devices, frames padded as `Layout` says."""
         batch_size, num_frames, height, width = len(batch.images), *batch.poses[0].shape[:3]
-        layout = lay_out(self.mesh, self.config, options, batch_size, num_frames, height, width)
+        layouts = {
+            guided: lay_out(self.mesh, self.config, options, batch_size, num_frames, height, width, guided)
+            for guided in map(bool, options.guided_steps)
+        }
+        layout = next(iter(layouts.values()))  # they differ in their meshes
         with self._precision():
             self._load(*self.networks._fields)
             images = self._put(batch.images)
@@ -208,7 +214,10 @@ class Engine:
             features = self._pose_features(batch.poses, layout.num_frames, steps.progress)
             noise = self._initial_noise(batch, layout, image_latents.shape[1:], options.periodic_noise)
             self._load("unet", "pose_net")
-            return self._denoise(noise, context, image_latents, features, layout, options, steps)
+            scales = options.guidance_scales(num_frames)
+            scales = np.append(scales, np.repeat(scales[-1:], layout.num_frames - num_frames))
+            state = self._denoise(noise, context, image_latents, features, layouts, scales, options, steps)
+            return self._executor.run(stages.solved, state, solver=options.sampler)
 
     def _encode_reference(self, images: jax.Array, batch: Batch, strength: float) -> jax.Array:
         noise = batch.noise_aug
@@ -262,61 +271,55 @@ class Engine:
         context: jax.Array,
         image_latents: jax.Array,
         features: jax.Array,
-        layout: Layout,
+        layouts: Mapping[bool, Layout],
+        guidance_scales: Float[np.ndarray, " f"],
         options: SamplingConfig,
         steps: "Steps",
     ) -> jax.Array:
-        num_steps, guided = options.num_inference_steps, options.guidance_scale > 1
-        sigmas = karras_sigmas(num_steps)
-        ids = np.tile(
-            np.array([options.fps - 1, options.motion_bucket_id, options.noise_aug_strength], np.float32),
-            (noise.shape[0], 1),
-        )
-        window_size = layout.plan.indices.shape[1]
-        conditions = self._executor.run(
-            stages.make_conditions,
-            self.networks.unet,
-            context,
-            self._put(ids),
-            num_frames=window_size,
-            guided=guided,
-        )
+        """State of the solver after the last step; `layouts` are those of steps with and without guidance."""
+        sigmas, num_steps, strengths = options.sigmas, options.num_steps, options.pose_strengths
+        ids = np.array([options.fps - 1, options.motion_bucket_id, options.noise_aug_strength], np.float32)
+        ids = self._put(np.tile(ids, (noise.shape[0], 1)))
+        if options.image_strength != 1:
+            context = self._executor.run(stages.scale, context, np.asarray(options.image_strength, context.dtype))
 
         # With cuDNN's attention all arrays of a program must lie on one mesh. The devices are the same ones: nothing is
         # copied.
-        def put(tree: Any) -> Any:
-            return self._executor.put(tree, sharding.replicated(layout.mesh))
+        def put(tree: Any, guided: bool) -> Any:
+            return self._executor.put(tree, sharding.replicated(layouts[guided].mesh))
 
-        networks, constants = (
-            put((self.networks.unet, self.networks.pose_net)),
-            put((conditions, image_latents, features)),
-        )
-        grouped = put(group_plan(layout.plan, layout.group, layout.capacity))
-        scale = put(np.float32(options.guidance_scale))
-        latents = self._executor.run(stages.scale, put(noise), put(np.sqrt(sigmas[0] ** 2 + 1)))
-        first = 0
+        @functools.cache
+        def constants(guided: bool) -> tuple[Any, ...]:
+            layout = layouts[guided]
+            window_size = layout.plan.indices.shape[1]
+            sizes: dict[str, Any] = {"num_frames": window_size, "guided": guided}
+            conditions = self._executor.run(stages.make_conditions, self.networks.unet, context, ids, **sizes)
+            grouped = group_plan(layout.plan, layout.group, layout.capacity)
+            return put((grouped, conditions, image_latents, features, guidance_scales), guided)
+
+        noise = put(noise, bool(options.guided_steps[0]))
+        latents = self._executor.run(stages.scale, noise, np.sqrt(sigmas[0] ** 2 + 1))
+        state, first = self._executor.run(stages.start_solver, latents, solver=options.sampler), 0
         if steps.earlier is not None:
-            first, latents = steps.earlier.step, put(steps.earlier.latents)
+            first, state = steps.earlier.step, self._put(steps.earlier.latents)
         bar = tqdm(total=num_steps, initial=first, desc="denoising", unit="step", disable=not steps.progress)
         with bar:
-            for start in range(first, num_steps, steps.length):
-                levels = put(sigmas[start : start + steps.length + 1])
-                latents = self._executor.run(
+            for begin, end in _calls(options.guided_steps, first, steps.length):
+                guided = bool(options.guided_steps[begin])
+                levels = sigmas[begin : end + 1], sigmas[begin - 1] if begin else np.float32(np.inf)
+                state = self._executor.run(
                     stages.run_denoising,
-                    *networks,
-                    put(latents),
-                    levels,
-                    grouped,
-                    *constants,
-                    scale,
+                    *put((self.networks.unet, self.networks.pose_net, state, *levels, strengths[begin:end]), guided),
+                    *constants(guided),
                     guided=guided,
-                    in_turn=self._memory.in_turn,
-                    mesh=layout.mesh,
+                    in_turn=guided and self._memory.in_turn,
+                    solver=options.sampler,
+                    mesh=layouts[guided].mesh,
                 )
                 if steps.step_end is not None:
-                    latents = steps.step_end(start + steps.length, latents)
-                bar.update(steps.length)
-        return latents
+                    state = steps.step_end(end, state)
+                bar.update(end - begin)
+        return state
 
     @contextlib.contextmanager
     def _memory_for(
@@ -368,6 +371,16 @@ class Engine:
     def _precision(self) -> contextlib.AbstractContextManager:
         """float32 means float32: GPUs and TPUs would otherwise multiply in shorter formats."""
         return jax.default_matmul_precision("highest") if self._dtype == jnp.float32 else contextlib.nullcontext()
+
+
+def _calls(guided_steps: Bool[np.ndarray, " steps"], first: int, length: int) -> Iterator[tuple[int, int]]:
+    """Steps `begin` to `end` of each call of the loop: at most `length`, all with guidance or all without."""
+    begin = first
+    while begin < len(guided_steps):
+        other = np.flatnonzero(guided_steps[begin : begin + length] != guided_steps[begin])
+        end = begin + int(other[0]) if len(other) else min(begin + length, len(guided_steps))
+        yield begin, end
+        begin = end
 
 
 def _slice_length(steps: int) -> int:

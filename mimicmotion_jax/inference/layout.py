@@ -25,7 +25,14 @@ class Layout(NamedTuple):
 
 
 def lay_out(
-    mesh: Mesh, model: ModelConfig, options: SamplingConfig, batch_size: int, num_frames: int, height: int, width: int
+    mesh: Mesh,
+    model: ModelConfig,
+    options: SamplingConfig,
+    batch_size: int,
+    num_frames: int,
+    height: int,
+    width: int,
+    guided: bool | None = None,
 ) -> Layout:
     """Plan the windows of videos and lay them over the devices.
 
@@ -37,6 +44,7 @@ def lay_out(
         num_frames: of each, the reference's included.
         height: pixels.
         width: pixels.
+        guided: of the steps to lay out; None: as the options say.
 
     Raises:
         InputError: windows that the checkpoint cannot have.
@@ -48,7 +56,7 @@ def lay_out(
     frames = plan.indices.shape[1] if batch_size == 1 else 1
     downscale = model.vae.downscale * model.unet.downscale
     positions = (height // downscale) * (width // downscale)
-    branches = 2 if options.guidance_scale > 1 else 1
+    branches = 2 if (options.guided if guided is None else guided) else 1
     windows = sharding.window_mesh(mesh, capacity, branches, frames, positions)
     parallel = windows.shape[sharding.WINDOWS]
     per_device = 1 if windows.shape[sharding.FRAMES] > 1 else min(options.group_size, -(-capacity // parallel))

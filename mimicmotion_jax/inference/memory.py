@@ -151,7 +151,7 @@ class Workload:
         layout = lay_out(self.mesh, self.config, self.options, *size)
         axes = layout.mesh.shape
         frames = self.batch_size * layout.group / axes[sharding.WINDOWS] * self._window_size() / axes[sharding.FRAMES]
-        branches = 2 if self.options.guidance_scale > 1 and axes[sharding.BRANCHES] == 1 else 1
+        branches = 2 if self.options.guided and axes[sharding.BRANCHES] == 1 else 1
         # Further devices take whole windows, then branches, then frames of a window.
         spread = self.spread if layout.capacity <= self.mesh.size else 1
         return (frames, branches // spread) if branches >= spread else (frames / spread, branches)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, jaxtyped
 from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.edm import precondition
 from mimicmotion_jax.diffusion.sampler import GroupedPlan, denoise
+from mimicmotion_jax.diffusion.solvers import SolverName, latents_of, start
 from mimicmotion_jax.models.encode import to_signed
 from mimicmotion_jax.models.pose_net import PoseNet
 from mimicmotion_jax.models.unet import UNet, UNetConditions
@@ -60,37 +61,41 @@ def make_conditions(
     return unet.conditions(context, time_ids, num_frames)
 
 
-@functools.partial(jax.jit, static_argnames=("guided", "in_turn", "mesh"), donate_argnames="latents")
+@functools.partial(jax.jit, static_argnames=("guided", "in_turn", "solver", "mesh"), donate_argnames="state")
 @jaxtyped(typechecker=beartype)
 def run_denoising(
     unet: UNet,
     pose_net: PoseNet,
-    latents: Float[Array, "b f h w c"],
+    state: Float[Array, "b f h w c_all"],
     sigmas: Float[Array, " levels"],
+    previous: Float[Array, ""],
+    pose_strengths: Float[Array, " steps"],
     plan: GroupedPlan,
     conditions: UNetConditions,
     image_latents: Float[Array, "b h w c"],
     pose_features: Float[Array, "b f h w kept"],
-    guidance_scale: Float[Array, ""],
+    guidance_scales: Float[Array, " f"],
     *,
     guided: bool,
     in_turn: bool = False,
+    solver: SolverName = "euler",
     mesh: Mesh,
-) -> Float[Array, "b f h w c"]:
-    """The whole denoising loop. Guidance: v = v_uncond + scale (v_cond - v_uncond).
+) -> Float[Array, "b f h w c_all"]:
+    """The denoising loop from sigmas[0] to sigmas[-1]. Guidance: v = v_uncond + scale (v_cond - v_uncond).
 
     The unconditional branch has a zero CLIP embedding, a zero reference latent and no pose features. The branches are
     predicted in one batch, or one after the other (`in_turn`), which halves the temporaries. `mesh` is a
-    `sharding.window_mesh`.
+    `sharding.window_mesh`. `previous` is the noise level before sigmas[0] (see `sampler.denoise`).
     """
     group, window_size = plan.indices.shape[1:]
     branches = 2 if guided else 1
     execution = sharding.sampling_execution(mesh)
     reference = repeat(image_latents, "b h w c -> b t h w c", t=window_size)
 
-    def predict(windows: jax.Array, frames: jax.Array, sigma: jax.Array) -> jax.Array:
+    def predict(windows: jax.Array, frames: jax.Array, sigma: jax.Array, step: jax.Array) -> jax.Array:
         c = precondition(sigma)
         poses = pose_net.head(jnp.moveaxis(pose_features[:, frames], 1, 0))  # [G, B, T, h, w, C0]
+        poses *= pose_strengths[step].astype(poses.dtype)
         sample = jnp.concatenate([c.c_in * windows, jnp.broadcast_to(reference, windows.shape)], axis=-1)
         without = sample.at[..., windows.shape[-1] :].set(0)
 
@@ -98,7 +103,7 @@ def run_denoising(
             """Predict a batch [G, n, B, ...]; windows lead, so that devices have whole windows."""
             sample, poses = (rearrange(x, "g n b t h w c -> (g n b) t h w c") for x in (sample, poses))
             out = unet(sample, jnp.full(len(sample), c.c_noise), conditions.tile(group), poses, execution)
-            return rearrange(out.astype(jnp.float32), "(g n b) t h w c -> n g b t h w c", g=group, b=len(latents))
+            return rearrange(out.astype(jnp.float32), "(g n b) t h w c -> n g b t h w c", g=group, b=len(state))
 
         def run_branch(branch: jax.Array) -> jax.Array:
             """Predict the unconditional branch (0) or the conditional one (1) alone."""
@@ -113,9 +118,23 @@ def run_denoising(
         else:
             stacked = jnp.stack([without, sample], axis=1), jnp.stack([jnp.zeros_like(poses), poses], axis=1)
             out = run_unet(*stacked, conditions)
-        return out[0] + guidance_scale * (out[1] - out[0])
+        return out[0] + guidance_scales[frames][:, None, :, None, None, None] * (out[1] - out[0])
 
-    return denoise(predict, latents, sigmas, plan, sharding.shard_windows(mesh))
+    return denoise(predict, state, sigmas, plan, sharding.shard_windows(mesh), solver, previous)
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+@jaxtyped(typechecker=beartype)
+def start_solver(latents: Float[Array, "b f h w c"], solver: SolverName) -> Float[Array, "b f h w c_all"]:
+    """State of the solver before the first step (`solvers.start`)."""
+    return start(solver, latents)
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+@jaxtyped(typechecker=beartype)
+def solved(state: Float[Array, "b f h w c_all"], solver: SolverName) -> Float[Array, "b f h w c"]:
+    """Latents of the solver's state."""
+    return latents_of(solver, state)
 
 
 @jax.jit

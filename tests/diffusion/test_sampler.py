@@ -12,7 +12,7 @@ from mimicmotion_jax.diffusion.fusion import make_plan
 from mimicmotion_jax.diffusion.sampler import bucket, denoise, group_plan
 
 
-def predict(windows, frames, sigma):
+def predict(windows, frames, sigma, step):
     """Predict like a network that mixes the frames of a window and depends on their numbers."""
     mean = windows.mean(axis=2, keepdims=True)
     return jnp.tanh(windows - 0.3 * mean) + 0.01 * frames[:, None, :, None, None, None] / (1 + sigma)
