@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         fps=args.fps,
         seed=args.seed,
     )
-    print(f"{output / 'page'}: {len(study.orders[0])} pairs for each participant; send it, or --serve {output}")
+    print(f"{output / 'page'}: pairs for each participant: {len(study.orders[0])}; send it, or --serve {output}")
     print(f"{output / KEY}: which clip is whose; keep it to yourself")
     return 0
 
