@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mimicmotion_jax.inference.output import Video, VideoStream
     from mimicmotion_jax.pipeline import MimicMotionPipeline
+    from mimicmotion_jax.pose.detect import detect_video, load_detector
     from mimicmotion_jax.pose.keypoints import Keypoints
     from mimicmotion_jax.runtime.errors import InputError
 
-__all__ = ["InputError", "Keypoints", "MimicMotionPipeline", "Video", "VideoStream", "__version__"]
+__all__ = [
+    "InputError",
+    "Keypoints",
+    "MimicMotionPipeline",
+    "Video",
+    "VideoStream",
+    "__version__",
+    "detect_video",
+    "load_detector",
+]
 __version__ = "0.2.0"
 
 _MODULES = {
@@ -18,6 +28,8 @@ _MODULES = {
     "MimicMotionPipeline": "pipeline",
     "Video": "inference.output",
     "VideoStream": "inference.output",
+    "detect_video": "pose.detect",
+    "load_detector": "pose.detect",
 }
 
 

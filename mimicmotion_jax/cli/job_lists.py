@@ -1,26 +1,29 @@
-"""Job lists on the command line: `mimicmotion sample --jobs`, alone or shared by several processes."""
+"""Job lists on the command line: `mimicmotion sample --jobs`, alone, shared by several processes, or on Beam."""
 
 import argparse
-import dataclasses
+import contextlib
+import functools
+import json
 import logging
 import os
-from typing import cast
 
 import jax
 from etils import epath
 
 from mimicmotion_jax.config import values_of
-from mimicmotion_jax.inference.job import Job, Prepared
-from mimicmotion_jax.inference.job_list import read_jobs
+from mimicmotion_jax.inference.job import Job
+from mimicmotion_jax.inference.job_list import read_jobs, to_line
+from mimicmotion_jax.inference.job_runner import JobRunner
 from mimicmotion_jax.inference.jobs import run_jobs
 from mimicmotion_jax.inference.motion import Motion
-from mimicmotion_jax.inference.options import GenerateConfig, OutputOptions, PipelineOptions, with_options
-from mimicmotion_jax.inference.output import check_inputs_stay, check_outputs, write_videos
+from mimicmotion_jax.inference.options import GenerateConfig, OutputOptions, PipelineOptions
 from mimicmotion_jax.inference.picture import Picture
 from mimicmotion_jax.inference.progress import progress_folder, remove_progress
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime import distributed
+from mimicmotion_jax.runtime.atomic_files import absolute_path
+from mimicmotion_jax.runtime.beam import choose_runner, plain_input_errors
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 from mimicmotion_jax.runtime.cpu_devices import split_cpu
 from mimicmotion_jax.runtime.errors import InputError
@@ -29,12 +32,6 @@ from mimicmotion_jax.sharding import describe_mesh
 logger = logging.getLogger(__name__)
 
 _SHUTDOWN_TIMEOUT = 30 * 24 * 3600  # seconds that one of several processes may work longer than another one
-
-
-def check_files(job: Job, options: GenerateConfig) -> None:
-    """Refuse outputs that cannot be written, or that would replace an input."""
-    check_inputs_stay(job, options)
-    check_outputs(job.output, options)
 
 
 def load_pipeline(
@@ -71,6 +68,8 @@ def run_job_list(args: argparse.Namespace, config: GenerateConfig) -> int:
     if args.output_dir is None:
         raise InputError("say where the jobs' videos go with --output-dir DIR.")
     jobs = read_jobs(args.jobs, args.output_dir, config=config)
+    if args.beam_options is not None:
+        return _run_on_beam(args, config, jobs)
     if not args.distributed:
         return _run_share(args, config, jobs, args.process_id or 0, args.num_processes)
     # Each makes its videos alone: whoever is through first, or fails, must not end the others' work.
@@ -89,26 +88,39 @@ def _run_share(
         raise InputError(f"--num-processes must be at least 1, not {num_processes}.")
     if not 0 <= process_id < num_processes:
         raise InputError(f"--process-id {process_id} must lie between 0 and {num_processes - 1} (--num-processes - 1).")
-    pipeline = load_pipeline(args, config, args.checkpoint)
-
-    def prepare(job: Job) -> Prepared:
-        given = dict(job.options)
-        given |= {name: value for name in ("seed", "motion_size") if (value := getattr(job, name)) is not None}
-        options = with_options(config, given)
-        check_files(job, options)
-        inputs = {"image_pose": job.image_pose, **values_of(PipelineOptions, options)}
-        return dataclasses.replace(
-            pipeline.prepare(job.image, job.motion, **inputs), output=job.output, options=options
+    with JobRunner(load_pipeline(args, config, args.checkpoint), config) as runner:
+        failures = run_jobs(
+            jobs,
+            runner.prepare,
+            runner.generate,
+            config.batch_size,
+            args.output_dir / "failures",
+            process_id,
+            num_processes,
         )
+    return 1 if failures else 0
 
-    def generate(batch: list[Prepared]) -> None:
-        options = cast(GenerateConfig, batch[0].options)
-        outputs = [item.output for item in batch if item.output is not None]
-        folders = [progress_folder(output) for output in outputs]
-        saved = pipeline.open_progress(batch, folders, options.save_seconds) if options.resume else None
-        write_videos(batch, outputs, pipeline.generate(batch, saved=saved), options)
-        for folder in folders:
-            remove_progress(folder)
 
-    logs = args.output_dir / "failures"
-    return 1 if run_jobs(jobs, prepare, generate, config.batch_size, logs, process_id, num_processes) else 0
+def _run_on_beam(args: argparse.Namespace, config: GenerateConfig, jobs: list[Job]) -> int:
+    run_beam = choose_runner([option for option in args.beam_options.split(",") if option], "beam")
+    import apache_beam as beam
+
+    from mimicmotion_jax.inference.beam import GenerateVideos
+
+    lines = [to_line(job, args.output_dir) for job in jobs]
+    output_dir = absolute_path(args.output_dir)
+    load = functools.partial(load_pipeline, args, config, args.checkpoint)
+    failed = output_dir / "failures" / "jobs.jsonl"
+    with plain_input_errors(), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
+        generate = GenerateVideos(load, output_dir, config, is_shared=not run_beam.is_local)
+        videos = pipeline | beam.Create(lines) | generate
+        write = beam.io.WriteToText(os.fspath(failed), num_shards=1, shard_name_template="")
+        _ = videos.failures | beam.Map(json.dumps) | write
+    num_failed = len(failed.read_text().splitlines())
+    if num_failed:
+        logger.error("%d of %d jobs failed; %s has them with their reasons", num_failed, len(jobs), failed)
+        return 1
+    failed.unlink()
+    with contextlib.suppress(OSError):  # other files are in it
+        failed.parent.rmdir()
+    return 0

@@ -9,16 +9,13 @@ from mimicmotion_jax.checkpoint import read_config, resolve
 from mimicmotion_jax.cli.common import log_to_stderr, path_or_url, script_parser
 from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.cli.demo import WEIGHTS, demo_options, run_demo
-from mimicmotion_jax.cli.job_lists import check_files, load_pipeline, run_job_list, write_video
+from mimicmotion_jax.cli.job_lists import load_pipeline, run_job_list, write_video
 from mimicmotion_jax.inference.job import Job
 from mimicmotion_jax.inference.options import (
     GenerateConfig,
     load_options,
 )
-from mimicmotion_jax.inference.output import (
-    save_pose,
-    written_paths,
-)
+from mimicmotion_jax.inference.output import check_files, save_pose, written_paths
 from mimicmotion_jax.inference.preparing import Preparer
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.atomic_files import exclusive
@@ -34,6 +31,8 @@ EXAMPLES = """examples:
   mimicmotion sample --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
   mimicmotion sample --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
   mimicmotion sample --checkpoint DIR --jobs jobs.jsonl --output-dir videos batch_size=4
+  mimicmotion sample --checkpoint gs://bucket/model --jobs gs://bucket/jobs.jsonl --output-dir gs://bucket/videos \\
+      --beam-options runner=DataflowRunner,project=my-project,region=us-central1,temp_location=gs://bucket/tmp
   mimicmotion sample --pose-only --image person.jpg --motion dance.mp4 --output person.mp4    write the skeleton alone
   mimicmotion sample --compile-only --topology v5e:2x4 num_frames=72                          check the memory first
 
@@ -80,6 +79,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--process-id", type=int, metavar="I", help="do jobs I, I+N, I+2N, … of the list")
     add("--num-processes", type=int, metavar="N", help="number of processes that share the list")
     add("--distributed", action="store_true", help="detect process id and count from the cluster (TPU pod, SLURM)")
+    add(
+        "--beam-options",
+        metavar="key=value,…",
+        help="run the list on Apache Beam; runner=DataflowRunner, FlinkRunner, …",
+    )
     add("--compile-only", action="store_true", help="compile, print memory and FLOPs as JSON, and stop")
     add("--topology", metavar="NAME", help="devices to compile for that need not be here, e.g. v5e:2x4 or h100:1")
     return parser.parse_intermixed_args(argv)
@@ -166,12 +170,15 @@ def _refuse_unused(args: argparse.Namespace, nothing_given: bool) -> None:
     if args.compile_only:
         unused["devices"] = "with --compile-only, which takes all that are here or those of --topology"
     elif args.jobs is None:
-        shared = ("output_dir", "process_id", "num_processes", "distributed")
+        shared = ("output_dir", "process_id", "num_processes", "distributed", "beam_options")
         unused |= dict.fromkeys(shared, "without --jobs")
         if nothing_given:
             unused["image_pose"] = "without --image"
     else:
         unused |= dict.fromkeys(("image", "image_pose", "motion", "output"), "with --jobs, whose lines say that")
+        if args.beam_options is not None:
+            sharing = ("process_id", "num_processes", "distributed")
+            unused |= dict.fromkeys(sharing, "with --beam-options, whose runner shares the jobs out")
         if args.distributed:
             unused |= dict.fromkeys(("process_id", "num_processes"), "with --distributed, which finds it out")
     for name, where in unused.items():

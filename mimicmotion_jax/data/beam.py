@@ -1,63 +1,18 @@
-"""Apache Beam: choosing a runner, preparing items with a progress bar, and errors of workers as one sentence."""
+"""Apache Beam: preparing items with a progress bar, and errors of workers as one sentence."""
 
 import contextlib
-import dataclasses
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from tqdm import tqdm
 
-from mimicmotion_jax.data.dataset import EXTRA
 from mimicmotion_jax.data.pieces import RunError
 from mimicmotion_jax.data.sources import Item
 from mimicmotion_jax.data.work import Preparer
-from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.runtime.beam import Beam
 
 _SECONDS = 2.0  # between two looks at the finished pieces, each a request to gs://
-
-
-@dataclasses.dataclass(frozen=True)
-class Beam:
-    """A runner and its options."""
-
-    runner: Any
-    flags: tuple[str, ...]
-
-    def options(self) -> Any:
-        """Return a new options object, since pipelines change theirs."""
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        return PipelineOptions(flags=list(self.flags))
-
-
-def choose_runner(options: Sequence[str]) -> Beam:
-    """Make a runner from `key=value` options; `runner` names it, by default Beam's local one.
-
-    Raises:
-        InputError: Beam is not installed, there is no such runner, or an option is not `key=value`.
-    """
-    try:
-        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-        from apache_beam.runners.runner import create_runner
-    except ImportError:
-        raise InputError(f"preparing data needs Apache Beam; run {EXTRA}.") from None
-    values = {}
-    for option in options:
-        key, equals, value = option.strip().partition("=")
-        if not equals or not key:
-            raise InputError(
-                f"'{option}' is not an option of Apache Beam; write key=value, for example runner=FlinkRunner."
-            )
-        values[key] = value
-    # The local engine by its own name: "DirectRunner" first tries another one that it has to download.
-    name = values.pop("runner", "DirectRunner")
-    try:
-        runner = FnApiRunner() if name == "DirectRunner" else create_runner(name)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise InputError(f"Apache Beam has no runner '{name}' here ({error}).") from None
-    return Beam(runner, tuple(f"--{key}={value}" for key, value in values.items()))
 
 
 def prepare_items(preparer: Preparer, items: Sequence[Item], num_finished: int, run_beam: Beam, progress: bool) -> None:

@@ -12,9 +12,9 @@ from etils import epath
 from tensorflow_datasets.core.splits import SplitDict
 
 from mimicmotion_jax.data import record
-from mimicmotion_jax.data.beam import Beam
 from mimicmotion_jax.data.dataset import DatasetInfo
 from mimicmotion_jax.data.pieces import Part
+from mimicmotion_jax.runtime.beam import Beam
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass, values_of
 from mimicmotion_jax.data import record
-from mimicmotion_jax.data.beam import Beam, choose_runner, plain_errors, prepare_items
+from mimicmotion_jax.data.beam import plain_errors, prepare_items
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_info, records_path
 from mimicmotion_jax.data.pieces import FAILED, Encoding, LeftOut, Outcome, Part, Recipe, RunError, explain_write_errors
 from mimicmotion_jax.data.sources import Item, Source
@@ -26,6 +26,7 @@ from mimicmotion_jax.runtime.atomic_files import (
     restore_directory,
     write_file,
 )
+from mimicmotion_jax.runtime.beam import Beam, choose_runner
 from mimicmotion_jax.runtime.build_cache import BuildCache, content_key
 from mimicmotion_jax.runtime.errors import InputError
 
@@ -150,7 +151,7 @@ def prepare(
             writing.
     """
     output = absolute_path(output)
-    encoding, run_beam = config.encoding(), choose_runner(beam_options)
+    encoding, run_beam = config.encoding(), choose_runner(beam_options, "train")
     with exclusive(output):
         items, unusable = _usable(source.items(progress))
         detector = DetectorOptions(**values_of(DetectorOptions, config))

@@ -19,19 +19,19 @@ from mimicmotion_jax.provenance.credentials import Origin
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A line of a job list."""
+    """A line of a job list; its inputs are local or at gs://."""
 
-    image: Path
-    motion: Path
+    image: Path | epath.Path
+    motion: Path | epath.Path
     output: Path | epath.Path
-    image_pose: Path | None = None  # keypoints of the reference image, whole or cropped; None detects them
+    image_pose: Path | epath.Path | None = None  # of the reference image, whole or cropped; None detects it
     seed: int | None = None  # None: the options'
     motion_size: tuple[int, int] | None = None  # width, height, likewise
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Options of this job alone, by their names in `GenerateConfig`; they override those of the whole list."""
 
     @property
-    def inputs(self) -> tuple[Path, ...]:
+    def inputs(self) -> tuple[Path | epath.Path, ...]:
         """Files and folders that are read."""
         return (self.image, self.motion, *([self.image_pose] if self.image_pose is not None else []))
 

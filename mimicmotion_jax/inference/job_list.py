@@ -16,6 +16,7 @@ from mimicmotion_jax.config import build_config, config_dataclass, parse_yaml, t
 from mimicmotion_jax.inference.job import Job
 from mimicmotion_jax.inference.options import GenerateConfig, Side, with_options
 from mimicmotion_jax.inference.output import written_paths
+from mimicmotion_jax.runtime.atomic_files import absolute_path
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.runtime.seeds import Seed
 
@@ -41,21 +42,29 @@ def _check_path(text: str) -> str:
     if b"\0" in os.fsencode(text):  # which raises ValueError for other characters that no file name can have
         raise ValueError(f"{text!r} is not a path")
     if "://" in text:
-        raise ValueError(f"{text} is a URL; copy inputs to this machine, and name outputs relative to --output-dir")
+        raise ValueError(
+            f"{text} is a URL; copy inputs to this machine or to gs://, and name outputs relative to --output-dir"
+        )
+    return text
+
+
+def _check_input(text: str) -> str:
+    _check_path(text.removeprefix("gs://"))
     return text
 
 
 _Path = Annotated[str, pydantic.AfterValidator(_check_path)]
+_Input = Annotated[str, pydantic.AfterValidator(_check_input)]
 
 
 @config_dataclass
 class _Line:
     """One line of a JSON job list."""
 
-    image: _Path
-    motion: _Path
+    image: _Input
+    motion: _Input
     output: _Path | None = None
-    image_pose: _Path | None = None
+    image_pose: _Input | None = None
     seed: Seed | None = None
     motion_size: tuple[Side, Side] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -65,8 +74,8 @@ class _Line:
 class _OfficialCase:
     """One `test_case` of the official release; its options are checked under their names here."""
 
-    ref_video_path: _Path
-    ref_image_path: _Path
+    ref_video_path: _Input
+    ref_image_path: _Input
     num_frames: Any = None
     resolution: Any = None
     frames_overlap: Any = None
@@ -96,7 +105,7 @@ def read_jobs(
 
     A line of a JSON list is an object with the keys `image` and `motion`, and optionally `output` (by default
     IMAGE_MOTION.mp4), `image_pose`, `seed`, `motion_size` ([width, height]) and `options` (of this job alone, by their
-    names in `GenerateConfig`). Inputs are relative to the folder of the list.
+    names in `GenerateConfig`). Inputs are relative to the folder of the list, or at gs://.
 
     A .yaml or .yml file is the official release's (`test_case: - ref_video_path: …`). Its inputs are relative to the
     working directory, as in that release, or to the folder of the list where they exist only there. `fps`, at which the
@@ -115,15 +124,14 @@ def read_jobs(
     """
     config = config or GenerateConfig()
     read = _read_official if path.suffix.lower() in (".yaml", ".yml") else _read_lines
-    jobs: dict[str, Job] = {}
-    for where, job in read(path, output_dir):
-        if "batch_size" in job.options:
-            raise InputError(f"{path}, {where}: batch_size is an option of the whole list, not of one job.")
-        with_options(config, job.options, f"{path}, {where}")
-        jobs[where] = job
+    jobs = dict(read(path, output_dir))
     if not jobs:
         raise InputError(f"{path} holds no jobs; {_FORMAT}.")
-    written = _check_outputs(path, jobs, output_dir, config)
+    written: dict[PurePath, str] = {}
+    for where, job in jobs.items():
+        for place, target in check_job(job, output_dir, config, f"{path}, {where}").items():
+            if (other := written.setdefault(place, where)) != where:
+                raise InputError(f'{path}, {where}: the job of {other} writes {target} too; give each an "output".')
     for where, job in jobs.items():
         for given in job.inputs:
             place = _place(given)
@@ -135,9 +143,74 @@ def read_jobs(
     return list(jobs.values())
 
 
+def parse_job(content: Any, folder: Path | epath.Path, output_dir: Path | epath.Path, source: str) -> Job:
+    """Make a job of a line's content; `read_jobs` says what that is.
+
+    Args:
+        content: JSON value.
+        folder: folder of relative inputs, local or gs://.
+        output_dir: folder of all outputs, local or gs://.
+        source: name of the line, for messages.
+
+    Raises:
+        InputError: not an object, an unknown key, a value of another type, an input that is a URL of other storage.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{source} is not a JSON object; {_FORMAT}.")
+    line = build_config(_Line, content, source)
+    return Job(
+        image=_locate(line.image, folder),
+        motion=_locate(line.motion, folder),
+        output=output_dir / (line.output or f"{Path(line.image).stem}_{Path(line.motion).stem}.mp4"),
+        image_pose=_locate(line.image_pose, folder) if line.image_pose else None,
+        seed=line.seed,
+        motion_size=line.motion_size,
+        options=line.options,
+    )
+
+
+def to_line(job: Job, output_dir: Path | epath.Path) -> dict[str, Any]:
+    """Content of the line that says the same as a job of `read_jobs`, with absolute paths of its inputs."""
+    inputs = {name: getattr(job, name) for name in ("image", "motion", "image_pose")}
+    line = {name: os.fspath(absolute_path(given)) for name, given in inputs.items() if given is not None}
+    line["output"] = os.fspath(job.output)[len(os.fspath(output_dir)) :].lstrip("/")
+    others = {"seed": job.seed, "motion_size": job.motion_size, "options": dict(job.options)}
+    return line | {name: value for name, value in others.items() if value is not None}
+
+
+def check_job(
+    job: Job, output_dir: Path | epath.Path, config: GenerateConfig, source: str
+) -> dict[PurePath, Path | epath.Path]:
+    """Check the options and outputs of a job.
+
+    Args:
+        job: a job.
+        output_dir: folder of all outputs, local or gs://.
+        config: options of the whole list.
+        source: name of the job, for messages.
+
+    Returns:
+        files and folders that it writes, by their absolute place without links; the video comes first.
+
+    Raises:
+        InputError: an option that is not valid, an output of unknown format or outside `output_dir`.
+    """
+    if "batch_size" in job.options:
+        raise InputError(f"{source}: batch_size is an option of the whole list, not of one job.")
+    with_options(config, job.options, source)
+    try:
+        targets = written_paths(job.output, job.options.get("save_pose", config.save_pose))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    places = {_place(target): target for target in targets}
+    for place, target in places.items():
+        if _place(output_dir) not in place.parents:
+            raise InputError(f'{source}: "output" must lie inside {output_dir}, and {target} does not.')
+    return places
+
+
 def _read_lines(path: Path | epath.Path, output_dir: Path | epath.Path) -> Iterator[tuple[str, Job]]:
     """Yield the jobs of a JSON list, each with its place in the list for messages."""
-    folder = Path(path.parent)
     for number, text in enumerate(_read_text(path).split("\n"), start=1):  # a name may hold other ends of lines
         if not text.strip():
             continue
@@ -147,21 +220,7 @@ def _read_lines(path: Path | epath.Path, output_dir: Path | epath.Path) -> Itera
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", str(error))
             raise InputError(f"{path}, {where} is not JSON ({reason}); {_FORMAT}.") from None
-        if not isinstance(content, dict):
-            raise InputError(f"{path}, {where} is not a JSON object; {_FORMAT}.")
-        line = build_config(_Line, content, f"{path}, {where}")
-        yield (
-            where,
-            Job(
-                image=folder / line.image,
-                motion=folder / line.motion,
-                output=output_dir / (line.output or f"{Path(line.image).stem}_{Path(line.motion).stem}.mp4"),
-                image_pose=folder / line.image_pose if line.image_pose else None,
-                seed=line.seed,
-                motion_size=line.motion_size,
-                options=line.options,
-            ),
-        )
+        yield where, parse_job(content, path.parent, output_dir, f"{path}, {where}")
 
 
 def _read_official(path: Path | epath.Path, output_dir: Path | epath.Path) -> Iterator[tuple[str, Job]]:
@@ -176,7 +235,7 @@ def _read_official(path: Path | epath.Path, output_dir: Path | epath.Path) -> It
     for number, values in enumerate(file.test_case, start=1):
         where = f"test_case {number}"
         case = build_config(_OfficialCase, values, f"{path}, {where}")
-        image, motion = (_find(Path(text), path.parent) for text in (case.ref_image_path, case.ref_video_path))
+        image, motion = (_find(text, path.parent) for text in (case.ref_image_path, case.ref_video_path))
         name = f"{image.stem}_{motion.stem}"
         counts[name] = counts.get(name, 0) + 1
         if counts[name] > 1:
@@ -186,30 +245,14 @@ def _read_official(path: Path | epath.Path, output_dir: Path | epath.Path) -> It
         yield where, Job(image, motion, output_dir / f"{name}.mp4", options=options)
 
 
-def _find(given: Path, folder: Path | epath.Path) -> Path:
+def _find(given: str, folder: Path | epath.Path) -> Path | epath.Path:
     """Return an input relative to the working directory, or to the list's folder where it exists only there."""
-    beside = Path(folder / given)
-    return beside if beside.exists() and not given.exists() else given
+    beside = _locate(given, folder)
+    return beside if beside.exists() and not Path(given).exists() else _locate(given, Path())
 
 
-def _check_outputs(
-    path: Path | epath.Path, jobs: Mapping[str, Job], output_dir: Path | epath.Path, config: GenerateConfig
-) -> dict[PurePath, str]:
-    """Return which job writes each file or folder; refuse what two jobs write or what is outside `output_dir`."""
-    written: dict[PurePath, str] = {}
-    root = _place(output_dir)
-    for where, job in jobs.items():
-        try:
-            targets = written_paths(job.output, job.options.get("save_pose", config.save_pose))
-        except InputError as error:
-            raise InputError(f"{path}, {where}: {error}") from None
-        for target in targets:
-            place = _place(target)
-            if root not in place.parents:
-                raise InputError(f'{path}, {where}: "output" must lie inside {output_dir}, and {target} does not.')
-            if (other := written.setdefault(place, where)) != where:
-                raise InputError(f'{path}, {where}: the job of {other} writes {target} too; give each an "output".')
-    return written
+def _locate(given: str, folder: Path | epath.Path) -> Path | epath.Path:
+    return epath.Path(given) if given.startswith("gs://") else folder / given
 
 
 def _place(path: PurePath | epath.Path) -> PurePath:

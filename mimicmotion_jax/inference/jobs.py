@@ -31,8 +31,9 @@ class Failure:
     job: Job
     reason: str
     """One sentence."""
+    traceback: str
     log: Path | epath.Path | None
-    """File with the traceback; None if it could not be written."""
+    """File with the traceback; None if none was asked for, or it could not be written."""
 
 
 def run_jobs(
@@ -40,7 +41,7 @@ def run_jobs(
     prepare: Callable[[Job], Prepared],
     generate: Callable[[list[Prepared]], None],
     batch_size: int,
-    log_directory: Path | epath.Path,
+    log_directory: Path | epath.Path | None,
     process_id: int = 0,
     num_processes: int = 1,
 ) -> list[Failure]:
@@ -54,7 +55,7 @@ def run_jobs(
         prepare: Reads a job's files.
         generate: Makes and writes the videos of a batch, of equal shape and options (but for the seed).
         batch_size: Largest number of jobs in a batch.
-        log_directory: Folder for the tracebacks of failed jobs; created for the first one.
+        log_directory: Folder for the tracebacks of failed jobs, created for the first one; None writes none.
         process_id: Index of this process, which takes every `num_processes`-th job.
         num_processes: Number of processes that share the list.
     """
@@ -71,7 +72,7 @@ def run_jobs(
     failures.forget(mine)
     for batch in prefetch(_batches(todo, prepare, batch_size, failures)):
         _generate(batch, generate, failures)
-    if failures.found:
+    if failures.found and log_directory is not None:
         logger.error("%d of %d jobs failed; their tracebacks are in %s", len(failures.found), len(mine), log_directory)
     return failures.found
 
@@ -86,34 +87,42 @@ class _Ready:
 class _Failures:
     """Failures so far, each reported at once."""
 
-    def __init__(self, directory: Path | epath.Path):
+    def __init__(self, directory: Path | epath.Path | None):
         self.found: list[Failure] = []
         self._directory = directory
 
     def forget(self, jobs: Sequence[tuple[int, Job]]) -> None:
         """Remove the logs of an earlier run."""
-        logs = [log for number, job in jobs if (log := self._log(number, job)).exists()]
+        if self._directory is None:
+            return
+        logs = [log for number, job in jobs if (log := self._directory / _log_name(number, job)).exists()]
         for log in logs:
             log.unlink()
         if logs:
             with contextlib.suppress(OSError):  # other files are in it
                 self._directory.rmdir()
 
-    def _log(self, number: int, job: Job) -> Path | epath.Path:
-        return self._directory / f"{number:04d}-{output_target(job.output).name[:100]}.log"
-
     def add(self, number: int, job: Job, error: Exception) -> None:
-        reason, log = _reason(error), self._log(number, job)
+        reason = _reason(error)
         logger.error("failed: %s: %s", output_target(job.output).name, reason)
         text = "".join(traceback.format_exception(error))
+        log = None if self._directory is None else self._write(self._directory / _log_name(number, job), text, error)
+        self.found.append(Failure(job, reason, text, log))
+
+    @staticmethod
+    def _write(log: Path | epath.Path, text: str, error: Exception) -> Path | epath.Path | None:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_bytes(text.encode(errors="backslashreplace"))
         except OSError as problem:
             shown = "" if isinstance(error, InputError | OSError) else f":\n{text}"
             logger.error("%s cannot be written (%s)%s", log, problem.strerror or problem, shown)
-            log = None
-        self.found.append(Failure(job, reason, log))
+            return None
+        return log
+
+
+def _log_name(number: int, job: Job) -> str:
+    return f"{number:04d}-{output_target(job.output).name[:100]}.log"
 
 
 def _generate(batch: list[_Ready], generate: Callable[[list[Prepared]], None], failures: _Failures) -> None:

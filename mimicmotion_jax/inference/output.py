@@ -208,6 +208,16 @@ def check_outputs(output: epath.PathLike, options: OutputOptions) -> None:
         check_replaceable(points, options.overwrite)
 
 
+def check_files(job: Job, options: OutputOptions) -> None:
+    """Refuse outputs that cannot be written, or that would replace an input.
+
+    Raises:
+        InputError: as `check_inputs_stay` and `check_outputs`.
+    """
+    check_inputs_stay(job, options)
+    check_outputs(job.output, options)
+
+
 def check_inputs_stay(job: Job, options: OutputOptions) -> None:
     """Refuse to write over what is read.
 
@@ -229,7 +239,7 @@ def written_paths(output: epath.PathLike, save_pose: bool) -> tuple[Path | epath
     return (output_target(output), *(_pose_paths(output) if save_pose else ()))
 
 
-def takes_place_of(output: epath.PathLike, given: Path) -> bool:
+def takes_place_of(output: epath.PathLike, given: epath.PathLike) -> bool:
     """Return True if writing `output` replaces `given`: by another name too, or as the folder that holds it."""
     if os.path.exists(output) and os.path.exists(given) and os.path.samefile(output, given):
         return True  # also where the file system takes upper and lower case for the same
