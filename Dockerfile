@@ -30,7 +30,7 @@ VOLUME /cache
 
 
 # Worker of Apache Beam on Dataflow or Flink (docker build --target beam): started by Beam's own program, as root.
-FROM apache/beam_python3.12_sdk:2.77.0 AS beam_sdk
+FROM apache/beam_python3.12_sdk:2.72.0 AS beam_sdk
 
 FROM package AS beam
 COPY --from=beam_sdk /opt/apache/beam /opt/apache/beam

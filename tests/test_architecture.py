@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
     path
-    for folder in ("mimicmotion_jax", "tests", "benchmarks", "docs")
+    for folder in ("mimicmotion_jax", "tests", "benchmarks", "comfyui", "docs")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ] + sorted(ROOT.glob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,7 +17,7 @@ from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "comfyui" / "README.md"]
 
 
 def test_readme_example_runs(tiny_pipeline, tmp_path):

@@ -25,7 +25,15 @@ from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
 
-OPTIONS = {"width": 64, "height": 64, "num_inference_steps": 1, "decode_chunk_size": 2, "num_frames": 2}
+# One video at a time: programs that other tests have compiled already.
+OPTIONS = {
+    "width": 64,
+    "height": 64,
+    "num_inference_steps": 1,
+    "decode_chunk_size": 2,
+    "num_frames": 2,
+    "batch_size": 1,
+}
 JOB = {"image": "person.png", "image_pose": "person.npz", "motion": "dance.npz"}
 
 
