@@ -47,7 +47,7 @@ def in_the_checkout(monkeypatch):
 def test_shell_of_the_page(block):
     """Its syntax, and every command of ours in it, also inside docker run and gcloud ssh."""
     subprocess.run(["bash", "-n"], input=block, text=True, check=True)
-    words = [word.replace("train_paper.yaml", "configs/train_paper.yaml") for word in split(block)]
+    words = split(re.sub(r"(?<!/)train_paper\.yaml", "configs/train_paper.yaml", block))
     for word in [word for word in words if "mimicmotion train" in word]:  # a command for another machine
         words += split(word)
     for start, word in enumerate(words[:-1]):
@@ -60,7 +60,7 @@ def split(text: str) -> list[str]:
     """Words of a script, and a line feed at the end of each command."""
     lexer = shlex.shlex(text.replace("\\\n", ""), posix=True, punctuation_chars="\n")
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, "#"
-    return ["\n" if not word.strip("\n") else word.replace("configs/configs", "configs") for word in [*lexer, "\n"]]
+    return [word if word.strip("\n") else "\n" for word in [*lexer, "\n"]]
 
 
 def pods():
@@ -69,7 +69,7 @@ def pods():
             yield pytest.param(content, id=f"{path.stem}-{content['kind']}")
 
 
-@pytest.mark.parametrize("content", pods())
+@pytest.mark.parametrize("content", list(pods()))
 def test_kubernetes_takes_the_files(content):
     kubernetes_validate.validate(content, "1.33", strict=True)
     if content["kind"] == "Job":
@@ -120,7 +120,7 @@ def test_slurm_shares_a_job_list(cluster):
 def test_beam_knows_the_options():
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    texts = re.findall(r'--beam-options "?(\S+(?:\\\n\S+)*)', PAGE) + re.findall(r"`(runner=Flink\S+)`", PAGE)
+    texts = re.findall(r'--beam-options "?([^\s\\]+(?:\\\n[^\s\\]+)*)', PAGE) + re.findall(r"`(runner=Flink\S+)`", PAGE)
     options = [text.replace("\\\n", "").strip('"').split(",") for text in texts if "=" in text]
     assert [run[0] for run in options] == ["runner=DirectRunner", "runner=DataflowRunner", "runner=FlinkRunner"]
     known = PipelineOptions(flags=[]).get_all_options()

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import os
+from typing import cast
 
 import jax
 from etils import epath
@@ -104,8 +105,9 @@ def _run_share(
 def _run_on_beam(args: argparse.Namespace, config: GenerateConfig, jobs: list[Job]) -> int:
     run_beam = choose_runner([option for option in args.beam_options.split(",") if option], "beam")
     import apache_beam as beam
+    from apache_beam.io import WriteToText
 
-    from mimicmotion_jax.inference.beam import GenerateVideos
+    from mimicmotion_jax.inference.beam import GenerateVideos, Videos
 
     lines = [to_line(job, args.output_dir) for job in jobs]
     output_dir = absolute_path(args.output_dir)
@@ -113,8 +115,8 @@ def _run_on_beam(args: argparse.Namespace, config: GenerateConfig, jobs: list[Jo
     failed = output_dir / "failures" / "jobs.jsonl"
     with plain_input_errors(), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
         generate = GenerateVideos(load, output_dir, config, is_shared=not run_beam.is_local)
-        videos = pipeline | beam.Create(lines) | generate
-        write = beam.io.WriteToText(os.fspath(failed), num_shards=1, shard_name_template="")
+        videos = cast(Videos, pipeline | beam.Create(lines) | generate)
+        write = WriteToText(os.fspath(failed), num_shards=1, shard_name_template="")
         _ = videos.failures | beam.Map(json.dumps) | write
     num_failed = len(failed.read_text().splitlines())
     if num_failed:

@@ -166,13 +166,15 @@ def _failure(line: Any, reason: str, traceback: str = "") -> dict[str, Any]:
     return {"job": line, "reason": reason, "traceback": traceback}
 
 
+class _IsFailure(beam.PartitionFn):
+    """Separates failures from everything else."""
+
+    def partition_for(self, element: Any, num_partitions: int, *args: Any, **kwargs: Any) -> int:
+        return int(isinstance(element, dict) and "reason" in element)
+
+
 def _split(outcomes: Any, name: str) -> Any:
-    """Separate failures from everything else."""
-
-    def is_failure(outcome: Any, _: int) -> int:
-        return int(isinstance(outcome, dict) and "reason" in outcome)
-
-    return outcomes | name >> beam.Partition(is_failure, 2)
+    return outcomes | name >> beam.Partition(_IsFailure(), 2)
 
 
 def _path(text: str) -> Path | epath.Path:
