@@ -81,6 +81,7 @@ class MimicMotionPipeline:
         config: sizes of the networks and the window size of the checkpoint.
         defaults: options that the checkpoint brings (size, steps, drawing), used where a call gives none.
         mesh: devices; every device holds the parameters, the windows of a video are spread over them.
+        preparer: makes the inputs; the last files that it detected poses in cost nothing again.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class MimicMotionPipeline:
         self.mesh = mesh or sharding.sampling_mesh()
         self._model_sha256 = model_sha256
         self._engine = Engine(config, Networks(unet, vae, image_encoder, pose_net), self.mesh)
-        self._preparer = Preparer(config.size_multiple)
+        self.preparer = Preparer(config.size_multiple)
         self._weights_sha256: str | None = None
 
     @classmethod
@@ -477,7 +478,7 @@ class MimicMotionPipeline:
                 f"{len(images)} images go with as many motions, seeds and image poses, or with one for all of them."
             )
         prepared = [
-            self._preparer(
+            self.preparer(
                 image, motion, build_config(PipelineOptions, to_dict(options) | {"seed": seed}), pose, progress
             )
             for image, motion, seed, pose in zip(images, motions, seeds, poses, strict=True)

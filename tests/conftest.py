@@ -30,6 +30,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The workers of pytest share the cores: threads of torch would wait for each other, actively, most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import chromium
 import numpy as np
 import pytest
 import torch
@@ -76,6 +77,19 @@ def random_weights():
 def tiny_pipeline() -> MimicMotionPipeline:
     """A small pipeline with random weights on one device."""
     return MimicMotionPipeline.random(TINY, dtype="float32", mesh=sharding.sampling_mesh(1))
+
+
+def pytest_report_header() -> str:
+    """Say whether the browser's tests are part of the run."""
+    return chromium.HEADER
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the browser's tests out where there is no browser, unless they are asked for."""
+    if chromium.IS_INSTALLED or not collection_path.match("test_*browser.py"):
+        return None
+    asked = "browser" in (config.option.markexpr or "") or any("browser" in argument for argument in config.args)
+    return None if asked else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):

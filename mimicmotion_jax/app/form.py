@@ -29,7 +29,10 @@ MORE = {
 OPTIONS = (*MAIN, *(name for names in MORE.values() for name in names))
 """Options in the form: all of `PipelineOptions` but files of the detector, and `motion_kind`, which is for arrays."""
 
-PREFLIGHT = ("person", *MAIN[2:4], "num_frames", "align", *MORE["Motion"], *MORE["Size and drawing"][:4])
+PREFLIGHT = (
+    *("person", "num_inference_steps", "guidance_scale", "num_frames", "align", *MORE["Motion"]),
+    *("resolution", "aspect", "height", "width", "window_size", "window_overlap", "memory", "decode_chunk_size"),
+)
 """Options that a preflight shows."""
 
 _NUMBERS = ("0", "1", "2", "3", "4")

@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from mimicmotion_jax.app.preflight import Preflight
+from mimicmotion_jax.app.timing import Timing
+from mimicmotion_jax.config import build_config
 from mimicmotion_jax.diffusion.edm import karras_sigmas
 from mimicmotion_jax.inference.job import Prepared
-from mimicmotion_jax.inference.options import OutputOptions, PipelineOptions
+from mimicmotion_jax.inference.options import OutputOptions, PipelineOptions, merge_defaults
 from mimicmotion_jax.inference.output import write_videos
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.video.compose import side_by_side
@@ -27,6 +28,7 @@ from mimicmotion_jax.video.provenance import provenance, read_provenance
 
 _PREVIEWS = 6  # at most, of one generation
 _MAX_PREVIEW_SECONDS = 3.0  # a preview that takes longer is the last one
+_FRAMES_BETWEEN = 10  # two reports of the detection
 _MIN_SIDE = 480  # pixels: a smaller comparison is enlarged
 LABELS = ("reference", "motion", "result")
 
@@ -43,12 +45,14 @@ class Step:
         stage: what is being done, for example "denoising".
         done: parts of the stage that are done.
         total: parts of the stage.
+        seconds_left: of the stage; None if it is not known.
         preview: a frame as the model sees it now; None where there is no new one.
     """
 
     stage: str
     done: int = 0
     total: int = 1
+    seconds_left: float | None = None
     preview: UInt8[np.ndarray, "h w 3"] | None = None
 
 
@@ -85,39 +89,13 @@ class Result:
         }
 
 
-class Timing:
-    """Durations measured on this device, to say beforehand how long a video takes.
-
-    Attributes:
-        version: number of measurements.
-    """
-
-    def __init__(self) -> None:
-        self.version = 0
-        self._rates: dict[tuple[Any, ...], tuple[float, float]] = {}
-
-    def record(self, prepared: Prepared, num_windows: int, step_seconds: float, frame_seconds: float) -> None:
-        """Note the time of a step, and that of decoding and writing a frame."""
-        key = _timing_key(prepared.options, prepared.shape[1:])
-        self.version += 1
-        self._rates[key] = (step_seconds / num_windows, frame_seconds)
-
-    def expect(self, preflight: Preflight) -> float | None:
-        """Seconds that a video will take; None before one of its size was made."""
-        rates = self._rates.get(_timing_key(preflight.options, preflight.survey.size))
-        if rates is None:
-            return None
-        per_window, per_frame = rates
-        steps = preflight.options.num_inference_steps
-        return per_window * preflight.num_windows * steps + per_frame * preflight.survey.num_frames
-
-
-def _timing_key(options: PipelineOptions, size: tuple[int, ...]) -> tuple[Any, ...]:
-    return (*size, options.window_size, options.group_size, options.guidance_scale > 1)
-
-
 def generate(
-    pipeline: MimicMotionPipeline, inputs: Mapping[str, Any], folder: Path, stop: threading.Event, timing: Timing
+    pipeline: MimicMotionPipeline,
+    inputs: Mapping[str, Any],
+    folder: Path,
+    stop: threading.Event,
+    timing: Timing,
+    devices: threading.Lock | None = None,
 ) -> Iterator[Step | Result]:
     """Generate a video; yield its progress, and the result last.
 
@@ -127,6 +105,7 @@ def generate(
         folder: new folder for the files.
         stop: ends the generation at its next step, once it is set.
         timing: takes note of how long it took.
+        devices: held until the devices are free again, which may be after the caller has gone away.
 
     Raises:
         StoppedError: `stop` was set.
@@ -136,7 +115,8 @@ def generate(
 
     def work() -> None:
         try:
-            messages.put(_Work(pipeline, inputs, folder, stop, timing, messages.put).run())
+            with devices or threading.Lock():
+                messages.put(_Work(pipeline, inputs, folder, stop, timing, messages.put).run())
         except BaseException as error:  # handed to the caller
             messages.put(error)
 
@@ -165,7 +145,9 @@ class _Work:
 
     def run(self) -> Result:
         begin = time.monotonic()
-        self._tell(Step("looking at the motion"))
+        self._check()
+        self._tell(Step("looking at the picture and the motion"))
+        self._survey()
         stream = self._pipeline.stream(**self._inputs, callback_on_step_end=self._on_step_end, progress=False)
         prepared = stream.prepared
         self._check()
@@ -191,6 +173,20 @@ class _Work:
         _save_png(picked["poster"], poster)
         return Result(video, comparison, poster, prepared, time.monotonic() - begin, read_provenance(video))
 
+    def _survey(self) -> None:
+        """Detect poses, which the pipeline then finds in its cache: so that it can be watched and stopped."""
+        inputs = dict(self._inputs)
+        files = inputs.pop("image"), inputs.pop("motion")
+        image_pose = inputs.pop("image_pose", None)
+
+        def watch(done: int, total: int) -> None:
+            self._check()
+            if done % _FRAMES_BETWEEN == 0 or done == total:
+                self._tell(Step("detecting poses", done, total))
+
+        options = build_config(PipelineOptions, merge_defaults(self._pipeline.defaults, inputs), "the form")
+        self._pipeline.preparer.survey(*files, options, image_pose, progress=False, watch=watch)
+
     def _check(self) -> None:
         if self._stop.is_set():
             raise StoppedError
@@ -208,7 +204,10 @@ class _Work:
         if self._can_preview and self._before is not None and (step % every == 0 or step == total - 1):
             preview = self._preview(self._before, latents, step, total)
         self._before = latents
-        self._tell(Step("denoising", step + 1, total, preview))
+        left = None
+        if len(self._times) > 1:
+            left = (total - step - 1) * (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        self._tell(Step("denoising", step + 1, total, left, preview))
 
     def _num_steps(self) -> int:
         given = self._inputs.get("num_inference_steps") or self._pipeline.defaults.get("num_inference_steps")

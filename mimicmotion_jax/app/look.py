@@ -14,7 +14,8 @@ def theme() -> themes.Base:
         primary_hue=accent, neutral_hue="slate", font=system, font_mono=("ui-monospace", "Menlo", "monospace"),
         radius_size="md",
     ).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700",
-          button_primary_text_color="white")  # fmt: skip
+          button_primary_text_color="white", body_text_color_subdued="*neutral_600",
+          block_info_text_color="*neutral_600", input_placeholder_color="*neutral_500")  # fmt: skip
 
 
 CSS = """

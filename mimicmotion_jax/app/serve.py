@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.runtime.errors import InputError
+from mimicmotion_jax.sharding import describe_mesh
 
 if TYPE_CHECKING:
     from mimicmotion_jax.app.studio import Example
 
 INSTALL = 'the studio needs Gradio: run pip install "mimicmotion_jax[studio]".'
+MAX_FRAMES = 5000
+"""Default length of the longest video that is made: over three minutes at 25 frames per second."""
+
 AUTH_VARIABLE = "MIMICMOTION_STUDIO_AUTH"
 """Environment variable with USER:PASSWORD."""
 
@@ -80,6 +85,8 @@ def serve(
     port: int | None = None,
     auth: list[tuple[str, str]] | None = None,
     max_upload_mb: int = 500,
+    max_frames: int = MAX_FRAMES,
+    timings: Path | None = None,
     open_browser: bool = False,
     block: bool = True,
 ) -> Server:
@@ -93,6 +100,8 @@ def serve(
         port: None takes the first free one from 7860 on.
         auth: users and passwords.
         max_upload_mb: largest file that may be uploaded.
+        max_frames: length of the longest video that is made.
+        timings: file that keeps how long videos took, for the next run.
         open_browser: open a tab.
         block: wait for Ctrl-C; otherwise the page is served until `close()` of what is returned.
 
@@ -108,8 +117,11 @@ def serve(
     from mimicmotion_jax.app.look import CSS, theme
     from mimicmotion_jax.app.page import StudioPage
     from mimicmotion_jax.app.studio import Studio
+    from mimicmotion_jax.app.timing import Timing
 
-    blocks = StudioPage(Studio(pipeline, folder), make_examples(folder), about).blocks
+    unet = pipeline.config.unet.block_out_channels, pipeline.unet.conv_in.kernel.dtype
+    timing = Timing(timings, f"{describe_mesh(pipeline.mesh)} {unet}")
+    blocks = StudioPage(Studio(pipeline, folder, max_frames, timing), make_examples(folder), about).blocks
     blocks.queue(max_size=32)
     try:
         blocks.launch(
@@ -126,11 +138,16 @@ def serve(
             theme=theme(),
             css=CSS,
         )
-    except OSError:
-        raise InputError(f"port {port} is taken or not allowed; choose another with --port.") from None
+    except (OSError, OverflowError):
+        holder.cleanup()
+        place = "no port of" if port is None else f"port {port} of"
+        raise InputError(f"{place} {host} can be used, or it is taken; choose another with --port or --host.") from None
     server = Server(str(blocks.local_url), blocks, holder)
     if block:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends it as Ctrl-C does
         print(f"the studio is at {server.url}", flush=True)
-        blocks.block_thread()
-        server.close()
+        try:
+            blocks.block_thread()
+        finally:
+            server.close()
     return server

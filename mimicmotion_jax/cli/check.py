@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 
 from mimicmotion_jax.app.preflight import MAX_FRAMES, Checker
 from mimicmotion_jax.app.preflight_page import preflight_page
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = None if args.checkpoint is None else resolve(args.checkpoint)
     options = load_options(checkpoint, args.config, args.options, PipelineOptions)
     model = None if checkpoint is None else read_config(checkpoint)
-    preflight = Checker(model, args.frames or None)(args.image, args.motion, options, args.image_pose)
+    preflight = Checker(model, args.frames or sys.maxsize)(args.image, args.motion, options, args.image_pose)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_file(args.output, preflight_page(preflight).encode())
     for problem in preflight.problems:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mimicmotion_jax.app.serve import AUTH_VARIABLE, check_installed, read_auth, serve
+from mimicmotion_jax.app.serve import AUTH_VARIABLE, MAX_FRAMES, check_installed, read_auth, serve
 from mimicmotion_jax.checkpoint import resolve
 from mimicmotion_jax.cli.common import add_traceback_option, log_to_stderr, path_or_url
 from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.pose.files import save_keypoints
-from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
+from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache, user_cache
 from mimicmotion_jax.runtime.cpu_devices import split_cpu
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.sharding import describe_mesh
@@ -63,6 +63,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
     add("--auth", type=Path, metavar="FILE", help=f"file of USER:PASSWORD lines; default: {AUTH_VARIABLE}, else none")
     add("--max-upload", type=int, default=500, metavar="MB", help="largest file that may be uploaded; default 500")
+    longest = f"longest video that is made, in frames; default {MAX_FRAMES}"
+    add("--max-frames", type=int, default=MAX_FRAMES, metavar="N", help=longest)
     add("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16; on a CPU float32")
     add("--devices", type=int, metavar="N", help="number of devices; default: all, and one on a CPU")
     add("--open", action="store_true", help="open the page in the browser")
@@ -77,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     check_installed()
     if args.max_upload < 1:
         raise InputError(f"--max-upload must be at least 1 (MB), not {args.max_upload}.")
+    if args.max_frames < 1:
+        raise InputError(f"--max-frames must be at least 1, not {args.max_frames}.")
     auth = read_auth(args.auth)
     if auth is None and args.host not in ("127.0.0.1", "localhost", "::1"):
         logger.warning("whoever reaches %s can use this page: there is no password (--auth)", args.host)
@@ -93,6 +97,8 @@ def main(argv: list[str] | None = None) -> int:
         port=args.port,
         auth=auth,
         max_upload_mb=args.max_upload,
+        max_frames=args.max_frames,
+        timings=user_cache() / "studio_timings.json",
         open_browser=args.open,
     )
     return 0

@@ -13,6 +13,7 @@ from mimicmotion_jax.inference.options import PipelineOptions
 from mimicmotion_jax.inference.picture import Picture, load_picture, local_path
 from mimicmotion_jax.inference.scenes import note_cuts
 from mimicmotion_jax.inference.survey import Survey, Surveyor, check_person
+from mimicmotion_jax.inference.survey_cache import SurveyCache
 from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.jumps import find_jumps
@@ -32,14 +33,15 @@ class Preparer:
 
     Args:
         size_multiple: required divisor of height and width, in pixels (`ModelConfig.size_multiple`).
+        cache: surveys that were made already; None begins an empty one.
 
     Attributes:
-        survey: finds everybody in both inputs; keeps the pose detector.
+        survey: finds everybody in both inputs; keeps the pose detector and the last surveys.
     """
 
-    def __init__(self, size_multiple: int = SIZE_MULTIPLE):
+    def __init__(self, size_multiple: int = SIZE_MULTIPLE, cache: SurveyCache | None = None):
         self._size_multiple = size_multiple
-        self.survey = Surveyor(size_multiple)
+        self.survey = Surveyor(size_multiple, cache)
 
     def __call__(
         self,

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -13,6 +14,7 @@ from mimicmotion_jax.inference.motion import Motion, OpenedMotion, open_motion
 from mimicmotion_jax.inference.options import PipelineOptions
 from mimicmotion_jax.inference.picture import Picture, crop_note, load_picture, local_path, picture_name
 from mimicmotion_jax.inference.scenes import choose_frames
+from mimicmotion_jax.inference.survey_cache import SurveyCache, survey_key
 from mimicmotion_jax.pose.crop import crop_keypoints
 from mimicmotion_jax.pose.detect import Detector, detect_image, detect_video
 from mimicmotion_jax.pose.files import load_keypoints
@@ -27,7 +29,9 @@ from mimicmotion_jax.video.image import Crop, crop_resize, target_size
 logger = logging.getLogger(__name__)
 
 Frame = UInt8[np.ndarray, "height width 3"]
+Watch = Callable[[int, int], None]
 
+_THUMBNAIL = 360  # pixels of the short side of a kept frame
 _SPREAD = 15  # frames that are decoded for each one that is looked at, where `max_frames` bounds these
 _NOBODY = (
     "nobody was found in any of the {} frames; use a clearer view of the person or another detector, and instead of a "
@@ -51,6 +55,8 @@ class Survey:
         found: everybody in the motion, at the frame rate of `wanted`.
         cuts: places in `wanted` at which the motion's pictures are cut; None for a motion without pictures.
         note: warning about the crop of the image.
+        is_complete: every frame that the options ask for was looked at.
+        frames: thumbnails of the frames in `wanted`; empty for a motion without pictures, or without `max_frames`.
         assumptions: what the files did not say, a sentence each.
     """
 
@@ -65,6 +71,8 @@ class Survey:
     found: Keypoints
     cuts: tuple[int, ...] | None
     note: str | None = None
+    is_complete: bool = True
+    frames: tuple[Frame, ...] = ()
     assumptions: tuple[str, ...] = ()
 
 
@@ -73,10 +81,15 @@ class Surveyor:
 
     Args:
         size_multiple: required divisor of height and width, in pixels (`ModelConfig.size_multiple`).
+        cache: surveys of files that were made already; None begins an empty one.
+
+    Attributes:
+        cache: surveys that were made.
     """
 
-    def __init__(self, size_multiple: int):
+    def __init__(self, size_multiple: int, cache: SurveyCache | None = None):
         self._size_multiple = size_multiple
+        self.cache = SurveyCache() if cache is None else cache
         self._detectors: dict[tuple[str | None, ...], Detector] = {}
 
     def __call__(
@@ -87,9 +100,9 @@ class Surveyor:
         image_pose: str | os.PathLike[str] | Keypoints | None = None,
         progress: bool = True,
         max_frames: int | None = None,
-        watch: Callable[[Frame], None] | None = None,
+        watch: Watch | None = None,
     ) -> Survey:
-        """Read both inputs and detect poses in them.
+        """Read both inputs and detect poses in them, or find that in the cache.
 
         Args:
             image: reference image.
@@ -97,15 +110,23 @@ class Surveyor:
             options: size of the video, detector, and frames of the motion.
             image_pose: keypoints of the reference image; None detects them.
             progress: show bars.
-            max_frames: look at so many frames at most, spread over the first 15 times as many; None looks at all.
-            watch: called with each frame of a motion that has pictures, in order.
+            max_frames: look at so many frames at most, spread over the first 15 times as many, and keep thumbnails of
+                them; None looks at all.
+            watch: called with the number of frames looked at and that of all, for a motion that has pictures; what it
+                raises ends the survey.
 
         Raises:
             InputError: an input that cannot be read, or nobody to be seen.
         """
+        key = survey_key(image, motion, options, image_pose)
+        kept = self.cache.get(key, max_frames)
+        if kept is not None:
+            return kept
         with collect_assumptions() as assumptions:
             survey = self._survey(image, motion, options, image_pose, progress, max_frames, watch)
-        return dataclasses.replace(survey, assumptions=tuple(assumptions))
+        survey = dataclasses.replace(survey, assumptions=tuple(assumptions))
+        self.cache.put(key, max_frames, survey)
+        return survey
 
     def _survey(
         self,
@@ -115,7 +136,7 @@ class Surveyor:
         image_pose: str | os.PathLike[str] | Keypoints | None,
         progress: bool,
         max_frames: int | None,
-        watch: Callable[[Frame], None] | None,
+        watch: Watch | None,
     ) -> Survey:
         original, name = load_picture(image), picture_name(image)
         rows, columns = original.shape[:2]
@@ -129,20 +150,24 @@ class Surveyor:
         in_picture = self._people_in_picture(name, original, image_pose, pose_name, size, options)
         if in_picture is not None:
             check_person(pose_name, in_picture, options.reference_person)
-        opened = open_motion(motion, options)
+        whole = opened = open_motion(motion, options)
         total = opened.select(options)
         if max_frames is not None and opened.frames is not None:
             last = total.start + max_frames * max(_SPREAD, options.stride)
-            opened = dataclasses.replace(opened, num_frames=min(opened.num_frames, last))
+            if last < opened.num_frames:
+                opened = dataclasses.replace(opened, num_frames=last)
         wanted = choose_frames(opened, options, progress)
         num_frames = len(total if options.scenes == "all" else wanted)
         if max_frames is not None and opened.frames is not None:
             wanted = wanted[:: -(-len(wanted) // max_frames)]
-        found, cuts = self._people_in_motion(opened, wanted, options, progress, watch)
+        is_complete = len(wanted) == num_frames and (options.scenes == "all" or opened is whole)
+        frames: list[Frame] | None = None if max_frames is None else []
+        found, cuts = self._people_in_motion(opened, wanted, options, progress, frames, watch)
         if not is_anybody_in(found):
             raise InputError(f"{opened.name}: {_NOBODY.format(found.num_frames)}")
         return Survey(
-            original, size, name, pose_name, in_picture, opened, wanted, num_frames, found, cuts, note
+            original, size, name, pose_name, in_picture, opened, wanted, num_frames, found, cuts, note, is_complete,
+            tuple(frames or ()),
         )  # fmt: skip
 
     def _people_in_picture(
@@ -180,14 +205,15 @@ class Surveyor:
         wanted: range,
         options: PipelineOptions,
         progress: bool,
-        watch: Callable[[Frame], None] | None,
+        kept: list[Frame] | None,
+        watch: Watch | None,
     ) -> tuple[Keypoints, tuple[int, ...] | None]:
         """Keypoints of everybody in the motion, at the output's frame rate, and where its pictures are cut."""
         if opened.keypoints is not None:
             return opened.keypoints_of(wanted), None
         assert opened.frames is not None
         cuts, fps = CutDetector(), opened.fps / wanted.step
-        frames = cuts.watch(_watched(opened.frames(wanted), watch))
+        frames = cuts.watch(_watched(opened.frames(wanted), len(wanted), kept, watch))
         found = detect_video(frames, self._detector(options), fps, len(wanted), progress)
         return found, tuple(cuts.cuts())
 
@@ -212,11 +238,21 @@ def check_person(name: str, keypoints: Keypoints, choice: PersonChoice) -> int:
     return person
 
 
-def _watched(frames: Iterable[Frame], watch: Callable[[Frame], None] | None) -> Iterator[Frame]:
-    for frame in frames:
+def _watched(frames: Iterable[Frame], total: int, kept: list[Frame] | None, watch: Watch | None) -> Iterator[Frame]:
+    for number, frame in enumerate(frames, 1):
+        if kept is not None:
+            kept.append(_small(frame))
         if watch is not None:
-            watch(frame)
+            watch(number, total)
         yield frame
+
+
+def _small(frame: Frame) -> Frame:
+    scale = _THUMBNAIL / min(frame.shape[:2])
+    if scale >= 1:
+        return frame.copy()
+    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def _crop_reference(pose: str | os.PathLike[str] | Keypoints, crop: Crop, original: tuple[int, int]) -> Keypoints:

@@ -21,6 +21,15 @@ def render(template: str, /, **values: Any) -> str:
     return _environment().get_template(template).render(generator=f"{GENERATOR} {__version__}", **values)
 
 
+def duration(seconds: float) -> str:
+    """Write a duration for people: "7.0 s", "2 min 5 s" or "3 h 0 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(

@@ -3,18 +3,33 @@
 With STUDIO_PICTURES=docs/images it also makes the pictures of docs/studio.md.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
+from studio_browser import (
+    LONG,
+    SECOND,
+    assert_fits,
+    frame,
+    give,
+    give_keypoints,
+    set_number,
+    watched_page,
+)
 
+from mimicmotion_jax.cli import check
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.pose.keypoints import ARRAYS
 from mimicmotion_jax.synthetic.world import Scene, render
@@ -22,8 +37,6 @@ from mimicmotion_jax.video.decode import open_video
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PICTURES = os.environ.get("STUDIO_PICTURES")
-SECOND = 1000
-LONG = 180 * SECOND
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +56,29 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def url():
-    """Address of `mimicmotion studio`, with the small model that comes with the package."""
-    command = [sys.executable, "-m", "mimicmotion_jax", "studio"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+@contextlib.contextmanager
+def studio(*options: str, **environment: str):
+    """`mimicmotion studio` in a process of its own, with the small model; gives it and its address."""
+    command = [sys.executable, "-m", "mimicmotion_jax", "studio", *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
-        line = process.stdout.readline()
-        yield re.search(r"http://127\.0\.0\.1:\d+", line)[0]
+        yield process, re.search(r"http://[\w.]+:\d+", process.stdout.readline())[0]
     finally:
         process.terminate()
         process.wait(30)
 
 
 @pytest.fixture(scope="module")
+def url():
+    with studio() as (_, address):
+        yield address
+
+
+@pytest.fixture(scope="module")
 def opened(browser, url):
-    """The page, which asks nobody but the studio and logs no errors."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    elsewhere, errors = [], []
-    opened.on("request", lambda asked: asked.url.startswith(("data:", "blob:", url)) or elsewhere.append(asked.url))
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    yield opened
-    opened.close()
-    assert not elsewhere
-    assert not errors
+    with watched_page(browser, url) as page:
+        yield page
 
 
 @pytest.fixture
@@ -77,35 +88,6 @@ def page(opened, url):
     opened.goto(url)
     expect(opened.locator("#generate")).to_be_visible(timeout=LONG)
     return opened
-
-
-def give(page: Page, where: str, file: Path) -> None:
-    page.set_input_files(f"#{where} input[type=file]", file)
-
-
-def give_keypoints(page: Page, inputs: Path, motion: str = "dance.npz") -> None:
-    page.get_by_role("button", name="Keypoints instead of video").click()
-    give(page, "keypoints", inputs / motion)
-    give(page, "pose", inputs / "person.npz")
-
-
-def set_number(page: Page, name: str, value: str) -> None:
-    field = page.locator(f"#option-{name}").locator("input, textarea").first
-    field.fill(value)
-    field.blur()
-
-
-def frame(page: Page):
-    return page.frame_locator("iframe.preflight")
-
-
-def assert_fits(page: Page, width: int) -> None:
-    """Nothing sticks out of a screen of this width sideways."""
-    page.set_viewport_size({"width": width, "height": 900})
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    inner = "document.querySelector('iframe.preflight')?.contentDocument.documentElement"
-    assert page.evaluate(f"({inner}?.scrollWidth ?? 0) <= ({inner}?.clientWidth ?? 0)")
 
 
 def test_a_newcomer_makes_videos(page, inputs, tmp_path):
@@ -136,12 +118,19 @@ def test_a_newcomer_makes_videos(page, inputs, tmp_path):
     expect(page.locator("#settings")).to_contain_text("settings_sha256")
     page.locator("#again").click()
     expect(page.locator("#gallery img")).to_have_count(2, timeout=LONG)
-    seed = page.locator("#option-seed").locator("input, textarea").first.input_value()
+    caption = page.locator("#gallery button").nth(1).inner_text()
+    seed = re.search(r"seed (\d+)", caption)[1]
     assert seed != "0"
     expect(page.locator("#settings")).to_contain_text(seed)
     page.locator("#gallery button").filter(has_text="seed 0").first.click()
     expect(page.locator("#settings")).not_to_contain_text(seed)
     assert_fits(page, 390)
+    page.reload()  # the gallery stays, and the inputs come back with a result
+    expect(page.locator("#gallery img")).to_have_count(2, timeout=LONG)
+    page.locator("#gallery button").nth(1).click()
+    page.locator("#recall").click()
+    expect(page.locator("#option-seed").locator("input, textarea").first).to_have_value(seed, timeout=LONG)
+    expect(frame(page).locator("figure.chosen")).to_contain_text("align=limb", timeout=LONG)
 
     set_number(page, "num_inference_steps", "1000")
     page.locator("#generate").click()
@@ -177,6 +166,87 @@ def test_the_person_to_follow_is_clicked(page, inputs):
     picture.click(position={"x": box["width"] * 0.2, "y": box["height"] * 0.5})
     expect(frame(page).locator("body")).to_contain_text("Person 1 is followed", timeout=LONG)
     assert_fits(page, 390)
+
+
+def test_two_people_at_once(browser, url, inputs):
+    """The second waits, sees how long the queue is, and gets a gallery of her own; a page that is closed gives way."""
+    pages = [browser.new_context().new_page() for _ in range(3)]
+    for page in pages:
+        page.goto(url)
+        give(page, "image", inputs / "person.png")
+        give_keypoints(page, inputs)
+        set_number(page, "num_inference_steps", "1000")
+    set_number(pages[2], "num_inference_steps", "2")
+    for page in pages:
+        expect(frame(page).get_by_role("heading", name="Preflight")).to_be_visible(timeout=LONG)
+        page.locator("#generate").click()
+        expect(page.locator("#status")).to_contain_text(re.compile("denoising|waiting"), timeout=LONG)
+    expect(pages[1].locator("#status")).to_contain_text("waiting in the queue, 1 before you")
+    expect(pages[2].locator("#status")).to_contain_text("waiting in the queue, 2 before you")
+    pages[1].locator("#stop").click()
+    expect(pages[1].locator("#status")).to_contain_text("Stopped.", timeout=LONG)
+    expect(pages[2].locator("#status")).to_contain_text("waiting in the queue, 1 before you", timeout=LONG)
+    pages[0].context.close()
+    expect(pages[2].locator("#status")).to_contain_text("Done in", timeout=LONG)
+    expect(pages[2].locator("#gallery img")).to_have_count(1)
+    pages[1].reload()
+    expect(pages[1].locator("#generate")).to_be_visible(timeout=LONG)
+    expect(pages[1].locator("#gallery img")).to_have_count(0)
+    for page in pages[1:]:
+        page.context.close()
+
+
+def test_three_hours_are_answered_in_seconds(page, inputs, tmp_path):
+    """Of a video of 3 h the length is told, and that it is too long; 120 frames are looked at."""
+    source = "testsrc=size=64x64:rate=1:duration=10800"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", tmp_path / "long.mp4"]
+    subprocess.run(command, check=True)
+    give(page, "image", inputs / "person.png")
+    page.get_by_role("button", name="Keypoints instead of video").click()
+    give(page, "pose", inputs / "person.npz")
+    begin = time.monotonic()
+    give(page, "motion", tmp_path / "long.mp4")
+    alert = page.locator("#preflight").get_by_role("alert")
+    expect(alert).to_contain_text("nobody was found in any of the 120 frames", timeout=LONG)
+    assert time.monotonic() - begin < 120
+    page.locator("#generate").click()
+    expect(page.locator("#status").get_by_role("alert")).to_contain_text("10,800 frames, and 5,000 is the most")
+
+
+def test_a_password_and_an_end(browser, inputs):
+    """Without the password nothing is seen; a kill takes uploads and results along."""
+    with tempfile.TemporaryDirectory() as folder:
+        with studio("--host", "0.0.0.0", MIMICMOTION_STUDIO_AUTH="me:secret", TMPDIR=folder) as (process, url):
+            page = browser.new_page()
+            page.goto(url.replace("0.0.0.0", "127.0.0.1"))
+            expect(page.get_by_role("button", name="Login")).to_be_visible(timeout=LONG)
+            assert page.locator("#generate").count() == 0
+            page.get_by_label("username").fill("me")
+            page.get_by_label("password").fill("secret")
+            page.get_by_role("button", name="Login").click()
+            expect(page.locator("#generate")).to_be_visible(timeout=LONG)
+            assert list(Path(folder).glob("mimicmotion-studio-*"))
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+            page.close()
+        assert not list(Path(folder).glob("mimicmotion-studio-*"))
+
+
+def test_the_check_is_a_page_that_works_without_a_network(browser, inputs, tmp_path):
+    given = ["--image", inputs / "person.png", "--motion", inputs / "two.npz", "--image-pose", inputs / "person.npz"]
+    check.main([*map(str, given), "--output", str(tmp_path / "check.html"), "width=96", "height=128"])
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    page, asked, errors = context.new_page(), [], []
+    page.on("request", lambda request: request.url.startswith("data:") or asked.append(request.url))
+    page.on("console", lambda message: errors.append(message.text))
+    page.goto(f"file://{tmp_path}/check.html")
+    page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.currentTime > 0)")
+    page.wait_for_function("[...document.images].every(i => i.naturalWidth > 0)")
+    assert_fits(page, 1280)
+    assert_fits(page, 390)
+    assert asked == [f"file://{tmp_path}/check.html"]
+    assert not errors
+    context.close()
 
 
 if PICTURES:

@@ -12,11 +12,15 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from mimicmotion_jax import InputError
-from mimicmotion_jax.app.generation import StoppedError, Timing, generate
+from mimicmotion_jax.app import form
+from mimicmotion_jax.app.generation import StoppedError, generate
 from mimicmotion_jax.app.serve import AUTH_VARIABLE, read_auth, serve
+from mimicmotion_jax.app.studio import Studio
+from mimicmotion_jax.app.timing import Timing
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
+from mimicmotion_jax.video.encode import open_writer
 from mimicmotion_jax.video.provenance import read_provenance
 
 SIZE = {"width": "64", "height": "64", "num_inference_steps": 2}
@@ -143,6 +147,87 @@ def test_two_at_once_get_their_own_videos(server, inputs):
     assert {seed: settings["seed"] for seed, settings in found.items()} == {11: "11", 12: "12"}
 
 
+def values_for(**options):
+    return [options.get(name) for name in form.OPTIONS]
+
+
+class Still:
+    """Detector that finds the person of the demo in every picture, and counts them."""
+
+    def __init__(self):
+        self.count = 0
+
+    def detect(self, frame):
+        self.count += 1
+        keypoints = demo_reference(64, 64)[1]
+        points, scores = np.zeros((1, 133, 2)), np.zeros((1, 133))
+        coco = [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]  # COCO's 17 points in OpenPose's body
+        points[0, :17], scores[0, :17] = keypoints.body[0, 0, coco] * frame.shape[1::-1], 1
+        return points, scores
+
+    def track(self, frames):
+        return map(self.detect, frames)
+
+
+@pytest.fixture
+def studio(tiny_pipeline, tmp_path):
+    """A studio whose two detectors count, and a video for it."""
+    picture, _ = demo_reference(64, 64)
+    with open_writer(tmp_path / "dance.mp4", 10, 64, 64, progress=False) as writer:
+        writer.write(np.repeat(picture[None], 5, axis=0))
+    studio = Studio(tiny_pipeline, tmp_path / "studio", max_frames=6)
+    preparers = (studio._checker._preparer, tiny_pipeline.preparer)
+    kept = dict(tiny_pipeline.preparer.survey._detectors)
+    for preparer in preparers:
+        preparer.survey._detectors["auto", None, None] = Still()
+    yield studio, [preparer.survey._detectors["auto", None, None] for preparer in preparers]
+    tiny_pipeline.preparer.survey._detectors = kept
+
+
+def test_poses_are_detected_once(studio, inputs, tmp_path):
+    """The preflight looks at the picture and at five frames; generating, and another seed, look at nothing again."""
+    studio, (preflight, pipeline) = studio
+    files = (str(inputs / "person.png"), str(tmp_path / "dance.mp4"), None, None)
+    studio.look(files, values_for(**SIZE))
+    assert (preflight.count, pipeline.count) == (6, 0)
+    made = [list(studio.run(files, values_for(**SIZE, seed=seed), "me"))[-1] for seed in ("1", "2")]
+    assert (preflight.count, pipeline.count) == (6, 0)
+    assert [one.result.settings["seed"] for one in made] == ["1", "2"]
+    assert made[0].result.prepared.origin.motion_sha256
+    longer = values_for(**SIZE, num_frames="3")
+    steps = list(studio.run(files, longer, "me"))
+    assert pipeline.count == 4
+    assert any(step.stage == "detecting poses" and step.total == 3 for step in steps[:-1])
+
+
+def test_a_job_waits_for_its_turn_and_can_be_stopped_while_it_waits(studio, inputs):
+    studio, _ = studio
+    files = tuple(str(inputs / name) if name else None for name in ("person.png", None, "dance.npz", "person.npz"))
+    first, second, third = (studio.run(files, values_for(**SIZE), name) for name in "abc")
+    next(first)
+    assert next(second).stage == "waiting in the queue, 1 before you"
+    assert next(third).stage == "waiting in the queue, 2 before you"
+    studio.stop("b")
+    with pytest.raises(StoppedError):
+        list(second)
+    assert next(third).stage == "waiting in the queue, 1 before you"
+    first.close()  # its page was closed
+    *_, made = third
+    assert studio.made(made.key) is made
+    assert studio.made("another") is None
+
+
+def test_a_video_that_is_too_long_is_refused_before_anything_is_detected(studio, inputs, tmp_path):
+    studio, _ = studio
+    save_keypoints(demo_motion(7, 10, 640, 640), tmp_path / "long.npz")
+    files = (str(inputs / "person.png"), None, str(tmp_path / "long.npz"), str(inputs / "person.npz"))
+    message = "the video would have 7 frames, and 6 is the most that is made here: set num_frames"
+    with pytest.raises(InputError, match=message):
+        list(studio.run(files, values_for(**SIZE), "me"))
+    assert studio.look(files, values_for(**SIZE))[0].problems[0].startswith(message)
+    list(studio.run(files, values_for(**SIZE, num_frames="6"), "me"))
+
+
 def test_a_stop_ends_it_at_the_next_step(tiny_pipeline, inputs, tmp_path):
     stop, steps = threading.Event(), []
     arguments = {"image": str(inputs / "person.png"), "motion": str(inputs / "dance.npz")}
@@ -205,7 +290,7 @@ def test_passwords_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
 
 def test_a_port_that_is_taken_is_told(tiny_pipeline, server):
     port = int(server.url.rstrip("/").rsplit(":", 1)[1])
-    with pytest.raises(InputError, match=f"port {port} is taken"):
+    with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 can be used, or it is taken"):
         serve(tiny_pipeline, port=port, block=False)
 
 
