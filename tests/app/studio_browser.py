@@ -1,4 +1,4 @@
-"""What the browser's tests share: a headless Chromium, and the studio's page as people use it."""
+"""Shared by the browser's tests: a headless Chromium, and the studio's page as people use it."""
 
 import contextlib
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The studio as programs use it, by its REST API: preflight, generation, mistakes, stop, password, files."""
 
+import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -106,6 +108,34 @@ def test_mistakes_are_one_sentence_without_folders(client, inputs, endpoint):
         client.predict(**given(inputs, keypoints=None), **video, **SIZE, api_name=endpoint)
     with pytest.raises(AppError, match="both sides must be multiples of"):
         client.predict(**given(inputs), **(SIZE | {"width": "65"}), api_name=endpoint)
+
+
+def rest(url, endpoint, arguments):
+    """Call an endpoint as curl does; its last event and the data of that."""
+    number = httpx.post(f"{url}gradio_api/call/v2/{endpoint}", json=arguments).json()["event_id"]
+    answer = httpx.get(f"{url}gradio_api/call/v2/{endpoint}/{number}", timeout=120).text
+    event, data = re.findall(r"event: (\w+)\ndata: (.*)", answer)[-1]
+    return event, json.loads(data)
+
+
+def test_rest_takes_named_arguments(server, inputs, tmp_path):
+    def upload(name):
+        answer = httpx.post(f"{server.url}gradio_api/upload", files={"files": (name, (inputs / name).read_bytes())})
+        return {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}}
+
+    files = {"image": "person.png", "keypoints": "dance.npz", "image_pose": "person.npz"}
+    arguments = {key: upload(name) for key, name in files.items()} | SIZE
+    event, (video, settings) = rest(server.url, "generate", arguments | {"seed": "3"})
+    assert (event, settings["seed"]) == ("complete", "3")
+    (tmp_path / "result.mp4").write_bytes(httpx.get(video["url"]).content)
+    assert open_video(tmp_path / "result.mp4").num_frames == 4
+    event, answer = rest(server.url, "generate", arguments | {"seed": "-3"})
+    assert event == "error"
+    assert "seed" in answer["error"]
+    outside = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    event, answer = rest(server.url, "preflight", arguments | {"image": outside})
+    assert event == "error"
+    assert "not uploaded" in answer["error"]
 
 
 def test_a_file_of_another_folder_is_neither_read_nor_served(server, client, inputs):
