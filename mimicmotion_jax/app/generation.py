@@ -1,5 +1,6 @@
 """One generation in a thread of its own: its progress, previews of its steps, a stop, and the files it leaves."""
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -95,7 +96,7 @@ def generate(
     folder: Path,
     stop: threading.Event,
     timing: Timing,
-    devices: threading.Lock | None = None,
+    devices: contextlib.AbstractContextManager[Any] | None = None,
 ) -> Iterator[Step | Result]:
     """Generate a video; yield its progress, and the result last.
 
@@ -115,7 +116,7 @@ def generate(
 
     def work() -> None:
         try:
-            with devices or threading.Lock():
+            with devices or contextlib.nullcontext():
                 messages.put(_Work(pipeline, inputs, folder, stop, timing, messages.put).run())
         except BaseException as error:  # handed to the caller
             messages.put(error)

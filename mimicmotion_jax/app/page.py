@@ -19,7 +19,6 @@ from mimicmotion_jax.runtime.errors import InputError
 
 _MAX_SEED = 2**32
 _SEED = form.OPTIONS.index("seed")
-_HIDDEN = {"visible": False}
 _QUIET: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 
@@ -99,7 +98,7 @@ class StudioPage:
 
     def _show_preflight(self, looked: tuple[Any, Preflight] | None, *arguments: Any) -> Iterator[tuple[Any, ...]]:
         inputs, values = arguments[:4], arguments[4:]
-        hidden = gr.update(**_HIDDEN)
+        hidden = gr.update(visible=False)
         if inputs[0] is None or (inputs[1] is None and inputs[2] is None):
             missing = "a picture" if inputs[0] is None else "a motion"
             text = f"Give {missing} as well" if any(inputs) else "Give a picture and a motion"
@@ -119,7 +118,7 @@ class StudioPage:
         yield notices.frame(page), people, file, (inputs, preflight)
 
     def _generate(self, request: gr.Request, keys: list[str], *arguments: Any) -> Iterator[tuple[Any, ...]]:
-        hidden = gr.update(**_HIDDEN)
+        hidden = gr.update(visible=False)
         same = [gr.skip()] * (len(self._result_components()) + 2)
         try:
             for update in self._studio.run(arguments[:4], arguments[4:], request.session_hash or ""):

@@ -54,7 +54,7 @@ def survey_key(image: Any, motion: Any, options: PipelineOptions, image_pose: An
     """Everything that a survey of files depends on; None for inputs in memory and for folders."""
     given = [path for path in (image, motion, image_pose) if path is not None]
     paths = [Path(path) for path in given if isinstance(path, str | os.PathLike)]
-    if len(paths) < len(given) or not all(path.is_file() for path in paths):
+    if len(paths) < len(given) or not all(map(os.path.isfile, paths)):
         return None
     stats = [path.stat() for path in paths]
     files = [(str(path), stat.st_mtime_ns, stat.st_size) for path, stat in zip(paths, stats, strict=True)]

@@ -236,7 +236,7 @@ def test_a_password_and_an_end(browser, inputs):
 
 def test_the_check_is_a_page_that_works_without_a_network(browser, inputs, tmp_path):
     given = ["--image", inputs / "person.png", "--motion", inputs / "two.npz", "--image-pose", inputs / "person.npz"]
-    check.main([*map(str, given), "--output", str(tmp_path / "check.html"), "width=96", "height=128"])
+    check.main([*map(str, given), "--output", str(tmp_path / "check.html"), "width=128", "height=192"])
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
     page, asked, errors = context.new_page(), [], []
     page.on("request", lambda request: request.url.startswith("data:") or asked.append(request.url))
