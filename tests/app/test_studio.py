@@ -166,7 +166,7 @@ def test_two_at_once_get_their_own_videos(server, inputs):
     found = {}
 
     def use(seed):
-        mine = Client(server.url, verbose=False)
+        mine = Client(server.url, verbose=False, httpx_kwargs={"timeout": 120})
         found[seed] = mine.predict(**given(inputs), **SIZE, seed=str(seed), api_name="/generate")[1]
 
     threads = [threading.Thread(target=use, args=(seed,)) for seed in (11, 12)]
