@@ -8,20 +8,17 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
+from pose_figures import IMAGES, alignment, confidence, hands, keypoints, save_figure
 
 from mimicmotion_jax import MimicMotionPipeline
 from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.diffusion.fusion import make_plan
-from mimicmotion_jax.pose.align import align
 from mimicmotion_jax.pose.render import DrawStyle, draw_pose
-from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.synthetic.source import detect
 from mimicmotion_jax.synthetic.world import Scene, make_scenes, render
-from mimicmotion_jax.video.compose import side_by_side
 
-IMAGES = Path(__file__).parent / "images"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
-FRAMES, WINDOW, OVERLAP = 41, 16, 6
+FRAMES, WINDOW, OVERLAP, CHUNK = 41, 16, 6, 8
 WIDTH, HEIGHT = 96, 128  # of the small model
 
 
@@ -50,19 +47,25 @@ def fusion() -> None:
     figure.savefig(IMAGES / "fusion.png", dpi=110)
 
 
-def poses() -> None:
-    """Draw a reference and a motion by somebody of other proportions, fitted to the reference in three ways."""
-    width, height = 288, 512
-    picture, reference = demo_reference(width, height)
-    motion = demo_motion(48, 15, width, height)
-    style = DrawStyle(antialias=False)
-    panels, labels = [picture], ["reference"]
-    for method in ("none", "affine", "limb"):
-        aligned, _ = align(motion, reference, method)
-        drawn = draw_pose(aligned, 30, height, width, style)
-        panels.append(np.maximum((picture * 0.35).astype(np.uint8), drawn))
-        labels.append(f"align={method}")
-    Image.fromarray(side_by_side(panels, labels=labels)[0]).save(IMAGES / "alignment.png", optimize=True)
+def windows() -> None:
+    """Draw the frames of each window, and of each chunk that is decoded, as bars."""
+    figure, axis = plt.subplots(figsize=(9, 3.6), constrained_layout=True)
+    denoised = make_plan(FRAMES, WINDOW, OVERLAP)
+    decoded = make_plan(FRAMES, CHUNK, CHUNK // 4, reference_slot=False)
+    for row, frames in enumerate(denoised.indices):
+        axis.barh(-row, 1, left=-0.5, color="#d97706", height=0.7)
+        axis.barh(-row, len(frames) - 1, left=frames[1] - 0.5, color=plt.cm.viridis(row / 3), height=0.7, alpha=0.85)
+        axis.text(frames[1], -row, f"window {row + 1}", va="center", color="white" if row < 3 else "black", fontsize=9)
+    below = -denoised.num_windows - 0.5
+    for number, frames in enumerate(decoded.indices):
+        row = below - 0.8 * (number % 2)
+        axis.barh(row, len(frames), left=frames[0] - 0.5, color="#6b7280", height=0.7, alpha=0.85)
+        axis.text(frames[0], row, f"chunk {number + 1}", va="center", color="white", fontsize=9)
+    axis.set_yticks([-1.5, below - 0.4], ["denoised in\nevery step", "decoded\nat the end"])
+    axis.set(xlim=(-1, FRAMES), xlabel=f"frame; 0 (orange) is the reference. Window {WINDOW}, overlap {OVERLAP}")
+    axis.tick_params(left=False)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    save_figure(figure, "windows")
 
 
 def world() -> None:
@@ -187,7 +190,11 @@ def read_lines(path: Path) -> list[dict[str, float]]:
 
 def main() -> None:
     """Draw the figures that are named, or all."""
-    figures = {draw.__name__: draw for draw in (demo, fusion, poses, world, small_training, small_model, performance)}
+    drawn = (
+        *(demo, keypoints, confidence, hands, alignment, windows, fusion, world),
+        *(small_training, small_model, performance),
+    )
+    figures = {draw.__name__: draw for draw in drawn}
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: python docs/figures.py fusion performance")
     # argparse (Python 3.11) refuses the default of a positional that is "*" and has choices.
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(figures)}")

@@ -1,13 +1,17 @@
-"""The documentation: the README's Python runs, links lead somewhere, and the reference names every option."""
+"""The documentation: its Python runs, links and names lead somewhere, every page is in the navigation of the site."""
 
+import ast
 import dataclasses
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 from flax import nnx
 from PIL import Image
 
+import mimicmotion_jax
 from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.inference.job_list import OFFICIAL_NAMES
 from mimicmotion_jax.inference.options import GenerateConfig
@@ -57,6 +61,38 @@ def test_links_lead_to_files_and_headings(document):
         if heading:
             headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
             assert heading in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings]
+
+
+def pages_of(navigation):
+    """File names in a navigation of MkDocs, in order."""
+    if isinstance(navigation, str):
+        return [navigation]
+    return [
+        page
+        for part in (navigation.values() if isinstance(navigation, dict) else navigation)
+        for page in pages_of(part)
+    ]
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    pages = pages_of(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    hooks = ast.parse((ROOT / "docs" / "hooks.py").read_text())
+    outside = next(
+        ast.literal_eval(node.value)
+        for node in hooks.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "OUTSIDE"
+    )
+    assert all((ROOT / path).is_file() for path in outside.values())
+    assert {ROOT / path for path in outside.values()} == set(DOCUMENTS) - set(ROOT.glob("docs/*.md"))
+    assert sorted(pages) == sorted([*outside, *(path.name for path in ROOT.glob("docs/*.md"))])
+
+
+def test_api_page_names_what_exists_and_all_that_the_package_exports():
+    named = re.findall(r"^::: mimicmotion_jax\.(\S+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    assert set(mimicmotion_jax.__all__) - {"__version__"} <= set(named)
+    for name in named:
+        module, _, attribute = f"mimicmotion_jax.{name}".rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__doc__
 
 
 def test_reference_gives_every_option_and_default():

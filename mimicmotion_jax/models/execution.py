@@ -48,7 +48,7 @@ class Execution:
         """Rematerialise `function` if `remat`: only its arguments are kept for the backward pass.
 
         All its gradients become available at once. Otherwise XLA postpones the gradients of parameters that are summed
-        over devices and keeps their inputs for every block, which takes three times the memory (docs/training.md).
+        over devices and keeps their inputs for every block, which takes three times the memory (docs/training_pod.md).
         """
         if not self.remat:
             return function
