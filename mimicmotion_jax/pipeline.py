@@ -77,7 +77,10 @@ class MimicMotionPipeline:
         video.save("person.mp4")
 
     Attributes:
-        unet, vae, image_encoder, pose_net: the networks.
+        unet: SVD's UNet, which denoises.
+        vae: SVD's VAE, between pixels and latents.
+        image_encoder: CLIP's image encoder, which sees the reference image.
+        pose_net: PoseNet, which sees the drawn skeletons.
         config: sizes of the networks and the window size of the checkpoint.
         defaults: options that the checkpoint brings (size, steps, drawing), used where a call gives none.
         mesh: devices; every device holds the parameters, the windows of a video are spread over them.
