@@ -22,7 +22,9 @@ pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.st
 
 
 def sources(path, kind):
-    return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+    """Texts of the cells of a kind; commands of the shell (`!…`) are left out."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+    return ["".join(line for line in cell["source"] if not line.startswith("!")) for cell in cells]
 
 
 def test_code_parses_and_uses_public_names(path):
