@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages of the repository's root, and links that lead out of docs/.
+"""Hooks of the documentation site: pages that lie outside docs/, and links that lead out of docs/.
 
 The Markdown files are written for GitHub, where links are relative to the file. Here a link to another page stays in
 the site, and one to any other file of the repository leads to GitHub.
@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = {
     "index.md": "README.md",
     "changelog.md": "CHANGELOG.md",
+    "comfyui.md": "comfyui/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "responsible_use.md": "RESPONSIBLE_USE.md",
     "security.md": "SECURITY.md",
