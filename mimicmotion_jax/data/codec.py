@@ -13,7 +13,7 @@ from jaxtyping import UInt8, jaxtyped
 
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.video.h264 import H264Stream
-from mimicmotion_jax.video.rgb import upright_rgb
+from mimicmotion_jax.video.rgb import Look, upright_rgb
 
 KEYFRAME_INTERVAL = 12
 
@@ -60,7 +60,7 @@ def decode_frames(video: bytes, indices: Sequence[int], rate: Fraction) -> UInt8
             # Clips are decoded in parallel; threads within one would only wait for each other.
             stream.codec_context.thread_count = 1
             unit = stream.time_base or Fraction(1)  # seconds per tick; every stream of an MP4 file has it
-            decoder, position = container.decode(stream), -1
+            decoder, position, look = container.decode(stream), -1, Look()
             for index in sorted(set(indices)):
                 if index - index % KEYFRAME_INTERVAL > position:
                     container.seek(round(index / rate / unit), stream=stream)
@@ -68,7 +68,7 @@ def decode_frames(video: bytes, indices: Sequence[int], rate: Fraction) -> UInt8
                 for frame in decoder:
                     position = round((frame.pts or 0) * unit * rate)
                     if position >= index:
-                        found[index] = upright_rgb(frame, stream)
+                        found[index] = upright_rgb(frame, stream, look)
                         break
                 if position != index:
                     raise InputError(f"a video holds no frame {index}; prepare the data again.")

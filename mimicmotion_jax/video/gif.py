@@ -12,6 +12,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 from tqdm import tqdm
 
@@ -89,8 +90,9 @@ class GifSink:
             stream = output.add_stream("gif", rate=self._rate, width=width, height=height)
             stream.pix_fmt, stream.codec_context.time_base = "pal8", _TICK
             frames = tqdm(draft.decode(video=0), "GIF", self._num_frames, unit="frame", disable=not self._progress)
+            to_rgb = VideoReformatter()
             for index, frame in enumerate(frames):
-                picture = frame.reformat(format="rgb24")
+                picture = to_rgb.reformat(frame, format="rgb24")
                 picture.pts, picture.time_base = round(index / self._rate / _TICK), _TICK
                 pictures.push(picture)
                 output.mux(stream.encode(cast(VideoFrame, sink.pull())))

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from jaxtyping import UInt8
 
 from mimicmotion_jax.video.ffmpeg import SWSCALE_QUALITY
@@ -36,6 +36,7 @@ class H264Stream:
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_primaries = ColorPrimaries.BT709
         stream.codec_context.color_trc = ColorTrc.BT709
+        self._to_yuv = VideoReformatter()
         self.num_frames = 0
 
     @property
@@ -45,7 +46,8 @@ class H264Stream:
 
     def write(self, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
         """Encode the next frame."""
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(
+        frame = self._to_yuv.reformat(
+            VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,

@@ -9,7 +9,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
 from jaxtyping import Float, UInt8
 
 from mimicmotion_jax.video.ffmpeg import SWSCALE_QUALITY
@@ -58,7 +58,7 @@ class ColourMap:
     def __init__(self, primaries: int, transfer: int, width: int, height: int):
         """Make the table, and FFmpeg's filter that looks colours up, for frames of a size in pixels."""
         self._size, self._count = (width, height), 0
-        self._graph = Graph()
+        self._graph, self._to_rgb = Graph(), VideoReformatter()
         pictures, table = (
             self._graph.add_buffer(width=w, height=h, format=_RGB48, time_base=_TICK)
             for w, h in ((width, height), (_LEVEL**3, _LEVEL**3))
@@ -85,7 +85,8 @@ class ColourMap:
         """Convert a frame, scaled to the map's size."""
         width, height = self._size
         matrix = Colorspace.BT2020 if frame.colorspace in (_UNSPECIFIED, *_BT2020_MATRICES) else None
-        deep = frame.reformat(width, height, "rgb48le", src_colorspace=matrix, interpolation=SWSCALE_QUALITY)
+        options = {"src_colorspace": matrix, "interpolation": SWSCALE_QUALITY}
+        deep = self._to_rgb.reformat(frame, width, height, "rgb48le", **options)
         self._pictures.push(_timed(deep, self._count))
         self._count += 1
         return np.asarray(cv2.convertScaleAbs(cast(VideoFrame, self._sink.pull()).to_ndarray(), alpha=1 / 257))

@@ -1,11 +1,12 @@
 """Decoded frames as upright RGB pictures with square pixels, as FFmpeg's own command shows them."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
@@ -19,10 +20,12 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 class Look:
     """Orientation and colours of a video, which all its frames share."""
 
-    matrix: np.ndarray
+    matrix: np.ndarray = field(default_factory=lambda: np.eye(2))
     """float64 [2, 2]: a stored point (x, y) is shown at `matrix @ (x, y)`."""
-    colour_map: ColourMap | None
+    colour_map: ColourMap | None = None
     """Conversion of HDR and wide gamuts."""
+    to_rgb: VideoReformatter = field(default_factory=VideoReformatter)
+    """Conversion of other colours; a frame's own would be set up anew for each, which takes longer than converting."""
 
     @classmethod
     def of(cls, first: VideoFrame, stream: VideoStream) -> "Look":
@@ -31,19 +34,19 @@ class Look:
         return cls(_display_matrix(first), ColourMap.of(first, *shown_size(stream)))
 
 
-def upright_rgb(frame: VideoFrame, stream: VideoStream, look: Look | None = None) -> Pixels:
+def upright_rgb(frame: VideoFrame, stream: VideoStream, look: Look) -> Pixels:
     """Convert a frame to RGB with square pixels, transparency laid over white, turned and mirrored as `look` says."""
     width, height = shown_size(stream)
     size = {"width": width, "height": height, "interpolation": SWSCALE_QUALITY}
-    if look is not None and look.colour_map is not None:
+    if look.colour_map is not None:
         pixels = look.colour_map(frame)
     elif any(component.is_alpha for component in frame.format.components):
-        rgba = frame.to_ndarray(format="rgba", **size).astype(np.uint16)
+        rgba = look.to_rgb.reformat(frame, format="rgba", **size).to_ndarray().astype(np.uint16)
         alpha = rgba[..., 3:]
         pixels = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     else:
-        pixels = frame.to_ndarray(format="rgb24", **size)
-    return np.ascontiguousarray(pixels if look is None else _oriented(pixels, look.matrix))
+        pixels = look.to_rgb.reformat(frame, format="rgb24", **size).to_ndarray()
+    return np.ascontiguousarray(_oriented(pixels, look.matrix))
 
 
 def _display_matrix(frame: VideoFrame) -> np.ndarray:

@@ -10,7 +10,7 @@ from counted import counted_frames, number_of
 
 from mimicmotion_jax.data.codec import KEYFRAME_INTERVAL, decode_frames, encode_video
 from mimicmotion_jax.runtime.errors import InputError
-from mimicmotion_jax.video.rgb import upright_rgb
+from mimicmotion_jax.video.rgb import Look, upright_rgb
 
 
 @pytest.mark.parametrize("rate", [Fraction(30), Fraction(24000, 1001), Fraction(15, 2)])
@@ -19,7 +19,7 @@ def test_random_access_gives_the_frames_of_a_full_decode(rate):
     with av.open(io.BytesIO(video)) as container:
         stream = container.streams.video[0]
         decoded = list(container.decode(stream))
-        full = np.stack([upright_rgb(frame, stream) for frame in decoded])
+        full = np.stack([upright_rgb(frame, stream, Look()) for frame in decoded])
         assert stream.average_rate == rate
     assert [i for i, frame in enumerate(decoded) if frame.key_frame] == list(range(0, 50, KEYFRAME_INTERVAL))
     assert [number_of(frame) for frame in full] == list(range(50))
