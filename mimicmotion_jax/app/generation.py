@@ -16,7 +16,6 @@ from PIL import Image
 
 from mimicmotion_jax.app.timing import Timing
 from mimicmotion_jax.config import build_config
-from mimicmotion_jax.diffusion.edm import karras_sigmas
 from mimicmotion_jax.inference.job import Prepared
 from mimicmotion_jax.inference.options import OutputOptions, PipelineOptions, merge_defaults
 from mimicmotion_jax.inference.output import write_videos
@@ -140,6 +139,7 @@ class _Work:
     def __init__(self, pipeline: MimicMotionPipeline, inputs: Any, folder: Path, stop: Any, timing: Timing, tell: Any):
         self._pipeline, self._inputs, self._folder, self._stop = pipeline, inputs, folder, stop
         self._timing, self._tell = timing, tell
+        self._options = PipelineOptions()  # until the inputs are prepared
         self._before: np.ndarray | None = None
         self._times: list[float] = []
         self._can_preview, self._is_compiled = True, False
@@ -151,6 +151,7 @@ class _Work:
         self._survey()
         stream = self._pipeline.stream(**self._inputs, callback_on_step_end=self._on_step_end, progress=False)
         prepared = stream.prepared
+        self._options = prepared.options
         self._check()
         total, picked = len(stream), {}
 
@@ -196,36 +197,28 @@ class _Work:
         del timestep
         self._check()
         self._times.append(time.monotonic())
-        total, chunk = self._num_steps(), self._chunk_size()
+        total, chunk = self._options.num_steps, self._options.decode_chunk_size
         middle = max(0, tensors["latents"].shape[1] // 2 - chunk // 2)
         # A copy: the next step reuses the memory.
         latents = np.array(tensors["latents"][:, middle : middle + chunk], np.float32)
         preview = None
         every = max(1, total // _PREVIEWS)
         if self._can_preview and self._before is not None and (step % every == 0 or step == total - 1):
-            preview = self._preview(self._before, latents, step, total)
+            preview = self._preview(self._before, latents, step)
         self._before = latents
         left = None
         if len(self._times) > 1:
             left = (total - step - 1) * (self._times[-1] - self._times[0]) / (len(self._times) - 1)
         self._tell(Step("denoising", step + 1, total, left, preview))
 
-    def _num_steps(self) -> int:
-        given = self._inputs.get("num_inference_steps") or self._pipeline.defaults.get("num_inference_steps")
-        return given or PipelineOptions().num_inference_steps
-
-    def _chunk_size(self) -> int:
-        return self._inputs.get("decode_chunk_size") or PipelineOptions().decode_chunk_size
-
-    def _preview(self, x: np.ndarray, y: np.ndarray, step: int, total: int) -> np.ndarray:
+    def _preview(self, x: np.ndarray, y: np.ndarray, step: int) -> np.ndarray:
         """Decode the frame in the middle of latents [B, n, h, w, c] that the last Euler step headed for.
 
         The step from x at s to y at t is y = x + (t - s) (x - D) / s, so it headed for D = x - s (y - x) / (t - s).
         """
         begin = time.monotonic()
-        s, t = (float(sigma) for sigma in karras_sigmas(total)[step : step + 2])
-        options = PipelineOptions(decode_chunk_size=self._chunk_size())
-        frames = np.concatenate(list(self._pipeline.decode(x - s * (y - x) / (t - s), options)), axis=1)
+        s, t = (float(sigma) for sigma in self._options.sigmas[step : step + 2])
+        frames = np.concatenate(list(self._pipeline.decode(x - s * (y - x) / (t - s), self._options)), axis=1)
         is_compiled, self._is_compiled = self._is_compiled, True
         self._can_preview = not is_compiled or time.monotonic() - begin < _MAX_PREVIEW_SECONDS
         return np.round(frames[0, frames.shape[1] // 2] * 255).astype(np.uint8)

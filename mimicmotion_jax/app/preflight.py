@@ -218,7 +218,7 @@ def _estimate_memory(model: ModelConfig, options: PipelineOptions, survey: Surve
     size = (1 + survey.num_frames, *survey.size)
     work = Workload(sharding.sampling_mesh(1), model, _FULL_MODEL_BYTES, 2, options, 1, *size)
     saves = options.memory == "low"
-    return int(work.estimate(MemoryPlan(in_turn=saves and options.guidance_scale > 1, unload=saves)).peak)
+    return int(work.estimate(MemoryPlan(in_turn=saves and options.guided, unload=saves)).peak)
 
 
 def _kept(survey: Survey) -> float:

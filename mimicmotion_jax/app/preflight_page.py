@@ -115,8 +115,8 @@ def _people_text(preflight: Preflight) -> str:
 def _numbers(preflight: Preflight, seconds: float | None) -> list[tuple[str, str, str]]:
     survey, options = preflight.survey, preflight.options
     height, width = survey.size
-    steps, guided = options.num_inference_steps, options.guidance_scale > 1
-    calls = preflight.num_windows * steps * (2 if guided else 1)
+    steps, guided = options.num_steps, options.guided
+    calls = preflight.num_windows * options.unet_calls
     windows = f"{preflight.num_windows} window{'s' if preflight.num_windows > 1 else ''}"
     time = "not known on this device" if seconds is None else f"about {duration(seconds)}"
     memory = "not known for this model" if preflight.memory is None else f"about {preflight.memory / 1e9:.0f} GB"

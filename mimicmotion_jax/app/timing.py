@@ -32,7 +32,9 @@ class Timing:
     def record(self, prepared: Prepared, num_windows: int, step_seconds: float, frame_seconds: float) -> None:
         """Note the time of a step, and that of decoding and writing a frame."""
         self.version += 1
-        self._rates[self._key(prepared.options, prepared.shape[1:])] = [step_seconds / num_windows, frame_seconds]
+        options = prepared.options
+        call_seconds = step_seconds * options.num_steps / options.unet_calls / num_windows
+        self._rates[self._key(options, prepared.shape[1:])] = [call_seconds, frame_seconds]
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_file(self._file, json.dumps(self._rates, indent=1).encode())
@@ -42,10 +44,9 @@ class Timing:
         rates = self._rates.get(self._key(preflight.options, preflight.survey.size))
         if rates is None:
             return None
-        per_window, per_frame = rates
-        steps = preflight.options.num_inference_steps
-        return per_window * preflight.num_windows * steps + per_frame * preflight.survey.num_frames
+        per_call, per_frame = rates
+        calls = preflight.num_windows * preflight.options.unet_calls
+        return per_call * calls + per_frame * preflight.survey.num_frames
 
     def _key(self, options: PipelineOptions, size: tuple[int, ...]) -> str:
-        guided = options.guidance_scale > 1
-        return f"{self._device} {size} {options.window_size} {options.group_size} {options.memory} {guided}"
+        return f"{self._device} {size} {options.window_size} {options.group_size} {options.memory} {options.guided}"
