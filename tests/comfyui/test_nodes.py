@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 
 from comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, nodes
-from mimicmotion_jax import Keypoints
+from mimicmotion_jax import InputError, Keypoints
 from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
@@ -208,6 +208,12 @@ def executor(tiny_pipeline, people, monkeypatch) -> Executor:
     return executor
 
 
+def test_a_missing_checkpoint_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="convert"):
+        nodes.LoadCheckpoint().load(str(tmp_path / "no"), "auto")
+
+
+@pytest.mark.slow
 def test_a_checkpoint_is_loaded(tiny_pipeline, tmp_path):
     networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
     save_checkpoint(tmp_path, tiny_pipeline.config, networks, overwrite=True, progress=False)
