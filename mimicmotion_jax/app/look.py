@@ -33,7 +33,7 @@ iframe.preflight { width: 100%; border: 1px solid var(--border-color-primary); b
 .alert { border-color: #c53030; background: #fdecec; color: #7a1717; }
 .dark .alert { background: #3a1b1b; color: #ffc9c9; }
 .note progress { width: 100%; height: .5rem; margin-top: .4rem; accent-color: var(--primary-600); display: block; }
-#motion video, #motion .video-container { max-height: 14rem; }
+#motion video { max-height: 13.5rem; }
 #result, #comparison { min-width: min(100%, 15rem) !important; }
 #result video, #comparison video { max-height: 28rem; max-width: 100%; min-width: 0; }
 @media (max-width: 48rem) { #result, #comparison { flex: 1 1 100% !important; width: 100%; max-width: 100%; } }
