@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mimicmotion_jax.app.studio import Example
 
 INSTALL = 'the studio needs Gradio: run pip install "mimicmotion_jax[studio]".'
+_ADDRESS = "cannot listen on {}, port {}: it is taken or not allowed; choose another --port or --host."
 MAX_FRAMES = 5000
 """Default length of the longest video that is made: over three minutes at 25 frames per second."""
 
@@ -32,6 +34,21 @@ def check_installed() -> None:
     """
     if find_spec("gradio") is None:
         raise InputError(INSTALL)
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Check that the studio can listen there, before weights are loaded.
+
+    Raises:
+        InputError: an address that is not this machine's, or a port that is taken or not allowed.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address[0], port or 0))
+    except (OSError, OverflowError):
+        raise InputError(_ADDRESS.format(host, port or "any")) from None
 
 
 def read_auth(file: Path | None) -> list[tuple[str, str]] | None:
@@ -109,6 +126,7 @@ def serve(
         InputError: Gradio is not installed, or the port is taken.
     """
     check_installed()
+    check_address(host, port)
     holder = tempfile.TemporaryDirectory(prefix="mimicmotion-studio-")
     folder = Path(holder.name).resolve()
     # Gradio serves and accepts files of this folder only; set before its components are made.
@@ -125,7 +143,7 @@ def serve(
     blocks.queue(max_size=32)
     try:
         blocks.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
             auth=auth,
             max_file_size=f"{max_upload_mb}mb",
@@ -138,10 +156,9 @@ def serve(
             theme=theme(),
             css=CSS,
         )
-    except (OSError, OverflowError):
+    except OSError:  # taken since
         holder.cleanup()
-        place = "no port of" if port is None else f"port {port} of"
-        raise InputError(f"{place} {host} can be used, or it is taken; choose another with --port or --host.") from None
+        raise InputError(_ADDRESS.format(host, port)) from None
     server = Server(str(blocks.local_url), blocks, holder)
     if block:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends it as Ctrl-C does

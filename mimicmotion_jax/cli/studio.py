@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mimicmotion_jax.app.serve import AUTH_VARIABLE, MAX_FRAMES, check_installed, read_auth, serve
+from mimicmotion_jax.app.serve import AUTH_VARIABLE, MAX_FRAMES, check_address, check_installed, read_auth, serve
 from mimicmotion_jax.checkpoint import resolve
 from mimicmotion_jax.cli.common import add_traceback_option, log_to_stderr, path_or_url
 from mimicmotion_jax.cli.demo import WEIGHTS
@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     log_to_stderr(libraries=logging.WARNING)
     check_installed()
+    check_address(args.host, args.port)
     if args.max_upload < 1:
         raise InputError(f"--max-upload must be at least 1 (MB), not {args.max_upload}.")
     if args.max_frames < 1:

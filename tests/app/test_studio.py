@@ -16,7 +16,7 @@ from PIL import Image
 from mimicmotion_jax import InputError
 from mimicmotion_jax.app import form
 from mimicmotion_jax.app.generation import StoppedError, generate
-from mimicmotion_jax.app.serve import AUTH_VARIABLE, read_auth, serve
+from mimicmotion_jax.app.serve import AUTH_VARIABLE, check_address, read_auth, serve
 from mimicmotion_jax.app.studio import Studio
 from mimicmotion_jax.app.timing import Timing
 from mimicmotion_jax.pose.files import save_keypoints
@@ -320,8 +320,11 @@ def test_passwords_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
 
 def test_a_port_that_is_taken_is_told(tiny_pipeline, server):
     port = int(server.url.rstrip("/").rsplit(":", 1)[1])
-    with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 can be used, or it is taken"):
+    with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1, port {port}: it is taken"):
         serve(tiny_pipeline, port=port, block=False)
+    for host, number in (("203.0.113.1", None), ("nowhere.invalid", 7999), ("127.0.0.1", 99999)):
+        with pytest.raises(InputError, match=f"cannot listen on {host}, port {number or 'any'}:"):
+            check_address(host, number)
 
 
 def test_closing_removes_everything(tiny_pipeline):
