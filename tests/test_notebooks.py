@@ -1,7 +1,6 @@
 """The notebooks in examples/: they parse, use public names only, and run from top to bottom on the small model."""
 
 import ast
-import importlib
 import json
 import re
 import shutil
@@ -36,10 +35,7 @@ def test_code_parses_and_uses_public_names(path):
         for alias in node.names
     }
     assert used, "a notebook about the package imports it"
-    assert not used - PUBLIC
-    for name in used:
-        module, _, attribute = name.rpartition(".")
-        assert hasattr(importlib.import_module(module), attribute)
+    assert not used - PUBLIC  # tests/test_readme.py imports all of these
 
 
 def test_first_cell_opens_in_colab_and_second_installs(path):
@@ -64,9 +60,10 @@ def test_outputs_are_small_and_whole(path):
 
 
 @pytest.mark.slow
-def test_runs_from_top_to_bottom(path, tmp_path):
+def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     from nbmake.nb_run import NotebookRun
 
+    monkeypatch.delenv("XLA_FLAGS")  # on the devices that users have
     copy = Path(shutil.copy(path, tmp_path))
     result = NotebookRun(copy, default_timeout=1200).execute()
     assert result.error is None, result.error
