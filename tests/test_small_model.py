@@ -31,14 +31,14 @@ def summary(tmp_path_factory) -> dict[str, dict[str, float]]:
     options = load_options(
         demo.WEIGHTS, overrides=["num_inference_steps=3", "guidance_scale=1", "withhold_poses=true", "batch_size=2"]
     )
-    world = WorldConfig(seed=HELD_OUT_SEED, width=options.width, height=options.height, num_frames=24)
+    world = WorldConfig(seed=HELD_OUT_SEED, width=options.width, height=options.height, num_frames=16)
     write_test_set(draw_scenes(world, 2, "test"), folder / "data", progress=False)
     request = Request("synthetic", folder / "data", folder / "out", checkpoint=demo.WEIGHTS, num_devices=1)
     return evaluate(request, options, progress=False)["summary"]
 
 
 def test_videos_are_closer_to_the_truth_than_the_reference(summary):
-    """The margin is 3.4 dB here, 2.7 dB over the first four sequences, and 3.7 dB for the longer ones of the docs."""
+    """The margin is 3.2 dB here; it grows with the length (docs/small_model.md)."""
     assert summary[GENERATED]["psnr"] > summary[REPEAT]["psnr"] + 2
 
 

@@ -2,11 +2,15 @@
 
 import errno
 import functools
+import gc
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from types import FrameType
 
 TRACEBACK_OPTION = "--traceback"
 
@@ -78,6 +82,8 @@ def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def wrapped() -> None:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
         try:
             status = main() or 0
         except InputError as error:
@@ -97,6 +103,17 @@ def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
         sys.exit(status)
 
     return wrapped
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; a moment later if Python collects garbage: its callbacks (jax has one) would lose it."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in callbacks:
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _report(message: str) -> int:

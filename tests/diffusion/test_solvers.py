@@ -21,9 +21,9 @@ from mimicmotion_jax.runtime.errors import InputError
 
 def solve(solver, evaluate, latents, sigmas):
     """Latents at the last level, step by step."""
-    state = start(solver, jnp.asarray(latents))
+    state, step = start(solver, jnp.asarray(latents)), jax.jit(lambda *args: SOLVERS[solver](evaluate, *args))
     for previous, sigma, following in zip([np.inf, *sigmas[:-2]], sigmas[:-1], sigmas[1:], strict=True):
-        state = SOLVERS[solver](evaluate, state, Levels(*map(jnp.float32, (previous, sigma, following))))
+        state = step(state, Levels(*map(jnp.float32, (previous, sigma, following))))
     return latents_of(solver, state)
 
 

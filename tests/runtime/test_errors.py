@@ -1,8 +1,11 @@
 """Exit status and stderr of scripts: one sentence for mistakes of the user and full disks, a traceback for bugs."""
 
 import errno
+import gc
 import os
+import signal
 import sys
+import time
 
 import pytest
 
@@ -23,6 +26,33 @@ def raiser(error):
         raise error
 
     return main
+
+
+def test_ctrl_c_is_not_lost_while_garbage_is_collected(monkeypatch, capsys):
+    """Python ignores what is raised in a callback of its collector; jax has such a callback."""
+    raised = []
+
+    def callback(phase, info):
+        if not raised:
+            raised.append(phase)
+            signal.raise_signal(signal.SIGINT)
+
+    def main():
+        gc.callbacks.append(callback)
+        try:
+            gc.collect()
+            for _ in range(200):
+                time.sleep(0.01)
+        finally:
+            gc.callbacks.remove(callback)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)  # pytest has one of its own
+    try:
+        assert run(main, monkeypatch) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 def test_results_become_the_exit_status(monkeypatch, capsys):
