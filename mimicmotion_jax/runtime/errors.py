@@ -84,6 +84,7 @@ def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
     def wrapped() -> None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _interrupt)
+            gc.callbacks.insert(0, _note_collection)
         try:
             status = main() or 0
         except InputError as error:
@@ -105,15 +106,27 @@ def run_script(main: Callable[[], int | None]) -> Callable[[], None]:
     return wrapped
 
 
+_is_collecting = threading.Event()
+
+
+def _note_collection(phase: str, info: dict[str, int]) -> None:
+    """Callback of the garbage collector."""
+    (_is_collecting.set if phase == "start" else _is_collecting.clear)()
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; a moment later if Python collects garbage: its callbacks (jax has one) would lose it."""
+    """Raise KeyboardInterrupt; a moment later if Python collects garbage, where it would be printed and forgotten.
+
+    Finalizers and callbacks of the collector run there; jax has such a callback.
+    """
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    codes = set()
     while frame is not None:
-        if frame.f_code in callbacks:
-            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
-            return
+        codes.add(frame.f_code)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    if not _is_collecting.is_set() and not codes & callbacks:
+        raise KeyboardInterrupt
+    threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
 
 def _report(message: str) -> int:

@@ -29,7 +29,7 @@ def raiser(error):
 
 
 def test_ctrl_c_is_not_lost_while_garbage_is_collected(monkeypatch, capsys):
-    """Python ignores what is raised in a callback of its collector; jax has such a callback."""
+    """Python ignores what is raised in a callback or a finalizer; jax has such a callback."""
     raised = []
 
     def callback(phase, info):
@@ -37,21 +37,30 @@ def test_ctrl_c_is_not_lost_while_garbage_is_collected(monkeypatch, capsys):
             raised.append(phase)
             signal.raise_signal(signal.SIGINT)
 
+    class Slow:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            time.sleep(0.1)  # the signal is repeated meanwhile
+
     def main():
         gc.callbacks.append(callback)
         try:
+            Slow()
             gc.collect()
             for _ in range(200):
                 time.sleep(0.01)
         finally:
             gc.callbacks.remove(callback)
 
-    handler = signal.getsignal(signal.SIGINT)
+    handler, callbacks = signal.getsignal(signal.SIGINT), list(gc.callbacks)
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)  # pytest has one of its own
     try:
         assert run(main, monkeypatch) == 130
     finally:
         signal.signal(signal.SIGINT, handler)
+        gc.callbacks[:] = callbacks
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 
