@@ -188,11 +188,34 @@ def read_lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def faster() -> None:
+    """Plot quality against calls of the UNet, for each sampler, schedule and kind of guidance."""
+    report = json.loads((RESULTS / "faster.json").read_text())
+    families: dict[str, list[tuple[int, float, float | None]]] = {}
+    for name, row in report["rows"].items():
+        family = re.sub(r", \d+ steps", "", name)
+        families.setdefault(family, []).append((row["unet_calls"], row["psnr"], row["psnr_to_25_steps"]))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), constrained_layout=True)
+    for number, (family, points) in enumerate(families.items()):
+        for axis, column in zip(axes, (1, 2), strict=True):
+            shown = sorted((point[0], point[column]) for point in points if point[column] is not None)
+            axis.plot(*zip(*shown, strict=True), "os^vDPX"[number % 7] + "-", ms=5, lw=1, label=family)
+    for axis, label in zip(axes, ("against the truth", "against 25 steps"), strict=True):
+        axis.set_xscale("log")
+        axis.set_xticks(ticks := [3, 6, 12, 25, 50], [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlabel("calls of the UNet for one window")
+        axis.set_ylabel(f"PSNR {label}, dB")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[1].legend(fontsize=8, frameon=False)
+    figure.savefig(IMAGES / "faster.png", dpi=100)
+
+
 def main() -> None:
     """Draw the figures that are named, or all."""
     drawn = (
         *(demo, keypoints, confidence, hands, alignment, windows, fusion, world),
-        *(small_training, small_model, performance),
+        *(small_training, small_model, performance, faster),
     )
     figures = {draw.__name__: draw for draw in drawn}
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: python docs/figures.py fusion performance")
