@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
@@ -54,7 +55,7 @@ class Autoencoder:
 
     def load(self) -> Params:
         """Initialise the VAE."""
-        return initial_params(self.model, self.config.seed)
+        return jax.tree.map(jnp.asarray, initial_params(self.model, self.config.seed))
 
     def next_batch(self) -> Batch:
         """Read the next batch."""
