@@ -66,9 +66,8 @@ def read_auth(file: Path | None) -> list[tuple[str, str]] | None:
     else:
         lines, source = [os.environ.get(AUTH_VARIABLE, "")], AUTH_VARIABLE
     pairs = [line.strip().partition(":") for line in lines if line.strip()]
-    if not all(user and colon and password for user, colon, password in pairs):
-        raise InputError(f"{source} must hold USER:PASSWORD.")
-    if not pairs and file is not None:
+    is_empty = not pairs and file is not None
+    if is_empty or not all(user and colon and password for user, colon, password in pairs):
         raise InputError(f"{source} must hold USER:PASSWORD.")
     return [(user, password) for user, _, password in pairs] or None
 

@@ -24,7 +24,7 @@ from mimicmotion_jax.pipeline import MimicMotionPipeline
 from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime import distributed
 from mimicmotion_jax.runtime.atomic_files import absolute_path
-from mimicmotion_jax.runtime.beam import choose_runner, plain_input_errors
+from mimicmotion_jax.runtime.beam import choose_runner, plain_errors
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 from mimicmotion_jax.runtime.cpu_devices import split_cpu
 from mimicmotion_jax.runtime.errors import InputError
@@ -113,7 +113,7 @@ def _run_on_beam(args: argparse.Namespace, config: GenerateConfig, jobs: list[Jo
     output_dir = absolute_path(args.output_dir)
     load = functools.partial(load_pipeline, args, config, args.checkpoint)
     failed = output_dir / "failures" / "jobs.jsonl"
-    with plain_input_errors(), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
+    with plain_errors(InputError), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
         generate = GenerateVideos(load, output_dir, config, is_shared=not run_beam.is_local)
         videos = cast(Videos, pipeline | beam.Create(lines) | generate)
         write = WriteToText(os.fspath(failed), num_shards=1, shard_name_template="")

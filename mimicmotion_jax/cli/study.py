@@ -86,8 +86,10 @@ def _methods(given: list[str]) -> dict[str, Path]:
     methods: dict[str, Path] = {}
     for text in given:
         name, equals, place = text.partition("=")
-        path = _local(text if not equals or Path(text).exists() else place)
-        if not equals or Path(text).exists():
+        if equals and not Path(text).exists():
+            path = _local(place)
+        else:
+            path = _local(text)
             name = path.resolve().stem if path.is_file() else path.resolve().name
         if not name:
             raise InputError(f"{text} has no name; write NAME=FOLDER.")

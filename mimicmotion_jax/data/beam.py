@@ -10,7 +10,7 @@ from tqdm import tqdm
 from mimicmotion_jax.data.pieces import RunError
 from mimicmotion_jax.data.sources import Item
 from mimicmotion_jax.data.work import Preparer
-from mimicmotion_jax.runtime.beam import Beam
+from mimicmotion_jax.runtime.beam import Beam, plain_errors
 
 _SECONDS = 2.0  # between two looks at the finished pieces, each a request to gs://
 
@@ -24,24 +24,23 @@ def prepare_items(preparer: Preparer, items: Sequence[Item], num_finished: int, 
     import apache_beam as beam
 
     shown = _progress_bar(preparer, items, num_finished) if progress else contextlib.nullcontext()
-    with shown, plain_errors(), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
+    with shown, plain_run_errors(), beam.Pipeline(run_beam.runner, run_beam.options()) as pipeline:
         # Beam would otherwise fuse the steps and leave everything to one worker.
         spread = pipeline | beam.Create(list(items)) | beam.Reshuffle()
         _ = spread | "Prepare" >> beam.Map(preparer)
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_run_errors() -> Iterator[None]:
     """Raise a worker's `RunError`, failure to write or Ctrl-C as such: runners report them as text in a traceback."""
     try:
-        yield
+        with plain_errors(RunError):
+            yield
+    except RunError:
+        raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        if sentences := re.findall(rf"\b{RunError.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
-            raise RunError(sentences[-1]) from None
-        if re.search(r"\bKeyboardInterrupt(?: \[while running .*)?$", text, re.MULTILINE):
-            raise KeyboardInterrupt from None
         # In the words of Python and of ArrayRecord's writer.
+        text = f"{type(error).__name__}: {error}"
         if reasons := re.findall(r"(?:OSError: \[Errno \d+\]|write\(\) failed:) ([^:;\[\n]+)", text):
             raise OSError(reasons[-1].strip()) from error
         raise

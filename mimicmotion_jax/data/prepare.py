@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass, values_of
 from mimicmotion_jax.data import record
-from mimicmotion_jax.data.beam import plain_errors, prepare_items
+from mimicmotion_jax.data.beam import plain_run_errors, prepare_items
 from mimicmotion_jax.data.dataset import EXTRA, DatasetInfo, RecordInfo, read_info, records_path
 from mimicmotion_jax.data.pieces import FAILED, Encoding, LeftOut, Outcome, Part, Recipe, RunError, explain_write_errors
 from mimicmotion_jax.data.sources import Item, Source
@@ -282,7 +282,7 @@ def _write_dataset(
         raise InputError(f"preparing data needs TensorFlow Datasets; run {EXTRA}.") from None
     new = output / WORK / "new"
     new.rmtree(missing_ok=True)
-    with plain_errors():
+    with plain_run_errors():
         build_dataset(new, parts, read, info, run_beam)
     replace_directory(new / record.NAME, output / record.NAME, f"{record.VERSION}/metadata.json")
     new.rmtree()

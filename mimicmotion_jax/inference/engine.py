@@ -17,7 +17,7 @@ from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.diffusion.noise import frame_noise, pixel_noise
 from mimicmotion_jax.diffusion.sampler import group_plan
-from mimicmotion_jax.diffusion.solvers import latents_of, with_latents
+from mimicmotion_jax.diffusion.solvers import MEMORY, latents_of, with_latents
 from mimicmotion_jax.inference import stages
 from mimicmotion_jax.inference.decoding import decode_in_chunks
 from mimicmotion_jax.inference.execution import Executor, Lower, Run
@@ -217,7 +217,9 @@ class Engine:
             scales = options.guidance_scales(num_frames)
             scales = np.append(scales, np.repeat(scales[-1:], layout.num_frames - num_frames))
             state = self._denoise(noise, context, image_latents, features, layouts, scales, options, steps)
-            return self._executor.run(stages.solved, state, solver=options.sampler)
+            return (
+                self._executor.run(stages.solved, state, solver=options.sampler) if MEMORY[options.sampler] else state
+            )
 
     def _encode_reference(self, images: jax.Array, batch: Batch, strength: float) -> jax.Array:
         noise = batch.noise_aug
@@ -299,7 +301,9 @@ class Engine:
 
         noise = put(noise, bool(options.guided_steps[0]))
         latents = self._executor.run(stages.scale, noise, np.sqrt(sigmas[0] ** 2 + 1))
-        state, first = self._executor.run(stages.start_solver, latents, solver=options.sampler), 0
+        state, first = latents, 0
+        if MEMORY[options.sampler]:
+            state = self._executor.run(stages.start_solver, latents, solver=options.sampler)
         if steps.earlier is not None:
             first, state = steps.earlier.step, self._put(steps.earlier.latents)
         bar = tqdm(total=num_steps, initial=first, desc="denoising", unit="step", disable=not steps.progress)

@@ -61,11 +61,14 @@ def choose_runner(options: Sequence[str], extra: str) -> Beam:
 
 
 @contextlib.contextmanager
-def plain_input_errors() -> Iterator[None]:
-    """Raise a worker's `InputError` as such: runners report it as text in a traceback."""
+def plain_errors(kind: type[InputError]) -> Iterator[None]:
+    """Raise a worker's error of this kind, or Ctrl-C, as such: runners report it as text in a traceback."""
     try:
         yield
     except Exception as error:
-        if sentences := re.findall(r"\bInputError: (.+?)(?: \[while running .*)?$", str(error), re.MULTILINE):
-            raise InputError(sentences[-1]) from None
+        text = f"{type(error).__name__}: {error}"
+        if sentences := re.findall(rf"\b{kind.__name__}: (.+?)(?: \[while running .*)?$", text, re.MULTILINE):
+            raise kind(sentences[-1]) from None
+        if re.search(r"\bKeyboardInterrupt(?: \[while running .*)?$", text, re.MULTILINE):
+            raise KeyboardInterrupt from None
         raise

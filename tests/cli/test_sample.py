@@ -33,8 +33,7 @@ OPTIONS = [f"width={WIDTH}", f"height={HEIGHT}", "num_inference_steps=1", "decod
 def folder(tiny_pipeline, tmp_path_factory) -> Path:
     """A checkpoint, a reference picture with its pose, a motion."""
     folder = tmp_path_factory.mktemp("inputs")
-    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
-    save_checkpoint(folder / "checkpoint", tiny_pipeline.config, networks, progress=False)
+    tiny_pipeline.save_pretrained(folder / "checkpoint")
     picture, pose = demo_reference(192, 320)
     Image.fromarray(picture).save(folder / "person.png")
     save_keypoints(pose, folder / "person.npz")

@@ -9,12 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 
 from comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, nodes
 from mimicmotion_jax import InputError, Keypoints
-from mimicmotion_jax.checkpoint import save_checkpoint
-from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.provenance import read_provenance
@@ -176,7 +173,10 @@ def comfy(monkeypatch, tmp_path) -> types.SimpleNamespace:
     module("comfy")
     module("comfy.utils", ProgressBar=ProgressBar)
     module("comfy.model_management", throw_exception_if_processing_interrupted=check)
-    place = lambda prefix, folder, width, height: (folder, prefix, 1, "", prefix)  # noqa: E731
+
+    def place(prefix, folder, width, height):
+        return folder, prefix, 1, "", prefix
+
     module("folder_paths", get_output_directory=lambda: str(tmp_path), get_save_image_path=place)
     seen.interruption = InterruptProcessingException
     return seen
@@ -215,8 +215,7 @@ def test_a_missing_checkpoint_is_one_sentence(tmp_path):
 
 @pytest.mark.slow
 def test_a_checkpoint_is_loaded(tiny_pipeline, tmp_path):
-    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
-    save_checkpoint(tmp_path, tiny_pipeline.config, networks, overwrite=True, progress=False)
+    tiny_pipeline.save_pretrained(tmp_path, overwrite=True)
     (pipeline,) = nodes.LoadCheckpoint().load(str(tmp_path), "float32")
     assert pipeline.config == tiny_pipeline.config
     np.testing.assert_array_equal(pipeline.unet.conv_in.kernel[...], tiny_pipeline.unet.conv_in.kernel[...])

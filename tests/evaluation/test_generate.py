@@ -8,10 +8,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from mimicmotion_jax import InputError
-from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.diffusion.fusion import make_plan
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.failures import Failures
@@ -21,7 +19,6 @@ from mimicmotion_jax.evaluation.sequences import find_sequences
 from mimicmotion_jax.evaluation.tasks import TaskMaker
 from mimicmotion_jax.evaluation.videos import plan_seams
 from mimicmotion_jax.models import encode
-from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.render import draw_poses
 from mimicmotion_jax.pose.select import fill_gaps
@@ -33,8 +30,7 @@ OPTIONS = {"num_inference_steps": 1, "guidance_scale": 1.0}
 @pytest.fixture(scope="module")
 def checkpoint(tiny_pipeline, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "checkpoint"
-    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
-    save_checkpoint(path, tiny_pipeline.config, networks, progress=False)
+    tiny_pipeline.save_pretrained(path)
     return path
 
 

@@ -11,16 +11,13 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 from etils import epath
-from flax import nnx
 from PIL import Image
 
 from mimicmotion_jax import InputError, MimicMotionPipeline
-from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.cli import sample
 from mimicmotion_jax.inference.beam import GenerateVideos
 from mimicmotion_jax.inference.job_list import read_jobs, to_line
 from mimicmotion_jax.inference.options import GenerateConfig
-from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
@@ -41,8 +38,7 @@ JOB = {"image": "person.png", "image_pose": "person.npz", "motion": "dance.npz"}
 def folder(tiny_pipeline, tmp_path_factory) -> Path:
     """A checkpoint, a reference picture with its pose, a motion."""
     folder = tmp_path_factory.mktemp("inputs")
-    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
-    save_checkpoint(folder / "checkpoint", tiny_pipeline.config, networks, progress=False)
+    tiny_pipeline.save_pretrained(folder / "checkpoint")
     picture, pose = demo_reference(64, 64)
     Image.fromarray(picture).save(folder / "person.png")
     save_keypoints(pose, folder / "person.npz")

@@ -8,11 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from flax import nnx
 from PIL import Image
 
-from mimicmotion_jax.checkpoint import save_checkpoint
-from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.files import save_keypoints
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
@@ -30,8 +27,7 @@ runpy.run_path("sample.py", run_name="__main__")
 @pytest.fixture
 def arguments(tiny_pipeline, tmp_path) -> list[str]:
     """Two jobs, the first of which is done."""
-    networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
-    save_checkpoint(tmp_path / "checkpoint", tiny_pipeline.config, networks, progress=False)
+    tiny_pipeline.save_pretrained(tmp_path / "checkpoint")
     picture, pose = demo_reference(64, 64)
     Image.fromarray(picture).save(tmp_path / "person.png")
     save_keypoints(pose, tmp_path / "person.npz")
