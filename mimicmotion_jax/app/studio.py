@@ -1,5 +1,6 @@
 """The studio behind its page: preflights, a queue of generations and their results, for all sessions."""
 
+import contextlib
 import dataclasses
 import secrets
 import threading
@@ -100,7 +101,7 @@ class Studio:
         Raises:
             InputError: anything that would keep the video from being generated; files are named without folders.
         """
-        with _Named(inputs):
+        with _named(inputs):
             options = form.to_options(values, self._pipeline.defaults)
             image, motion, image_pose = _require(inputs)
             key = (*inputs, *map(str, values), self._timing.version)
@@ -118,7 +119,7 @@ class Studio:
             StoppedError: `stop(session)` was called.
             InputError: as `look`; the video is too long, or too many others wait.
         """
-        with _Named(inputs):
+        with _named(inputs):
             options = form.to_options(values, self._pipeline.defaults)
             image, motion, image_pose = _require(inputs)
             too_long = too_long_message(len(open_motion(motion, options).select(options)), self._max_frames)
@@ -172,21 +173,16 @@ class Studio:
             time.sleep(_POLL_SECONDS)
 
 
-class _Named:
-    """Context that takes the folders of uploads out of errors."""
-
-    def __init__(self, inputs: Inputs):
-        self._paths = [path for path in inputs if path]
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, InputError):
-            text = str(error)
-            for path in self._paths:
-                text = text.replace(str(path), Path(path).name)
-            raise InputError(text) from None
+@contextlib.contextmanager
+def _named(inputs: Inputs) -> Iterator[None]:
+    """Take the folders of uploads out of errors."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for path in filter(None, inputs):
+            text = text.replace(path, Path(path).name)
+        raise InputError(text) from None
 
 
 def _require(inputs: Inputs) -> tuple[str, str, str | None]:
