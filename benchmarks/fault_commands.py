@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import signal
 from collections.abc import Callable, Collection
@@ -31,6 +32,9 @@ _LONG = ("num_inference_steps=4", "decode_chunk_size=2", "save_seconds=0")  # sa
 _IGNORED = {".work", "tensorboard"}
 # Their content has times or random names in it.
 _PRESENT = {"index.html", "checksums.json", "index.json", "_CHECKPOINT_METADATA"}
+_TORCH = ("torch", "diffusers", "mimicmotion_jax.convert.official")
+_DATA = ("mimicmotion_jax.data.builder", "apache_beam.runners.portability.fn_api_runner.fn_runner")
+_METRICS = ("skimage.metrics",)
 _ENDS = {"SIGKILL": (-signal.SIGKILL,), "SIGTERM": (-signal.SIGTERM,), "SIGINT": (130,), "ENOSPC": (1, 2)}
 
 
@@ -47,6 +51,9 @@ class Command:
     """Files of an earlier output that a fault may not touch."""
     statuses: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=lambda: _ENDS)
     """Exit statuses by fault, beside 0; minus the number of a signal that ended it."""
+    has_networks: bool = True
+    imports: tuple[str, ...] = ()
+    """Modules that it imports when it needs them."""
 
     def run(self, inputs: Path, outputs: Path) -> int | None:
         """Run it in this process."""
@@ -97,25 +104,29 @@ COMMANDS = {
     "prepare": Command(
         prepare.main,
         lambda inputs, outputs: ["--videos", inputs / "videos", "--output", outputs / "data", "min_frames=5"],
+        has_networks=False,
+        imports=_DATA,
     ),
-    "train": Command(train.main, _train, statuses={**_ENDS, "SIGTERM": (-signal.SIGTERM, 128 + signal.SIGTERM)}),
-    "convert": Command(convert.main, _convert, repeats=True),
+    "train": Command(
+        train.main, _train, statuses={**_ENDS, "SIGTERM": (-signal.SIGTERM, 128 + signal.SIGTERM)}, imports=_DATA
+    ),
+    "convert": Command(convert.main, _convert, repeats=True, imports=_TORCH),
     "export": Command(
         convert.main,
         lambda inputs, outputs: ["--to-torch", inputs / "checkpoint", "--output", outputs / "torch", "--overwrite"],
         repeats=True,
+        imports=_TORCH,
     ),
-    "evaluate": Command(evaluate.main, _evaluate),
-    "pose": Command(sample.main, _pose, repeats=True, kept=("video_pose.mp4", "video_pose.npz")),
-    "score": Command(evaluate.main, _score),
+    "evaluate": Command(evaluate.main, _evaluate, imports=_METRICS),
+    "pose": Command(sample.main, _pose, repeats=True, kept=("video_pose.mp4", "video_pose.npz"), has_networks=False),
+    "score": Command(evaluate.main, _score, has_networks=False, imports=_METRICS),
 }
-_NEED_WEIGHTS = {"sample", "jobs", "train", "evaluate", "convert", "export"}
 
 
 def prepare_inputs(folder: Path, commands: Collection[str]) -> None:
     """Write what these commands read."""
     folder.mkdir(parents=True)
-    if _NEED_WEIGHTS & set(commands):
+    if any(COMMANDS[name].has_networks for name in commands):
         pipeline = MimicMotionPipeline.random(_smallest_model(), dtype="float32", mesh=sharding.sampling_mesh(1))
         pipeline.save_pretrained(folder / "checkpoint")
     if "convert" in commands:
@@ -155,10 +166,13 @@ def _smallest_model() -> ModelConfig:
     return dataclasses.replace(tiny, unet=unet, window_size=4)
 
 
-def trace_networks() -> None:
-    """Trace the networks in this process, which does not start jax's devices, and so not in every child."""
-    for name in NETWORKS:
-        abstract_network(name, _smallest_model())
+def warm_up(commands: Collection[str]) -> None:
+    """Import modules and trace networks in this process, without starting jax's devices, and so not in every child."""
+    for module in {module for name in commands for module in COMMANDS[name].imports}:
+        importlib.import_module(module)
+    if any(COMMANDS[name].has_networks for name in commands):
+        for network in NETWORKS:
+            abstract_network(network, _smallest_model())
 
 
 def contents(folder: Path) -> dict[str, str]:

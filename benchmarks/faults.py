@@ -16,7 +16,6 @@ import atexit
 import collections
 import contextlib
 import datetime
-import importlib
 import json
 import mmap
 import os
@@ -32,8 +31,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -41,18 +38,26 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Bits are compared with those of the same programs, so that quick compilation will do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
+_NAMESPACE = "MIMICMOTION_FAULTS_MOUNTED"  # set in the process that may mount
+
+
+def can_mount() -> bool:
+    """Return True if this user may have a namespace in which to mount."""
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+if __name__ == "__main__" and _NAMESPACE not in os.environ and can_mount():  # before the imports, which take seconds
+    os.environ[_NAMESPACE] = "1"
+    os.execvp("unshare", ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv])
+
 import damaged_media
 import jax
-from fault_commands import COMMANDS, contents, prepare_inputs, trace_networks
+import numpy as np
+from fault_commands import COMMANDS, contents, prepare_inputs, warm_up
 
 from mimicmotion_jax.runtime.errors import run_script
 
-# Commands import these when they need them: once here, and not in every child.
-_PRELOADED = (
-    *("torch", "diffusers", "mimicmotion_jax.data.builder", "skimage.metrics", "mimicmotion_jax.convert.official"),
-    "apache_beam.runners.portability.fn_api_runner.fn_runner",
-)
-_NAMESPACE = "MIMICMOTION_FAULTS_MOUNTED"  # set in the process that may mount
 _DISK = 192 * 2**20  # bytes
 _TIMEOUT = 900  # seconds after which a command hangs; the first of its kind compiles
 _DELAY = 0.05  # seconds, mean
@@ -300,12 +305,6 @@ def draw_points(count: int, seed: int, commands: Collection[str]) -> list[Point]
     ]
 
 
-def can_mount() -> bool:
-    """Return True if this user may have a namespace in which to mount."""
-    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
-    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
-
-
 def main() -> int:
     """Try all points; 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -316,13 +315,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "faults.json")
     args = parser.parse_args()
     is_mounted = _NAMESPACE in os.environ
-    if not is_mounted and can_mount():
-        os.environ[_NAMESPACE] = "1"
-        os.execvp("unshare", ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv])
     began = time.monotonic()
-    for name in _PRELOADED:
-        importlib.import_module(name)
-    trace_networks()
+    warm_up(args.commands)
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp())  # a TemporaryDirectory would be removed at the end of every child
         stack.callback(shutil.rmtree, folder)

@@ -10,10 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS, MEDIA = 12, 24
-# Commands with networks take ten times as long; `test_progress` and `test_trainer` have kills of generation and
+# Commands with networks take several times as long; `test_progress` and `test_trainer` have kills of generation and
 # training in the ordinary suite.
-WITHOUT_NETWORKS = ("prepare", "convert", "pose", "score")
-WITH_NETWORKS = ("sample", "jobs", "train", "evaluate", "export")
+WITHOUT_NETWORKS = ("prepare", "pose", "score")
+WITH_NETWORKS = ("sample", "jobs", "train", "evaluate", "convert", "export")
 
 
 @pytest.fixture(
