@@ -73,7 +73,15 @@ def test_tpu_kernel(tokens, dim):
         np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
 
 
-@pytest.mark.parametrize("shape", [(24, 16, 2, 64), (5, 16, 2, 8), (6, 48, 1, 64), (3, 72, 2, 64)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (24, 16, 2, 64),
+        pytest.param((5, 16, 2, 8), marks=pytest.mark.slow),
+        (6, 48, 1, 64),
+        pytest.param((3, 72, 2, 64), marks=pytest.mark.slow),
+    ],
+)
 def test_short_sequences_on_a_tpu(shape):
     """Eight sequences packed into one, none (5 are indivisible), two, and none because they are too long."""
     q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))

@@ -78,6 +78,7 @@ def report(program: str, num_frames: int, devices: int, model: ModelConfig = TIN
     )
 
 
+@pytest.mark.slow  # the frames are compared above
 def test_decoding_work_per_device():
     """Eight devices decode eight chunks with the work of one chunk each."""
     alone, shared = (report("decode_chunks", 8, devices) for devices in (1, 8))
@@ -104,6 +105,7 @@ def test_compiled_is_what_a_run_of_as_many_frames_compiles(num_frames, frames, w
     assert (report["frames"], report["windows"]) == (frames, windows)
 
 
+@pytest.mark.slow
 def test_memory_hardly_grows_with_the_length():
     """One more frame takes its latents and the output of PoseNet's stem on the device."""
     short, long = 28, 224  # to which others are padded

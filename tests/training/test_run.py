@@ -51,6 +51,7 @@ def test_clips_are_laid_out_as_the_sampler_lays_out_windows(make_task, tmp_path)
     assert not np.array_equal(batch["frames"][:, 0], batch["reference"])
 
 
+@pytest.mark.slow  # `test_objective` and `test_official_loop` compare both with PyTorch
 def test_forward_equals_the_pipelines(make_task, weights, tmp_path):
     """A run that starts from a checkpoint predicts what the pipeline predicts: one Euler step to sigma 0 gives D."""
     task = make_task(tmp_path)
