@@ -15,7 +15,7 @@ from mimicmotion_jax.runtime.cpu_devices import available_cores, split_cpu
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.networks import model_config
-from mimicmotion_jax.training.program import forward_flops, lower_programs
+from mimicmotion_jax.training.program import lower_programs, step_flops
 from mimicmotion_jax.training.tasks.diffusion import Diffusion
 from mimicmotion_jax.training.trainer import train
 from mimicmotion_jax.xla_report import compile_report, topology_devices
@@ -84,6 +84,6 @@ def compile_only(config: TrainConfig, topology: str | None = None) -> dict[str, 
     return {
         "topology": topology or mesh.devices.flat[0].device_kind,
         "mesh": dict(mesh.shape),
-        "model_flops_per_sample": 3 * forward_flops(config, model_config(config)),
+        "model_flops_per_sample": step_flops(config, model_config(config)),
         **{name: report.to_json() for name, report in reports.items()},
     }

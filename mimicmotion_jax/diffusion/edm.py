@@ -54,8 +54,8 @@ def karras_sigmas(
 def euler_step(
     latents: Float[Array, "*shape"],
     prediction: Float[Array, "*shape"],
-    sigma: Float[Array, ""],
-    sigma_next: Float[Array, ""],
+    sigma: Float[Array, "..."],
+    sigma_next: Float[Array, "..."],
 ) -> Float[Array, "*shape"]:
     """Take one Euler step x + (sigma_next - sigma) (x - D) / sigma, with D from the network's v-`prediction`.
 

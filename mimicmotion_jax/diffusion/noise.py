@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from beartype import beartype
 from jaxtyping import Array, Float, Integer, jaxtyped
 
+_STEPS = 2**32 - 2  # number of the first step's key; they go down, while those of frames go up
+
 
 @functools.partial(jax.jit, static_argnames=("num_frames", "height", "width", "channels", "period"))
 @jaxtyped(typechecker=beartype)
@@ -25,6 +27,21 @@ def frame_noise(
     """
     frames = jnp.arange(num_frames) % (period or num_frames)
     return jax.vmap(lambda seed: jax.vmap(lambda frame: _draw(seed, frame, (height, width, channels)))(frames))(seeds)
+
+
+def step_noise(
+    seeds: Integer[Array, " b"], step: Integer[Array, ""], shape: tuple[int, int, int, int]
+) -> Float[Array, "b f h w c"]:
+    """Draw standard normal noise for a step of a stochastic solver, apart from that of other steps and the initial one.
+
+    Args:
+        seeds: one seed per sample.
+        step: number of the step, from 0.
+        shape: frames, height, width and channels of the latents.
+    """
+    number = jnp.uint32(_STEPS) - step.astype(jnp.uint32)
+    of_step = jax.vmap(lambda seed: jax.random.bits(jax.random.fold_in(jax.random.key(seed), number)))(seeds)
+    return frame_noise(of_step, *shape)
 
 
 @functools.partial(jax.jit, static_argnames=("height", "width", "channels"))

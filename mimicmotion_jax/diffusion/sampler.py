@@ -15,7 +15,7 @@ from beartype import beartype
 from jaxtyping import Array, Float, Int, jaxtyped
 
 from mimicmotion_jax.diffusion.fusion import WindowPlan
-from mimicmotion_jax.diffusion.solvers import SOLVERS, Levels, SolverName
+from mimicmotion_jax.diffusion.solvers import SOLVERS, STOCHASTIC, Levels, SolverName
 
 
 @runtime_checkable
@@ -73,6 +73,7 @@ def denoise(
     shard_windows: Callable[[jax.Array], jax.Array] = lambda windows: windows,
     solver: SolverName = "euler",
     previous: Float[Array, ""] | float = np.inf,
+    noise: Callable[[jax.Array], jax.Array] = jnp.zeros_like,
 ) -> Float[Array, "b f h w c"]:
     """Integrate from sigmas[0] to sigmas[-1]. A pure function, to be called inside jit.
 
@@ -85,6 +86,8 @@ def denoise(
         shard_windows: shards the leading axis of a group over the devices.
         solver: how to take a step.
         previous: noise level before sigmas[0]; infinite if that is the first.
+        noise: standard normal noise of the latents' shape for a step, counted from the first of `sigmas`; only solvers
+            in `solvers.STOCHASTIC` call it.
 
     Returns:
         The state at noise level sigmas[-1].
@@ -107,7 +110,8 @@ def denoise(
 
     def take_step(state: jax.Array, inputs: tuple[Levels, jax.Array]) -> tuple[jax.Array, None]:
         levels, step = inputs
-        return SOLVERS[solver](lambda latents, sigma: evaluate(latents, sigma, step), state, levels), None
+        drawn = (noise(step),) if solver in STOCHASTIC else ()
+        return SOLVERS[solver](lambda latents, sigma: evaluate(latents, sigma, step), state, levels, *drawn), None
 
     before = jnp.concatenate([jnp.full(1, previous, jnp.float32), sigmas[:-2]])
     steps = Levels(before, sigmas[:-1], sigmas[1:]), jnp.arange(len(sigmas) - 1)

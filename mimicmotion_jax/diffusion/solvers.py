@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mimicmotion_jax.diffusion.consistency import denoised
 from mimicmotion_jax.diffusion.edm import euler_step, precondition
 
 A = TypeVar("A", Array, np.ndarray)
-SolverName = Literal["euler", "heun", "dpmpp_2m"]
+SolverName = Literal["euler", "heun", "dpmpp_2m", "consistency"]
 
 Evaluate = Callable[[Array, Array], Array]
 """The network's v for latents at a noise level."""
@@ -57,19 +58,35 @@ def dpmpp_2m(evaluate: Evaluate, state: Float[Array, "*f c2"], levels: Levels) -
     The state holds the latents and that D.
     """
     x, before = jnp.split(state, 2, axis=-1)
-    c = precondition(levels.sigma)
-    denoised = c.c_skip * x + c.c_out * evaluate(x, levels.sigma)
+    estimate = denoised(x, evaluate(x, levels.sigma), levels.sigma)
     size = jnp.log(levels.sigma / levels.following)  # infinite in the step to 0
     last_size = jnp.log(levels.previous / levels.sigma)  # infinite in the first
     weight = jnp.where(levels.following > 0, size / (2 * last_size), 0)
-    extrapolated = denoised + weight * (denoised - before)
+    extrapolated = estimate + weight * (estimate - before)
     ratio = levels.following / levels.sigma
-    return jnp.concatenate([ratio * x + (1 - ratio) * extrapolated, denoised], axis=-1)
+    return jnp.concatenate([ratio * x + (1 - ratio) * extrapolated, estimate], axis=-1)
 
 
-SOLVERS: dict[str, Callable[[Evaluate, Array, Levels], Array]] = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
-MEMORY = {"euler": 0, "heun": 0, "dpmpp_2m": 1}
+def consistency(
+    evaluate: Evaluate, state: Float[Array, "*f c"], levels: Levels, noise: Float[Array, "*f c"]
+) -> Float[Array, "*f c"]:
+    """Take a step of multistep consistency sampling (Song et al. 2023, algorithm 1): D, and new noise on it.
+
+    For students (`diffusion.consistency`); the last step, to 0, ends at D.
+    """
+    return denoised(state, evaluate(state, levels.sigma), levels.sigma) + levels.following * noise
+
+
+SOLVERS: dict[str, Callable[..., Array]] = {
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "consistency": consistency,
+}
+MEMORY = {"euler": 0, "heun": 0, "dpmpp_2m": 1, "consistency": 0}
 """Number of arrays of the latents' size that a solver remembers."""
+STOCHASTIC = ("consistency",)
+"""Solvers that take new noise in every step."""
 
 
 def start(solver: SolverName, latents: Float[Array, "*f c"]) -> Float[Array, "*f c_all"]:

@@ -216,7 +216,7 @@ class Engine:
             self._load("unet", "pose_net")
             scales = options.guidance_scales(num_frames)
             scales = np.append(scales, np.repeat(scales[-1:], layout.num_frames - num_frames))
-            state = self._denoise(noise, context, image_latents, features, layouts, scales, options, steps)
+            state = self._denoise(noise, batch.seeds, context, image_latents, features, layouts, scales, options, steps)
             return (
                 self._executor.run(stages.solved, state, solver=options.sampler) if MEMORY[options.sampler] else state
             )
@@ -270,6 +270,7 @@ class Engine:
     def _denoise(
         self,
         noise: jax.Array,
+        seeds: UInt32[np.ndarray, " b"],
         context: jax.Array,
         image_latents: jax.Array,
         features: jax.Array,
@@ -315,6 +316,7 @@ class Engine:
                     stages.run_denoising,
                     *put((self.networks.unet, self.networks.pose_net, state, *levels, strengths[begin:end]), guided),
                     *constants(guided),
+                    *put((seeds, np.int32(begin)), guided),
                     guided=guided,
                     in_turn=guided and self._memory.in_turn,
                     solver=options.sampler,

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from beartype import beartype
 from einops import rearrange, repeat
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, UInt8, jaxtyped
+from jaxtyping import Array, Bool, Float, Int, Integer, UInt8, jaxtyped
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.edm import precondition
+from mimicmotion_jax.diffusion.noise import step_noise
 from mimicmotion_jax.diffusion.sampler import GroupedPlan, denoise
 from mimicmotion_jax.diffusion.solvers import SolverName, latents_of, start
 from mimicmotion_jax.models.encode import to_signed
@@ -75,6 +76,8 @@ def run_denoising(
     image_latents: Float[Array, "b h w c"],
     pose_features: Float[Array, "b f h w kept"],
     guidance_scales: Float[Array, " f"],
+    seeds: Integer[Array, " b"],
+    first_step: Integer[Array, ""],
     *,
     guided: bool,
     in_turn: bool = False,
@@ -85,7 +88,8 @@ def run_denoising(
 
     The unconditional branch has a zero CLIP embedding, a zero reference latent and no pose features. The branches are
     predicted in one batch, or one after the other (`in_turn`), which halves the temporaries. `mesh` is a
-    `sharding.window_mesh`. `previous` is the noise level before sigmas[0] (see `sampler.denoise`).
+    `sharding.window_mesh`. `previous` is the noise level before sigmas[0] (see `sampler.denoise`). `first_step` is the
+    number of that step in the whole video's; with it and `seeds` a stochastic solver draws its noise.
     """
     group, window_size = plan.indices.shape[1:]
     branches = 2 if guided else 1
@@ -120,7 +124,10 @@ def run_denoising(
             out = run_unet(*stacked, conditions)
         return out[0] + guidance_scales[frames][:, None, :, None, None, None] * (out[1] - out[0])
 
-    return denoise(predict, state, sigmas, plan, sharding.shard_windows(mesh), solver, previous)
+    def noise(step: jax.Array) -> jax.Array:
+        return step_noise(seeds, first_step + step, state.shape[1:])
+
+    return denoise(predict, state, sigmas, plan, sharding.shard_windows(mesh), solver, previous, noise)
 
 
 @functools.partial(jax.jit, static_argnames="solver")

@@ -10,6 +10,7 @@ from mimicmotion_jax.data.clips import DataConfig
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.seeds import Seed
+from mimicmotion_jax.training.distillation import DistillationConfig
 from mimicmotion_jax.training.objective import ObjectiveConfig
 
 CONDITIONS = ("fps", "motion_bucket_id", "noise_aug_strength")
@@ -117,6 +118,8 @@ class TrainConfig(RunConfig):
     """Dataset and clips."""
     objective: ObjectiveConfig = ObjectiveConfig()
     """Training objective."""
+    distillation: DistillationConfig | None = None
+    """Distil `checkpoint` into a student for few steps, instead of training it."""
     num_samples: Annotated[int, Field(ge=1)] = 2
     """Number of sample videos."""
     sampling: SamplingConfig = SamplingConfig()
@@ -136,12 +139,24 @@ class TrainConfig(RunConfig):
             )
         if self.checkpoint is not None and self.encoders is not None:
             raise ValueError("the encoders come from the checkpoint already: leave encoders out")
+        if self.distillation is not None:
+            if self.checkpoint is None:
+                raise ValueError("distillation needs a model to start from: set checkpoint")
+            if self.sampling.guided:
+                raise ValueError(
+                    "the student takes its guidance from distillation.guidance_scale: set sampling.guidance_scale=1"
+                )
         for name in CONDITIONS:
             trained, sampled = getattr(self.objective, name), getattr(self.sampling, name)
             if sampled not in (trained, getattr(SamplingConfig(), name)):
                 raise ValueError(
                     f"sampling.{name} ({sampled}) is not what the model is trained with: set objective.{name} instead"
                 )
+
+    @property
+    def teacher(self) -> str | None:
+        """Checkpoint of the teacher; None without distillation."""
+        return None if self.distillation is None else self.distillation.teacher or self.checkpoint
 
     @property
     def trained_sampling(self) -> SamplingConfig:

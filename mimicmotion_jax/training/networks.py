@@ -88,6 +88,22 @@ def check_sampling(config: TrainConfig, model: ModelConfig) -> None:
         raise InputError(f"sampling.{error}") from None
 
 
+def check_teacher(config: TrainConfig, model: ModelConfig) -> None:
+    """Check that a teacher, if there is one, has the student's networks and latents.
+
+    Raises:
+        InputError: no such checkpoint, or one of another architecture.
+    """
+    if config.teacher is None:
+        return
+    teacher = dataclasses.replace(checkpoint.read_config(config.teacher), window_size=model.window_size)
+    if teacher != model:
+        raise InputError(
+            f"distillation.teacher={config.teacher} is a model of other sizes than checkpoint={config.checkpoint}; "
+            "teacher and student must have the same."
+        )
+
+
 def check_encodings(config: TrainConfig) -> None:
     """Check that stored encodings, if used, come from this run's encoders.
 

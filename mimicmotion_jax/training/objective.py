@@ -6,7 +6,8 @@ w = `hand_weight` inside hand regions and 1 elsewhere.
 Everything random about sample number i is drawn from the key (seed, i), so that no split of a batch changes it.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Annotated, NamedTuple
 
 import jax
@@ -135,11 +136,28 @@ def predict(
     c = precondition(sigma)
     num_frames = noisy.shape[1]
     reference = repeat(image_latents, "b h w c -> b f h w c", f=num_frames)
-    sample = jnp.concatenate([_per_sample(c.c_in) * noisy, reference.astype(noisy.dtype)], axis=-1)
+    sample = jnp.concatenate([per_sample(c.c_in) * noisy, reference.astype(noisy.dtype)], axis=-1)
     conditions = networks.unet.conditions(context, time_ids, num_frames)
     pose_features = execution.checkpoint(lambda net, pixels: net(to_signed(pixels)))(networks.pose_net, poses)
-    pose_features *= _per_sample(keep_pose).astype(pose_features.dtype)
+    pose_features *= per_sample(keep_pose).astype(pose_features.dtype)
     return networks.unet(sample, c.c_noise, conditions, pose_features, execution).astype(jnp.float32)
+
+
+def predictor(
+    batch: Encoded, draws: Draws, config: ObjectiveConfig, execution: Execution = DEFAULT
+) -> Callable[[Networks, Float[Array, "b f h w c"], Float[Array, " b"]], Float[Array, "b f h w c"]]:
+    """Return a function (networks, noisy, sigma) -> v with the conditions that `draws` leave of a batch."""
+    batch_size = batch.index.shape[0]
+    fixed = jnp.broadcast_to(jnp.array([config.fps - 1, config.motion_bucket_id], jnp.float32), (batch_size, 2))
+    return functools.partial(
+        predict,
+        image_latents=batch.image_latents * draws.keep_image[:, None, None, None],
+        context=batch.context * draws.keep_context[:, None],
+        poses=batch.poses,
+        keep_pose=draws.keep_pose,
+        time_ids=jnp.concatenate([fixed, draws.noise_aug[:, None]], axis=1),
+        execution=execution,
+    )
 
 
 @jaxtyped(typechecker=beartype)
@@ -147,32 +165,30 @@ def objective(
     networks: Networks, batch: Encoded, draws: Draws, config: ObjectiveConfig, execution: Execution = DEFAULT
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Compute the loss, and the sum of squared errors and the number of positions in and out of hand regions."""
-    batch_size = batch.index.shape[0]
-    noisy = batch.latents + _per_sample(draws.sigma) * draws.noise
-    fixed = jnp.broadcast_to(jnp.array([config.fps - 1, config.motion_bucket_id], jnp.float32), (batch_size, 2))
-    prediction = predict(
-        networks,
-        noisy,
-        draws.sigma,
-        batch.image_latents * draws.keep_image[:, None, None, None],
-        batch.context * draws.keep_context[:, None],
-        batch.poses,
-        draws.keep_pose,
-        jnp.concatenate([fixed, draws.noise_aug[:, None]], axis=1),
-        execution,
-    )
-    target = velocity(batch.latents, draws.noise, _per_sample(draws.sigma))
-    error = jnp.square(prediction - target).mean(-1)  # [B, F, h, w]
-    mask = batch.hand_mask.astype(jnp.float32)
-    loss = jnp.mean((1 + (config.hand_weight - 1) * mask) * error)
+    noisy = batch.latents + per_sample(draws.sigma) * draws.noise
+    prediction = predictor(batch, draws, config, execution)(networks, noisy, draws.sigma)
+    target = velocity(batch.latents, draws.noise, per_sample(draws.sigma))
+    error = jnp.square(prediction - target).mean(-1)
+    return weighted_loss(error, error, batch.hand_mask, config.hand_weight)
+
+
+def weighted_loss(
+    loss: Float[Array, "b f h w"],
+    error: Float[Array, "b f h w"],
+    hand_mask: Bool[Array, "b f h w"],
+    hand_weight: float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Average the loss, weighted inside hand regions, and sum the squared errors in and out of them."""
+    mask = hand_mask.astype(jnp.float32)
     sums = {
         "hand_error": jnp.sum(mask * error),
         "hand_count": jnp.sum(mask),
         "other_error": jnp.sum((1 - mask) * error),
         "other_count": jnp.sum(1 - mask),
     }
-    return loss, sums
+    return jnp.mean((1 + (hand_weight - 1) * mask) * loss), sums
 
 
-def _per_sample(x: Int[Array, " b"] | Float[Array, " b"] | Bool[Array, " b"]) -> Array:
+def per_sample(x: Int[Array, " b"] | Float[Array, " b"] | Bool[Array, " b"]) -> Array:
+    """Add axes behind that of samples, for arrays [b, f, h, w, c]."""
     return x[:, None, None, None, None]

@@ -13,10 +13,10 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.flops import count_flops
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.encode import BY_FRAME, encode_pixels
-from mimicmotion_jax.training.networks import FROZEN, TRAINED, check_shapes, model_config
+from mimicmotion_jax.training.networks import FROZEN, TRAINED, check_shapes, check_teacher, model_config
 from mimicmotion_jax.training.objective import Encoded, Networks, draw, objective
 from mimicmotion_jax.training.state import Params, abstract_state
-from mimicmotion_jax.training.step import make_train_step
+from mimicmotion_jax.training.step import TEACHER, make_train_step
 from mimicmotion_jax.training.template import Template, split_trainable
 
 
@@ -29,7 +29,7 @@ class Program(NamedTuple):
 
 
 def forward_flops(config: TrainConfig, model: ModelConfig) -> float:
-    """Count the FLOPs of UNet and PoseNet for one clip, forward only; a step takes three times as many."""
+    """Count the FLOPs of UNet and PoseNet for one clip, forward only."""
     template = Template(model, TRAINED)
     params = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in template.shapes.items()}
 
@@ -38,6 +38,14 @@ def forward_flops(config: TrainConfig, model: ModelConfig) -> float:
         return objective(Networks(**template.networks(params)), batch, draws, config.objective)[0]
 
     return count_flops(forward, params, Encoded(**_abstract_batch(config, model, 1)))
+
+
+def step_flops(config: TrainConfig, model: ModelConfig) -> float:
+    """Count the FLOPs of a step for one clip: three forward passes, and those of teacher and target."""
+    distillation, passes = config.distillation, 3
+    if distillation is not None:
+        passes += 2 + (distillation.guidance_scale > 1)
+    return passes * forward_flops(config, model)
 
 
 def lower_programs(config: TrainConfig, mesh: Mesh) -> dict[str, Program]:
@@ -52,10 +60,13 @@ def lower_programs(config: TrainConfig, mesh: Mesh) -> dict[str, Program]:
     """
     model = model_config(config)
     check_shapes(config, model, mesh)
+    check_teacher(config, model)
     template = Template(model, TRAINED)
     trained, fixed = split_trainable(list(template.shapes), config.trainable)
     state = abstract_state({key: template.shapes[key] for key in trained}, config.optimizer, config.steps, mesh)
     parameters = {key: _parameter(template.shapes[key], jnp.float32, mesh) for key in fixed}
+    if config.distillation is not None:
+        parameters |= {TEACHER + key: _parameter(shape, config.dtype, mesh) for key, shape in template.shapes.items()}
     encoders = {
         name: jax.tree.map(lambda x: _parameter(x.shape, config.dtype, mesh), abstract_network(name, model))
         for name in FROZEN

@@ -11,9 +11,13 @@ from jaxtyping import Array, Float
 
 from mimicmotion_jax import sharding
 from mimicmotion_jax.training.config import TrainConfig
-from mimicmotion_jax.training.objective import Encoded, Networks, draw, objective
+from mimicmotion_jax.training.distillation import Teaching, distillation_objective, draw_levels
+from mimicmotion_jax.training.objective import Draws, Encoded, Networks, draw, objective
 from mimicmotion_jax.training.state import Metrics, Params, TrainState, apply_gradients
 from mimicmotion_jax.training.template import Template
+
+TEACHER, TARGET = "teacher.", "target."
+"""Beginnings of the names of parameters that belong to the teacher, and to the student's moving average."""
 
 
 def make_train_step(config: TrainConfig, template: Template, mesh: Mesh) -> jax.stages.Wrapped:
@@ -24,6 +28,8 @@ def make_train_step(config: TrainConfig, template: Template, mesh: Mesh) -> jax.
     loss_and_grads = jax.value_and_grad(functools.partial(_loss, config, template, mesh), has_aux=True)
 
     def step(state: TrainState, fixed: Params, batch: Encoded) -> tuple[TrainState, Metrics]:
+        if config.distillation is not None:
+            fixed = fixed | {TARGET + key: value for key, value in state.averaged_params.items()}
         loss, sums, grads = _accumulate(loss_and_grads, config.accumulation, state.params, fixed, batch, mesh)
         grads = jax.lax.with_sharding_constraint(grads, sharding.shard_parameters(mesh, grads))
         state, metrics = apply_gradients(state, loss, grads, config.optimizer, config.steps)
@@ -43,11 +49,24 @@ def _loss(
     # Cast before parameters are gathered, so that devices exchange them in the short format.
     cast = {key: value.astype(dtype) for key, value in (params | fixed).items()}
     cast = jax.lax.with_sharding_constraint(cast, sharding.shard_parameters(mesh, cast))
-    draws = draw(config.objective, config.seed, batch.index, batch.latents.shape[1:])
-    draws = draws._replace(noise=jax.lax.with_sharding_constraint(draws.noise, sharding.shard_frames(mesh)))
+
+    def networks(role: str = "") -> Networks:
+        """Build the networks of a role; parameters that only the student has are shared with it."""
+        own = {key: cast.get(role + key, cast[key]) for key in template.shapes}
+        return Networks(**template.networks(sharding.gather_parameters(mesh, own)))
+
     execution = sharding.training_execution(mesh, config.remat)
-    networks = Networks(**template.networks(sharding.gather_parameters(mesh, cast)))
-    return objective(networks, batch, draws, config.objective, execution)
+    shape, distillation = batch.latents.shape[1:], config.distillation
+    if distillation is None:
+        draws = _shard_noise(draw(config.objective, config.seed, batch.index, shape), mesh)
+        return objective(networks(), batch, draws, config.objective, execution)
+    draws, lower = draw_levels(distillation, config.objective, config.seed, batch.index, shape)
+    teaching, draws = Teaching(networks(TEACHER), networks(TARGET)), _shard_noise(draws, mesh)
+    return distillation_objective(networks(), teaching, batch, draws, lower, config.objective, distillation, execution)
+
+
+def _shard_noise(draws: Draws, mesh: Mesh) -> Draws:
+    return draws._replace(noise=jax.lax.with_sharding_constraint(draws.noise, sharding.shard_frames(mesh)))
 
 
 def _accumulate(

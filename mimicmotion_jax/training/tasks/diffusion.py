@@ -23,14 +23,15 @@ from mimicmotion_jax.training.networks import (
     check_encodings,
     check_sampling,
     check_shapes,
+    check_teacher,
     load_networks,
     model_config,
 )
 from mimicmotion_jax.training.objective import Encoded
-from mimicmotion_jax.training.program import forward_flops
+from mimicmotion_jax.training.program import step_flops
 from mimicmotion_jax.training.samples import Sampler
 from mimicmotion_jax.training.state import Metrics, Params, TrainState
-from mimicmotion_jax.training.step import make_train_step
+from mimicmotion_jax.training.step import TEACHER, make_train_step
 from mimicmotion_jax.training.template import Template, flat_networks, split_trainable
 
 
@@ -59,6 +60,7 @@ class Diffusion:
         self.model = model_config(config)
         check_shapes(config, self.model, self.mesh)
         check_sampling(config, self.model)
+        check_teacher(config, self.model)
         _, share, num_shares = sharding.local_rows(self.mesh, config.batch_size)
         self.loader = ClipLoader(
             config.data, config.batch_size, config.seed, share, num_shares, downscale=self.model.vae.downscale
@@ -75,7 +77,7 @@ class Diffusion:
     def identity(self) -> dict[str, Any]:
         """Sizes, trained parameters, and the content of the checkpoints; the seed if anything is drawn from it."""
         config = self.config
-        sources = {"checkpoint": config.checkpoint, "encoders": config.encoders}
+        sources = {"checkpoint": config.checkpoint, "encoders": config.encoders, "distillation.teacher": config.teacher}
         hashes = {key: path and checkpoint.manifest_sha256(path) for key, path in sources.items()}
         seed = config.seed if config.checkpoint is None else None
         return {"model": to_dict(self.model), "trainable": sorted(self.shapes), **hashes, "seed": seed}
@@ -86,6 +88,9 @@ class Diffusion:
         trained = load(TRAINED, config.checkpoint, seed=config.seed, dtype="float32", progress=self.progress)
         params = flat_networks(trained)
         self.fixed = {key: params.pop(key) for key in self._fixed_keys}
+        if config.distillation is not None:
+            teacher = load(TRAINED, config.teacher, seed=config.seed, dtype=config.dtype, progress=self.progress)
+            self.fixed |= {TEACHER + key: value for key, value in flat_networks(teacher).items()}
         source = config.checkpoint or config.encoders
         self.encoders = load(FROZEN, source, seed=config.seed, dtype=config.dtype, progress=self.progress)
         return params
@@ -118,4 +123,4 @@ class Diffusion:
         peak = peak_flops(self.mesh.devices.flat[0].device_kind)
         if peak is None:
             return None
-        return peak * self.mesh.size / (3 * forward_flops(self.config, self.model) * self.config.batch_size)
+        return peak * self.mesh.size / (step_flops(self.config, self.model) * self.config.batch_size)
