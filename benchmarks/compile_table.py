@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 PAPER = ["train.py", "--config", "configs/train_paper.yaml"]
+DISTILL = ["train.py", "--config", "configs/distill.yaml"]
 
 
 def sample(chips: str, windows: int = 1, window_size: int = 16, memory: str = "auto") -> list[str]:
@@ -55,6 +56,7 @@ ROWS = {
     "train-v5e-16": [*PAPER, "--topology", "v5e:4x4", "mesh.fsdp=8", "mesh.frames=2"],
     "train-v6e-8": [*PAPER, "--topology", "v6e:2x4", "mesh.fsdp=8"],
     "train-v5p-8": [*PAPER, "--topology", "v5p:2x2x2", "mesh.fsdp=8"],
+    "distill-v5p-8": [*DISTILL, "--topology", "v5p:2x2x2", "mesh.fsdp=8"],
     "sample-a100-1": sample("a100:1"),
     "sample-h100-1": sample("h100:1"),
     "sample-h100-1-2-windows": sample("h100:1", windows=2),
@@ -71,6 +73,8 @@ ROWS = {
     "sample-rtx4090-1-72-frames-low": sample("rtx4090:1", window_size=72, memory="low"),
     "train-h100-1": [*PAPER, "--topology", "h100:1", "mesh.fsdp=1", "batch_size=1"],
     "train-h100-8": [*PAPER, "--topology", "h100:8", "mesh.fsdp=8"],
+    "distill-h100-1": [*DISTILL, "--topology", "h100:1", "mesh.fsdp=1", "batch_size=1"],
+    "distill-h100-8": [*DISTILL, "--topology", "h100:8", "mesh.fsdp=8"],
 }
 PROGRAMS = {"denoising": "denoising", "decoding": "decoding", "train_step": "training step", "encoding": "encoding"}
 

@@ -22,7 +22,8 @@ class SamplingConfig:
     guidance_scale: Annotated[float, Field(ge=1, le=100)] = 2.0
     """Classifier-free guidance scale; 1 turns guidance off and halves the work."""
     sampler: SolverName = "euler"
-    """Solver: euler (the official release's), heun (two predictions a step), dpmpp_2m (DPM-Solver++, for few steps)."""
+    """Solver: euler (the official release's), heun (two predictions a step), dpmpp_2m (DPM-Solver++, for few steps),
+    consistency (for distilled students)."""
     schedule: ScheduleName | tuple[float, ...] = "karras"
     """Noise levels: karras (SVD's), ays (Align Your Steps, for about ten), exponential, or a list that descends to 0,
     which sets the number of steps."""

@@ -139,13 +139,8 @@ class TrainConfig(RunConfig):
             )
         if self.checkpoint is not None and self.encoders is not None:
             raise ValueError("the encoders come from the checkpoint already: leave encoders out")
-        if self.distillation is not None:
-            if self.checkpoint is None:
-                raise ValueError("distillation needs a model to start from: set checkpoint")
-            if self.sampling.guided:
-                raise ValueError(
-                    "the student takes its guidance from distillation.guidance_scale: set sampling.guidance_scale=1"
-                )
+        if self.distillation is not None and self.sampling.guided:
+            raise ValueError("a student has its teacher's guidance in itself: set sampling.guidance_scale=1")
         for name in CONDITIONS:
             trained, sampled = getattr(self.objective, name), getattr(self.sampling, name)
             if sampled not in (trained, getattr(SamplingConfig(), name)):

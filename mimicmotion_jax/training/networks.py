@@ -92,10 +92,12 @@ def check_teacher(config: TrainConfig, model: ModelConfig) -> None:
     """Check that a teacher, if there is one, has the student's networks and latents.
 
     Raises:
-        InputError: no such checkpoint, or one of another architecture.
+        InputError: no checkpoint to distil, or a teacher of another architecture.
     """
-    if config.teacher is None:
+    if config.distillation is None:
         return
+    if config.checkpoint is None or config.teacher is None:
+        raise InputError("distillation needs a trained model to start from: set checkpoint=DIR.")
     teacher = dataclasses.replace(checkpoint.read_config(config.teacher), window_size=model.window_size)
     if teacher != model:
         raise InputError(

@@ -13,7 +13,7 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.flops import count_flops
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.encode import BY_FRAME, encode_pixels
-from mimicmotion_jax.training.networks import FROZEN, TRAINED, check_shapes, check_teacher, model_config
+from mimicmotion_jax.training.networks import FROZEN, TRAINED, check_shapes, model_config
 from mimicmotion_jax.training.objective import Encoded, Networks, draw, objective
 from mimicmotion_jax.training.state import Params, abstract_state
 from mimicmotion_jax.training.step import TEACHER, make_train_step
@@ -60,7 +60,6 @@ def lower_programs(config: TrainConfig, mesh: Mesh) -> dict[str, Program]:
     """
     model = model_config(config)
     check_shapes(config, model, mesh)
-    check_teacher(config, model)
     template = Template(model, TRAINED)
     trained, fixed = split_trainable(list(template.shapes), config.trainable)
     state = abstract_state({key: template.shapes[key] for key in trained}, config.optimizer, config.steps, mesh)

@@ -13,7 +13,7 @@ def run(tiny_pipeline):
     image = random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     poses = random.integers(0, 256, (8, HEIGHT, WIDTH, 3), np.uint8)
 
-    def generate(after_first=None, **options):
+    def generate(after_first=None, in_one_call=False, **options):
         found = []
 
         def callback(pipe, step, timestep, tensors):
@@ -21,10 +21,11 @@ def run(tiny_pipeline):
             return {"latents": after_first} if step == 0 and after_first is not None else None
 
         options = {"num_inference_steps": 2, "motion_kind": "skeletons", "progress": False} | options
+        on_step_end = None if in_one_call else callback
         video = tiny_pipeline(
-            image, poses, output_type="latent", keep_reference_frame=True, callback_on_step_end=callback, **options
+            image, poses, output_type="latent", keep_reference_frame=True, callback_on_step_end=on_step_end, **options
         )
-        return found[0], video.frames
+        return found[0] if found else None, video.frames
 
     return generate
 
@@ -82,3 +83,12 @@ def test_a_solver_that_remembers_goes_from_call_to_call(run, tiny_pipeline):
     _, expected = run(**options)
     whole = tiny_pipeline(image, poses, output_type="latent", keep_reference_frame=True, **options).frames
     np.testing.assert_allclose(whole, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_noise_of_consistency_sampling_depends_on_seed_and_step_alone(run):
+    student = {"sampler": "consistency", "guidance_scale": 1, "num_inference_steps": 3}
+    first, expected = run(**student)
+    _, found = run(**student, in_one_call=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    _, other = run(**student, after_first=first, seed=1)  # the same after the first step, other noise after the second
+    assert np.abs(other - expected).max() > 1e-3

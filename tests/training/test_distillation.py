@@ -122,7 +122,6 @@ def test_levels_are_drawn_evenly():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["checkpoint=null", "distillation.guidance_scale=2", *SAMPLING], "distillation needs a model to start from"),
         (["distillation.num_levels=0", *SAMPLING], r"distillation\.num_levels.* 2"),
         (["distillation.guidance_scale=2", *SAMPLING, "sampling.num_inference_steps=0"], r"num_inference_steps.* 1"),
         (["distillation.guidance_scale=2"], "set sampling.guidance_scale=1"),
@@ -143,6 +142,12 @@ def test_a_teacher_of_another_architecture(make_config, weights, tmp_path):
     (other / "config.json").write_text(json.dumps(model))
     config = make_config(tmp_path / "run", f"distillation.teacher={other}", *SAMPLING)
     with pytest.raises(InputError, match=r"other sizes than checkpoint=.*; teacher and student must have the same"):
+        Diffusion(config, progress=False, devices=jax.devices()[:1])
+
+
+def test_nothing_to_distil(make_config, tmp_path):
+    config = make_config(tmp_path / "run", "checkpoint=null", "model=tiny", "distillation.guidance_scale=2", *SAMPLING)
+    with pytest.raises(InputError, match="distillation needs a trained model to start from: set checkpoint=DIR"):
         Diffusion(config, progress=False, devices=jax.devices()[:1])
 
 
