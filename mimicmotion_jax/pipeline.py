@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 import os
 import tempfile
@@ -21,9 +22,11 @@ from PIL import Image
 
 from mimicmotion_jax import __version__, checkpoint, sharding
 from mimicmotion_jax.config import build_config, to_dict
+from mimicmotion_jax.convert.lora import check_strength, parse_lora, read_lora
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.inference.engine import Batch, Engine, Networks, OnStepEnd
 from mimicmotion_jax.inference.job import Prepared
+from mimicmotion_jax.inference.lora import apply_loras
 from mimicmotion_jax.inference.motion import Motion
 from mimicmotion_jax.inference.options import SAVE_SECONDS, PipelineOptions, merge_defaults
 from mimicmotion_jax.inference.output import Chunks, Video, VideoStream
@@ -126,6 +129,7 @@ class MimicMotionPipeline:
         mesh: Mesh | None = None,
         *,
         num_devices: int | None = None,
+        lora: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         progress: bool = False,
     ) -> Self:
         """Load a checkpoint that `mimicmotion convert` or `mimicmotion train` wrote.
@@ -135,11 +139,13 @@ class MimicMotionPipeline:
             dtype: of parameters and computation; None takes bfloat16 on accelerators and float32 on CPU.
             mesh: from `sharding.sampling_mesh`; None makes one of `num_devices`.
             num_devices: devices to spread windows over; None takes all local ones.
+            lora: a LoRA to merge into the weights, or several, each as "FILE" or "FILE:strength"; see
+                `load_lora_weights`.
             progress: show a bar.
 
         Raises:
-            InputError: no checkpoint there, a damaged one, one of another architecture, too few devices, or weights
-                that a device has no room for.
+            InputError: no checkpoint there, a damaged one, one of another architecture, too few devices, weights that a
+                device has no room for, or a LoRA that cannot be read or belongs to another model.
         """
         directory = checkpoint.resolve(source)
         config = checkpoint.read_config(directory)
@@ -158,6 +164,8 @@ class MimicMotionPipeline:
             model_sha256=checkpoint.manifest_sha256(directory),
         )
         pipeline._weights_sha256 = checkpoint.weights_sha256(directory)
+        given = [lora] if isinstance(lora, str | os.PathLike) else lora
+        pipeline._apply_loras([parse_lora(os.fspath(text)) for text in given], merge=True)
         return pipeline
 
     @classmethod
@@ -197,6 +205,32 @@ class MimicMotionPipeline:
             options: of sampling.
         """
         return self._engine.lower(num_frames, height, width, options)
+
+    def load_lora_weights(self, source: str | os.PathLike[str], strength: float = 1.0, *, merge: bool = True) -> None:
+        """Add a LoRA, as `mimicmotion train` with `lora.rank`, PEFT or diffusers write it, to those added before.
+
+        Args:
+            source: a .safetensors file or a folder with one, local or gs://, or an id on the Hugging Face hub.
+            strength: factor of its effect, -10 to 10.
+            merge: add it to the UNet's kernels, which costs nothing in sampling; False keeps it apart, so that half
+                precision does not round the sum. PoseNet, if the LoRA brings one, is interpolated in either case.
+
+        Raises:
+            InputError: a file that cannot be read, a LoRA of another model, a strength out of range, or one with
+                adapters of convolutions that is to be kept apart.
+        """
+        self._apply_loras([(source, check_strength(strength, "strength"))], merge)
+
+    def _apply_loras(self, sources: Sequence[tuple[str | os.PathLike[str], float]], merge: bool) -> None:
+        if not sources:
+            return
+        loras = [(read_lora(source, self.config), strength) for source, strength in sources]
+        apply_loras(self.unet, self.pose_net, loras, sharding.replicated(self.mesh), merge=merge)
+        names = "".join(f"{lora.sha256} {strength} {merge} " for lora, strength in loras)
+        if self._weights_sha256 is not None:
+            self._weights_sha256 = hashlib.sha256((self._weights_sha256 + names).encode()).hexdigest()
+        if self._model_sha256 is not None:
+            self._model_sha256 = hashlib.sha256((self._model_sha256 + names).encode()).hexdigest()
 
     def save_pretrained(self, directory: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write a checkpoint that `from_pretrained` reads: weights in this pipeline's dtype, sizes and defaults.

@@ -41,7 +41,9 @@ def load_pipeline(
     """Load the weights, and refuse windows that the checkpoint cannot have before minutes are spent on poses."""
     enable_compilation_cache()
     split_cpu(args.devices or 1)
-    pipeline = MimicMotionPipeline.from_pretrained(checkpoint, args.dtype, num_devices=args.devices, progress=True)
+    pipeline = MimicMotionPipeline.from_pretrained(
+        checkpoint, args.dtype, num_devices=args.devices, lora=args.lora, progress=True
+    )
     options.plan(1, pipeline.config.window_size)
     logger.info("generating on %s", describe_mesh(pipeline.mesh))
     return pipeline

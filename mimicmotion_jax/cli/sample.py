@@ -10,6 +10,7 @@ from mimicmotion_jax.cli.common import log_to_stderr, path_or_url, script_parser
 from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.cli.demo import WEIGHTS, demo_options, run_demo
 from mimicmotion_jax.cli.job_lists import load_pipeline, run_job_list, write_video
+from mimicmotion_jax.convert.lora import parse_lora
 from mimicmotion_jax.inference.job import Job
 from mimicmotion_jax.inference.options import (
     GenerateConfig,
@@ -30,6 +31,8 @@ EXAMPLES = """examples:
   mimicmotion sample                              the small model that comes with the package, on inputs of its own
   mimicmotion sample --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
   mimicmotion sample --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
+  mimicmotion sample --checkpoint DIR --lora outputs/train_lora/lora:0.8 --image person.jpg --motion dance.mp4 \\
+      --output person.mp4
   mimicmotion sample --checkpoint DIR --jobs jobs.jsonl --output-dir videos batch_size=4
   mimicmotion sample --checkpoint gs://bucket/model --jobs gs://bucket/jobs.jsonl --output-dir gs://bucket/videos \\
       --beam-options runner=DataflowRunner,project=my-project,region=us-central1,temp_location=gs://bucket/tmp
@@ -51,6 +54,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = script_parser(__doc__, EXAMPLES, GenerateConfig, meanings="configs/sample.yaml")
     add = parser.add_argument
     add("--checkpoint", type=path_or_url, metavar="DIR", help="converted or trained weights: a folder, gs:// or hub id")
+    lora = "LoRA to merge into the weights: a file, a folder, gs:// or hub id; may be given several times"
+    add("--lora", action="append", default=[], metavar="FILE[:strength]", help=lora)
     add("--image", type=path_or_url, help="reference image")
     add(
         "--image-pose",
@@ -103,6 +108,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.pose_only:
         overrides.append("save_pose=true")
     nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
+    for lora in args.lora:
+        parse_lora(lora)
     _refuse_unused(args, nothing_given)
     if nothing_given and not (args.compile_only or args.pose_only):
         args.output = args.output or Path("outputs/demo.mp4")
@@ -165,10 +172,11 @@ def _refuse_unused(args: argparse.Namespace, nothing_given: bool) -> None:
         raise InputError("--topology goes with --compile-only: there is nothing to run on.")
     unused: dict[str, str] = {}
     if args.pose_only:
-        ignored = ("jobs", "compile_only", "dtype", "devices", "side_by_side")
+        ignored = ("jobs", "compile_only", "dtype", "devices", "side_by_side", "lora")
         unused |= dict.fromkeys(ignored, "with --pose-only, which generates nothing")
     if args.compile_only:
         unused["devices"] = "with --compile-only, which takes all that are here or those of --topology"
+        unused["lora"] = "with --compile-only, as merged weights take the same programs"
     elif args.jobs is None:
         shared = ("output_dir", "process_id", "num_processes", "distributed", "beam_options")
         unused |= dict.fromkeys(shared, "without --jobs")
@@ -183,5 +191,5 @@ def _refuse_unused(args: argparse.Namespace, nothing_given: bool) -> None:
             unused |= dict.fromkeys(("process_id", "num_processes"), "with --distributed, which finds it out")
     for name, where in unused.items():
         value = getattr(args, name)
-        if value is not None and value is not False:
+        if value not in (None, False, []):
             raise InputError(f"--{name.replace('_', '-')} has no effect {where}; leave it out.")

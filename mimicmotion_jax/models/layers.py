@@ -46,12 +46,23 @@ def value(param: nnx.Param[Array] | None) -> Array:
 
 
 class Linear(nnx.Linear):
-    """Linear layer."""
+    """Linear layer, to whose output a low-rank adapter may add its own (`models.lora`)."""
+
+    lora: nnx.LoRA | None = None
 
     def __init__(self, init: Init, in_dim: int, out_dim: int, *, use_bias: bool = True):
         super().__init__(
             in_dim, out_dim, use_bias=use_bias, kernel_init=init_kernel, param_dtype=init.param_dtype, rngs=init.rngs
         )
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  (flax has an `out_sharding`)
+        self, inputs: Float[Array, "... cin"]
+    ) -> Float[Array, "... cout"]:
+        return self.adapt(inputs, super().__call__(inputs))
+
+    def adapt(self, x: Float[Array, "... cin"], out: Float[Array, "... cout"]) -> Float[Array, "... cout"]:
+        """Add the adapter's output for `x`, if there is an adapter, to the layer's own."""
+        return out if self.lora is None else out + self.lora(x)
 
 
 def _moments(
@@ -219,13 +230,16 @@ def project_heads(linear: Linear, x: Float[Array, "n tokens c"], heads: int) -> 
     """
     kernel = einops.rearrange(linear.kernel[...], "c (heads dim) -> c heads dim", heads=heads)
     projected = jnp.einsum("ntc,chd->nthd", x, kernel)
-    return projected if linear.bias is None else projected + linear.bias[...].reshape(heads, -1)
+    if linear.bias is not None:
+        projected += linear.bias[...].reshape(heads, -1)
+    return projected if linear.lora is None else projected + linear.lora(x).reshape(projected.shape)
 
 
 def join_heads(linear: Linear, x: Float[Array, "n tokens heads dim"]) -> Float[Array, "n tokens c"]:
     """Merge heads and apply a linear layer."""
     kernel = einops.rearrange(linear.kernel[...], "(heads dim) c -> heads dim c", heads=x.shape[-2])
-    return jnp.einsum("nthd,hdc->ntc", x, kernel) + value(linear.bias)
+    out = jnp.einsum("nthd,hdc->ntc", x, kernel) + value(linear.bias)
+    return linear.adapt(einops.rearrange(x, "n t heads dim -> n t (heads dim)"), out)
 
 
 class SelfAttention(nnx.Module):

@@ -45,8 +45,11 @@ class FeedForward(nnx.Module):
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
         # Two products that compilers fuse with what follows, instead of a large result that is written and read again.
         kernel, bias = (jnp.split(x, 2, axis=-1) for x in (value(self.proj_in.kernel), value(self.proj_in.bias)))
-        gate = gelu(x @ kernel[1] + bias[1])
-        return self.proj_out((x @ kernel[0] + bias[0]) * gate)
+        gate, hidden = (x @ kernel[part] + bias[part] for part in (1, 0))
+        if self.proj_in.lora is not None:
+            adapted = jnp.split(self.proj_in.lora(x), 2, axis=-1)
+            hidden, gate = hidden + adapted[0], gate + adapted[1]
+        return self.proj_out(hidden * gelu(gate))
 
 
 class CrossAttention(nnx.Module):

@@ -40,7 +40,7 @@ class Origin:
     """Hashes of what a video was made from, as hex strings; None where there is none."""
 
     model_sha256: str | None = None
-    """SHA-256 of the checkpoint's manifest; None for random weights."""
+    """SHA-256 of the checkpoint's manifest, with LoRAs of its hash and theirs; None for random weights."""
     image_sha256: str | None = None
     """SHA-256 of the reference image's file, or of its pixels."""
     motion_sha256: str | None = None

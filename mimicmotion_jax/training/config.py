@@ -59,6 +59,24 @@ class MeshConfig:
 
 
 @config_dataclass
+class LoraConfig:
+    """Low-rank adapters of the UNet's linear layers (LoRA) in place of their kernels."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Rank of the adapters; null trains whole parameters."""
+    alpha: Annotated[float, Field(gt=0, le=1024)] = 16.0
+    """An adapter's output is multiplied by alpha / rank."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        r"attn1\.to_(q|k|v|out)$",
+        r"attn2\.to_(v|out)$",
+        r"\.(ff|ff_in)\.proj_(in|out)$",
+    )
+    """Regular expressions; linear layers of the UNet whose names match one get an adapter."""
+    base_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Format in which the frozen weights of the base are kept."""
+
+
+@config_dataclass
 class ReferenceClipConfig(DataConfig):
     """Clips laid out as the sampler lays out a window: frame 0 is the reference image with its own pose."""
 
@@ -104,8 +122,10 @@ class TrainConfig(RunConfig):
     """Checkpoint to take VAE and CLIP from, if training starts from scratch; null initialises them at random."""
     model: Literal["full", "tiny"] | ModelConfig = "full"
     """Sizes, if training starts from scratch: full, tiny, or as in a checkpoint's config.json."""
-    trainable: Annotated[tuple[str, ...], Field(min_length=1)] = ("^unet", "^pose_net")
-    """Regular expressions; parameters whose names match one are trained."""
+    trainable: tuple[str, ...] = ("^unet", "^pose_net")
+    """Regular expressions; parameters whose names match one are trained. With lora.rank: of PoseNet alone, or []."""
+    lora: LoraConfig = LoraConfig()
+    """Adapters of the UNet."""
     accumulation: Annotated[int, Field(ge=1)] = 1
     """Number of parts that a step's batch is split into, to save memory."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -128,6 +148,8 @@ class TrainConfig(RunConfig):
     """Format of the result, OUTPUT/model."""
 
     def __post_init__(self) -> None:
+        if self.lora.rank is None and not self.trainable:
+            raise ValueError("trainable names no parameter: give a pattern, or adapters with lora.rank=16")
         if self.data.num_frames < 2:
             raise ValueError(f"data.num_frames must be at least 2, not {self.data.num_frames}: a video has to move")
         if self.batch_size % self.accumulation:

@@ -1,7 +1,7 @@
 """Export of a trained model as a checkpoint for `mimicmotion sample` and `mimicmotion convert`."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,9 @@ from jax.sharding import Mesh
 
 from mimicmotion_jax import checkpoint
 from mimicmotion_jax.config import to_dict, values_of
+from mimicmotion_jax.convert.lora import write_lora
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.lora import LowRank
 from mimicmotion_jax.pose.options import DrawOptions
 from mimicmotion_jax.runtime.atomic_files import absolute_path
 from mimicmotion_jax.training.config import TrainConfig
@@ -50,6 +52,37 @@ def export_model(
         overwrite=True,
         progress=jax.process_index() == 0,
     )
+    return directory
+
+
+def export_lora(
+    config: TrainConfig, model: ModelConfig, params: Mapping[str, jax.Array], adapted: Sequence[str]
+) -> epath.Path:
+    """Write OUTPUT/lora, which PEFT and diffusers read, in `config.export_dtype`; all processes call this together.
+
+    Args:
+        config: of the run.
+        model: sizes.
+        params: of UNet and PoseNet, adapters included.
+        adapted: layers of the UNet with an adapter.
+
+    Returns:
+        The LoRA's folder.
+    """
+
+    def gather(key: str) -> np.ndarray:
+        return np.asarray(multihost_utils.process_allgather(params[key], tiled=True))
+
+    assert config.lora.rank is not None
+    scale = np.float32(config.lora.alpha / config.lora.rank)
+    factors = {
+        layer: LowRank(gather(f"unet.{layer}.lora.lora_a"), scale * gather(f"unet.{layer}.lora.lora_b"))
+        for layer in adapted
+    }
+    names = [key for key in params if key.startswith("pose_net.")] if config.trainable else []
+    directory = absolute_path(config.output) / "lora"
+    pose_net = {key.removeprefix("pose_net."): gather(key) for key in names}
+    write_lora(directory, factors, pose_net, model, dtype=config.export_dtype)
     return directory
 
 

@@ -106,6 +106,21 @@ def check_teacher(config: TrainConfig, model: ModelConfig) -> None:
         )
 
 
+def check_base(config: TrainConfig) -> None:
+    """Check that adapters have a base.
+
+    Raises:
+        InputError: adapters of a network that would be initialised from the seed.
+    """
+    if config.lora.rank is not None and config.checkpoint is None:
+        raise InputError("lora.rank trains adapters of a model; say of which one with checkpoint=DIR.")
+
+
+def kept_dtype(config: TrainConfig, name: str) -> str:
+    """Format in which the parameters of UNet or PoseNet are kept; those that adapters leave frozen may be short."""
+    return config.lora.base_dtype if name == "unet" and config.lora.rank is not None else "float32"
+
+
 def check_encodings(config: TrainConfig) -> None:
     """Check that stored encodings, if used, come from this run's encoders.
 

@@ -13,7 +13,7 @@ from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.flops import count_flops
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.encode import BY_FRAME, encode_pixels
-from mimicmotion_jax.training.networks import FROZEN, TRAINED, check_shapes, model_config
+from mimicmotion_jax.training.networks import FROZEN, TRAINED, check_shapes, kept_dtype, model_config
 from mimicmotion_jax.training.objective import Encoded, Networks, draw, objective
 from mimicmotion_jax.training.state import Params, abstract_state
 from mimicmotion_jax.training.step import TEACHER, make_train_step
@@ -41,8 +41,8 @@ def forward_flops(config: TrainConfig, model: ModelConfig) -> float:
 
 
 def step_flops(config: TrainConfig, model: ModelConfig) -> float:
-    """Count the FLOPs of a step for one clip: three forward passes, and those of teacher and target."""
-    distillation, passes = config.distillation, 3
+    """Count the FLOPs of a step for one clip: three forward passes (two with adapters), and those of a teacher."""
+    distillation, passes = config.distillation, 3 if config.lora.rank is None else 2
     if distillation is not None:
         passes += 2 + (distillation.guidance_scale > 1)
     return passes * forward_flops(config, model)
@@ -60,10 +60,12 @@ def lower_programs(config: TrainConfig, mesh: Mesh) -> dict[str, Program]:
     """
     model = model_config(config)
     check_shapes(config, model, mesh)
-    template = Template(model, TRAINED)
+    template = Template(model, TRAINED, config.lora)
     trained, fixed = split_trainable(list(template.shapes), config.trainable)
     state = abstract_state({key: template.shapes[key] for key in trained}, config.optimizer, config.steps, mesh)
-    parameters = {key: _parameter(template.shapes[key], jnp.float32, mesh) for key in fixed}
+    parameters = {
+        key: _parameter(template.shapes[key], kept_dtype(config, key.partition(".")[0]), mesh) for key in fixed
+    }
     if config.distillation is not None:
         parameters |= {TEACHER + key: _parameter(shape, config.dtype, mesh) for key, shape in template.shapes.items()}
     encoders = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FREE = {
     *("output", "steps", "accumulation", "remat", "mesh", "log_every", "save_every", "keep", "keep_every"),
     *("sample_every", "num_samples", "validation", "num_validation", "sampling", "export_dtype"),
-    *("checkpoint", "encoders", "distillation.teacher", "model", "trainable", "vae", "image_encoder"),
+    *("checkpoint", "encoders", "distillation.teacher", "model", "trainable", "lora", "vae", "image_encoder"),
     *("data.dataset", "data.num_workers", "data.prefetch"),
 }
 

@@ -16,14 +16,16 @@ from mimicmotion_jax.runtime.atomic_files import absolute_path
 from mimicmotion_jax.runtime.hardware import peak_flops
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.encode import BY_FRAME, encode_pixels, take_encodings
-from mimicmotion_jax.training.export import export_model
+from mimicmotion_jax.training.export import export_lora, export_model
 from mimicmotion_jax.training.networks import (
     FROZEN,
     TRAINED,
+    check_base,
     check_encodings,
     check_sampling,
     check_shapes,
     check_teacher,
+    kept_dtype,
     load_networks,
     model_config,
 )
@@ -32,7 +34,7 @@ from mimicmotion_jax.training.program import step_flops
 from mimicmotion_jax.training.samples import Sampler
 from mimicmotion_jax.training.state import Metrics, Params, TrainState
 from mimicmotion_jax.training.step import TEACHER, make_train_step
-from mimicmotion_jax.training.template import Template, flat_networks, split_trainable
+from mimicmotion_jax.training.template import ADAPTER, Template, flat_networks, init_adapters, split_trainable
 
 
 class Diffusion:
@@ -66,7 +68,8 @@ class Diffusion:
             config.data, config.batch_size, config.seed, share, num_shares, downscale=self.model.vae.downscale
         )
         check_encodings(config)
-        self.template = Template(self.model, TRAINED)
+        check_base(config)
+        self.template = Template(self.model, TRAINED, config.lora)
         trained, self._fixed_keys = split_trainable(list(self.template.shapes), config.trainable)
         self.shapes = {key: self.template.shapes[key] for key in trained}
         self.train_step = make_train_step(config, self.template, self.mesh)
@@ -75,18 +78,24 @@ class Diffusion:
         self.encoders: dict[str, Any] = {}
 
     def identity(self) -> dict[str, Any]:
-        """Sizes, trained parameters, and the content of the checkpoints; the seed if anything is drawn from it."""
+        """Sizes, trained parameters, and the content of the checkpoints; the seed if networks are drawn from it."""
         config = self.config
         sources = {"checkpoint": config.checkpoint, "encoders": config.encoders, "distillation.teacher": config.teacher}
         hashes = {key: path and checkpoint.manifest_sha256(path) for key, path in sources.items()}
         seed = config.seed if config.checkpoint is None else None
-        return {"model": to_dict(self.model), "trainable": sorted(self.shapes), **hashes, "seed": seed}
+        lora = {} if config.lora.rank is None else {"lora": to_dict(config.lora)}
+        return {"model": to_dict(self.model), "trainable": sorted(self.shapes), **hashes, "seed": seed, **lora}
 
     def load(self) -> Params:
         """Load or initialise all networks; returns the parameters to train and keeps the others."""
         config, load = self.config, functools.partial(load_networks, model=self.model, mesh=self.mesh)
-        trained = load(TRAINED, config.checkpoint, seed=config.seed, dtype="float32", progress=self.progress)
-        params = flat_networks(trained)
+        trained = {}
+        for name in TRAINED:
+            trained |= load(
+                (name,), config.checkpoint, seed=config.seed, dtype=kept_dtype(config, name), progress=self.progress
+            )
+        adapters = {key: shape for key, shape in self.shapes.items() if ADAPTER.search(key)}
+        params = flat_networks(trained) | init_adapters(adapters, config.seed)
         self.fixed = {key: params.pop(key) for key in self._fixed_keys}
         if config.distillation is not None:
             teacher = load(TRAINED, config.teacher, seed=config.seed, dtype=config.dtype, progress=self.progress)
@@ -114,7 +123,10 @@ class Diffusion:
             self._sampler(step, params, self.encoders, absolute_path(self.config.output) / "samples")
 
     def export(self, state: TrainState) -> epath.Path:
-        """Write OUTPUT/model, with averaged parameters where averages are kept."""
+        """Write OUTPUT/model, or the adapters to OUTPUT/lora; averaged parameters where averages are kept."""
+        if self.template.adapted:
+            params = state.averaged_params | self.fixed
+            return export_lora(self.config, self.model, params, self.template.adapted)
         networks = self.template.networks(state.averaged_params | self.fixed)
         return export_model(self.config, self.model, networks, int(state.step), self.mesh)
 
