@@ -72,6 +72,8 @@ ROWS = {
     "sample-rtx4090-1-72-frames": sample("rtx4090:1", window_size=72),  # nothing is saved
     "sample-rtx4090-1-72-frames-low": sample("rtx4090:1", window_size=72, memory="low"),
     "train-h100-1": [*PAPER, "--topology", "h100:1", "mesh.fsdp=1", "batch_size=1"],
+    # Adapters and PoseNet on a card with 24 GB.
+    "train-lora-rtx4090-1": ["train.py", "--config", "configs/train_lora.yaml", "--topology", "rtx4090:1"],
     "train-h100-8": [*PAPER, "--topology", "h100:8", "mesh.fsdp=8"],
     "distill-h100-1": [*DISTILL, "--topology", "h100:1", "mesh.fsdp=1", "batch_size=1"],
     "distill-h100-8": [*DISTILL, "--topology", "h100:8", "mesh.fsdp=8"],
