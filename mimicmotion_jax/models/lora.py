@@ -14,8 +14,10 @@ from mimicmotion_jax.models.layers import Linear
 class LowRank(NamedTuple):
     """Two factors whose product is added to a layer's kernel."""
 
-    a: Float[Array, "*kernel cin rank"]
-    b: Float[Array, "rank cout"]
+    a: Any
+    """Array or shape [..., in, rank], its axes before the last as the kernel's."""
+    b: Any
+    """Array or shape [rank, out]."""
 
 
 class Adapter(nnx.LoRA):
@@ -45,10 +47,11 @@ def attach_adapters(network: nnx.Module, factors: Mapping[str, LowRank], scale: 
     """Keep adapters apart: each linear layer named in `factors` adds the output of its own to that of earlier ones."""
     layers = linear_layers(network)
     for path, added in factors.items():
-        earlier = layers[path].lora
-        if earlier is not None:
-            both = [(LowRank(earlier.lora_a[...], earlier.lora_b[...]), earlier.scale), (added, scale)]
-        layers[path].lora = Adapter(added, scale) if earlier is None else Adapter(combine(both))
+        earlier, weight = layers[path].lora, scale
+        if isinstance(earlier, Adapter):
+            own = LowRank(earlier.lora_a[...], earlier.lora_b[...])
+            added, weight = combine([(own, earlier.scale), (added, scale)]), 1.0
+        layers[path].lora = Adapter(added, weight)
 
 
 def combine(parts: Sequence[tuple[LowRank, float]]) -> LowRank:

@@ -72,7 +72,7 @@ def add_adapters(unet: nnx.Module, config: LoraConfig) -> tuple[str, ...]:
     return tuple(names)
 
 
-def init_adapters(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+def init_adapters(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Any]:
     """Initialise adapters as PEFT does: the first factor uniform in +-1 / sqrt(inputs), the second zero."""
     generator = np.random.default_rng(seed)
     return {

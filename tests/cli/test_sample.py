@@ -1,6 +1,7 @@
 """`sample.py` as its user runs it: one video, many jobs, and every kind of bad input ending in one sentence."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,11 @@ from PIL import Image
 from mimicmotion_jax import InputError
 from mimicmotion_jax.checkpoint import save_checkpoint
 from mimicmotion_jax.cli import sample
+from mimicmotion_jax.cli.job_lists import load_pipeline
+from mimicmotion_jax.convert.lora import write_lora
 from mimicmotion_jax.inference.options import GenerateConfig, load_options
 from mimicmotion_jax.models.build import NETWORKS
+from mimicmotion_jax.models.lora import LowRank, linear_layers
 from mimicmotion_jax.pose.files import load_keypoints, save_keypoints
 from mimicmotion_jax.runtime.atomic_files import exclusive
 from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
@@ -60,6 +64,27 @@ def test_a_video_keeps_frame_rate_and_length(folder, tmp_path, monkeypatch):
     pose = load_keypoints(tmp_path / "out_pose.npz")
     assert (pose.num_frames, pose.fps, pose.width, pose.height) == (4, FPS / 2, WIDTH, HEIGHT)
     assert open_video(tmp_path / "out_pose.mp4").num_frames == 4
+
+
+def test_loras_are_merged_by_their_strengths(folder, tmp_path, tiny_pipeline):
+    layer = linear_layers(tiny_pipeline.unet)["time_embedding.linear_2"]
+    pair = LowRank(np.ones((layer.in_features, 2), np.float32), np.ones((2, layer.out_features), np.float32))
+    write_lora(tmp_path / "lora", {"time_embedding.linear_2": pair}, {}, tiny_pipeline.config)
+    loras = ["--lora", f"{tmp_path / 'lora'}", "--lora", f"{tmp_path / 'lora'}:-0.25"]
+    args = sample.parse_args(["--checkpoint", str(folder / "checkpoint"), *loras, "--devices", "1"])
+    pipeline = load_pipeline(args, load_options(args.checkpoint), args.checkpoint)
+    kernel = linear_layers(pipeline.unet)["time_embedding.linear_2"].kernel
+    np.testing.assert_allclose(kernel[...], layer.kernel[...] + 0.75 * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [("no.safetensors:0.3", "there is no LoRA no.safetensors"), ("x:much", "'x:much': the strength")],
+)
+def test_bad_loras(folder, tmp_path, monkeypatch, lora, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        run(monkeypatch, *one_video(folder, tmp_path / "out.mp4", "--lora", lora))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
