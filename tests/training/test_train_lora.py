@@ -178,11 +178,6 @@ def test_refused(make_config, base, tmp_path, option, message):
         on_one_device(make_config(tmp_path, f"checkpoint={base}", "model=tiny", *OPTIONS, option))
 
 
-def test_a_run_has_something_to_train(make_config, tmp_path):
-    with pytest.raises(InputError, match="trainable names no parameter"):
-        make_config(tmp_path, "trainable=[]")
-
-
 @pytest.fixture(scope="module")
 def trained(make_config, base, tmp_path_factory) -> Diffusion:
     """A run that was not interrupted."""
