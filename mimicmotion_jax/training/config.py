@@ -161,6 +161,8 @@ class TrainConfig(RunConfig):
             )
         if self.checkpoint is not None and self.encoders is not None:
             raise ValueError("the encoders come from the checkpoint already: leave encoders out")
+        if self.distillation is not None and self.lora.rank is not None:
+            raise ValueError("distillation trains whole parameters: leave lora.rank out")
         if self.distillation is not None and self.sampling.guided:
             raise ValueError("a student has its teacher's guidance in itself: set sampling.guidance_scale=1")
         for name in CONDITIONS:

@@ -63,6 +63,7 @@ def test_one_sentence_before_the_start(make_config, tmp_path, options, message):
         (["data.num_frames=1"], "at least 2"),
         (["objective.dropout=0.9"], "objective.dropout"),
         (["trainable=[]"], "trainable names no parameter"),
+        (["lora.rank=4", "distillation.guidance_scale=2"], "leave lora.rank out"),
         (["optimizer.weight_decay=.inf"], r"optimizer\.weight_decay: input should be a finite number, not inf\.$"),
         (["optimizer.eps=.inf"], r"optimizer\.eps: .*finite"),
         (["optimizer.clip_norm=.nan"], r"optimizer\.clip_norm: .*finite"),
