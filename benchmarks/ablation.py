@@ -25,21 +25,20 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
+from card.ablation_table import FULL, SEAM, TRUE_SEAM, VARIANTS, Variant, format_table, summarise
 
 from mimicmotion_jax import checkpoint
 from mimicmotion_jax.cli.common import log_to_stderr
 from mimicmotion_jax.config import build_config, load_config, to_dict, values_of
 from mimicmotion_jax.data.dataset import read_info
 from mimicmotion_jax.data.prepare import PrepareConfig, prepare
-from mimicmotion_jax.diffusion.fusion import FusionMode
 from mimicmotion_jax.evaluation.comparison import GENERATED, LABELS, RECONSTRUCTION, REPEAT
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.protocols import get_protocol
 from mimicmotion_jax.evaluation.records import sha256_json
-from mimicmotion_jax.evaluation.results import METRICS
 from mimicmotion_jax.evaluation.run import Request, evaluate
 from mimicmotion_jax.pose.options import DrawOptions
 from mimicmotion_jax.runtime.atomic_files import sha256_file, write_file
@@ -55,43 +54,12 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"
 PROTOCOL = "synthetic"
 TEST_SEED = 0
-SEAM, TRUE_SEAM = "seam_discontinuity", "seam_discontinuity_true"
-COLUMNS = ("fid_vid", "fvd", "ssim", "psnr", "hand_psnr")
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python", "scikit-image")
 # Options of a TrainConfig that do not change what is learned; the sampling is recorded with the videos.
 NOT_LEARNED = (
     *("output", "sampling", "sample_every", "num_samples"),
     *("log_every", "save_every", "keep", "keep_every"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """Row of the table; the defaults are the complete method."""
-
-    name: str
-    hand_weight: float = 10.0
-    confidence: Literal["brightness", "threshold"] = "brightness"
-    fusion: FusionMode = "progressive"
-
-    @property
-    def ticks(self) -> list[str]:
-        """First columns of the paper's table: hand enhancement, confidence, progressive fusion."""
-        parts = (self.hand_weight > 1, self.confidence == "brightness", self.fusion == "progressive")
-        return ["✓" if part else "" for part in parts]
-
-
-FULL = Variant("full")
-VARIANTS = {
-    variant.name: variant
-    for variant in (
-        FULL,
-        Variant("no hand enhancement", hand_weight=1.0),
-        Variant("no confidence", confidence="threshold"),
-        Variant("uniform fusion", fusion="uniform"),
-        Variant("no fusion", fusion="none"),
-    )
-}
 
 
 class Study:
@@ -218,37 +186,9 @@ def circumstances(command: str) -> dict[str, Any]:
     }
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Compute mean and sample standard deviation over the seeds per variant (None for one seed)."""
-    table = []
-    for name in VARIANTS:
-        found = [row for row in rows if row["name"] == name]
-        values = {key: [row["scores"].get(key) for row in found] for key in (*COLUMNS, SEAM, TRUE_SEAM)}
-        known = {key: column for key, column in values.items() if column and None not in column}
-        if found:
-            mean = {key: statistics.fmean(column) for key, column in known.items()}
-            spread = {key: statistics.stdev(column) if len(column) > 1 else None for key, column in known.items()}
-            table.append({"name": name, "seeds": [row["seed"] for row in found], "mean": mean, "spread": spread})
-    return table
-
-
 def markdown(report: Mapping[str, Any]) -> str:
     """Format the table as Markdown, with the settings needed to read it."""
-    shown = [column for column in COLUMNS if any(column in entry["mean"] for entry in report["table"])]
-    arrows = {"lower": "↓", "higher": "↑"}
-    head = ["", "Hand", "Conf.", "Prog.", "Seeds"]
-    head += [f"{METRICS[column].label} {arrows[METRICS[column].better]}" for column in shown]
-    head += ["Seam discontinuity", "the true videos'"]
-    lines = [head, ["---"] * len(head)]
-    for entry in report["table"]:
-        cells = [_cell(entry, column, METRICS[column].digits) for column in shown]
-        cells += [_cell(entry, SEAM, 3), _cell(entry, TRUE_SEAM, 3)]
-        seeds = ", ".join(map(str, entry["seeds"]))
-        lines.append([entry["name"], *VARIANTS[entry["name"]].ticks, seeds, *cells])
-    first = report["rows"][0]
-    for name, scores in first["baselines"].items():
-        cells = [f"{scores[c]:.{METRICS[c].digits}f}" if c in scores else "" for c in shown]
-        lines.append([f"*{LABELS[name]}*", "", "", "", "", *cells, "", ""])
+    baselines = {LABELS[name]: scores for name, scores in report["rows"][0]["baselines"].items()}
     settings, made = report["settings"], [row["made"] for row in report["rows"]]
     world, training = settings["test_set"]["world"], settings["training"]
     dates = sorted({entry["date"] for entry in made})
@@ -256,7 +196,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         [
             "# Ablation on the synthetic world",
             "",
-            *(f"| {' | '.join(line)} |" for line in lines),
+            *format_table(report["table"], baselines),
             "",
             "Mean ± sample standard deviation over the seeds, which draw parameters, data order and noise anew; rows "
             "of one seed share them. Rows in italics need no trained model: nothing moves, and true frames through the "
@@ -388,13 +328,6 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _cell(entry: Mapping[str, Any], column: str, digits: int) -> str:
-    mean, spread = entry["mean"].get(column), entry["spread"].get(column)
-    if mean is None:
-        return ""
-    return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def _plain(value: Any) -> Any:

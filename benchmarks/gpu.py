@@ -19,13 +19,6 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from card.runner import OURS, TORCH, Experiment, Part, main
 
 TRAIN = (*OURS, "tensorflow_datasets", "grain", "array_record", "tensorboard")
-SMALL = Part(
-    "train",
-    "small_model:train",
-    tuple(name for name in OURS if name != "av"),  # no video is read or written
-    # Tuning Triton's products takes longer than minutes of training win from them.
-    (("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false"),),
-)
 PROFILE = Path(tempfile.gettempdir()) / "mimicmotion-profile"
 
 HOST = (("JAX_PLATFORMS", "cpu"),)  # jax shall not reserve the memory of a card that PyTorch measures
@@ -39,6 +32,15 @@ def torch_part(function: str, name: str = "torch") -> Part:
 def our_part(function: str, name: str = "ours", needs: tuple[str, ...] = OURS) -> Part:
     """Our side."""
     return Part(name, function, needs)
+
+
+def training_part(function: str) -> Part:
+    """Training of a small model: no video is read or written.
+
+    Tuning Triton's products takes longer than minutes of training win from them.
+    """
+    needs = tuple(name for name in OURS if name != "av")
+    return Part("train", function, needs, (("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false"),))
 
 
 def profile_part(name: str) -> Part:
@@ -140,7 +142,13 @@ EXPERIMENTS = (
         "small-model",
         "a small model of the synthetic world from nothing, or further from the last run; see docs/benchmarks.md",
         540,
-        (SMALL,),
+        (training_part("small_model:train"),),
+    ),
+    Experiment(
+        "ablation",
+        "the paper's table 2 on the synthetic world: five rows, three seeds; see docs/benchmarks.md",
+        540,
+        (training_part("ablation:train"),),
     ),
     Experiment(
         "hardware",

@@ -1,5 +1,6 @@
 """Batches of the small model's two trainings, drawn from the scenes in memory and put on the device ahead of time."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,9 @@ from mimicmotion_jax.training.encode import BY_FRAME, take_encodings
 from mimicmotion_jax.training.objective import Encoded
 
 VAE_FRAMES = 3
+
+Draw = Callable[[range], dict[str, np.ndarray]]
+"""Samples of these numbers: the arrays that `EncodedWorld.take` returns."""
 
 
 def vae_batches(world: World, clips: int, seed: int) -> Iterator[dict[str, jax.Array]]:
@@ -82,28 +86,56 @@ class EncodedWorld:
         self.count += len(running) * self._group
         return bool(running or self._running)
 
-    def batches(self, config: TrainConfig, scaling_factor: float, mesh: Mesh) -> Iterator[Encoded]:
-        """Clips as `mimicmotion train` takes them from stored encodings (`data.clips.make_sample`)."""
-        take = jax.jit(lambda batch: take_encodings(jax.tree.map(_widen, batch), scaling_factor))
+    def batches(
+        self, config: TrainConfig, scaling_factor: float, mesh: Mesh, draw: Draw | None = None
+    ) -> Iterator[Encoded]:
+        """Clips as `mimicmotion train` takes them from stored encodings (`data.clips.make_sample`).
+
+        Args:
+            config: of the training.
+            scaling_factor: of the latents.
+            mesh: for training.
+            draw: draws the samples of these numbers, with `take`; None draws from the newest scenes.
+        """
         for first in itertools.count(0, config.batch_size):
-            drawn = self._draw(config, range(first, first + config.batch_size))
-            yield take(sharding.global_batch(mesh, config.batch_size, drawn, BY_FRAME))
+            samples = range(first, first + config.batch_size)
+            drawn = self._draw(config, samples) if draw is None else draw(samples)
+            yield _scaled(scaling_factor)(sharding.global_batch(mesh, config.batch_size, drawn, BY_FRAME))
 
     def _draw(self, config: TrainConfig, samples: range) -> dict[str, np.ndarray]:
-        world = self.world
         random = np.random.default_rng([config.seed, 1, samples.start])
-        scenes = random.integers(*self.kept(), len(samples)) % world.capacity
-        plans = [plan_clip(config.data, world.plan.num_frames, config.seed, sample) for sample in samples]
+        scenes = random.integers(*self.kept(), len(samples)) % self.world.capacity
+        return self.take(scenes, config, config.seed, samples)
+
+    def take(
+        self, scenes: np.ndarray, config: TrainConfig, seed: int, samples: range, poses: str = "poses"
+    ) -> dict[str, np.ndarray]:
+        """Take a clip of each scene.
+
+        Args:
+            scenes: their places in the world's arrays.
+            config: of the training.
+            seed: of the choice of frames.
+            samples: number of each sample, which the choice depends on too.
+            poses: name of the array of drawn skeletons.
+        """
+        world = self.world
+        plans = [plan_clip(config.data, world.plan.num_frames, seed, sample) for sample in samples]
         rows = (scenes[:, None], np.array([plan.frames for plan in plans]))
         references = (scenes, np.array([plan.reference for plan in plans]))
         return {
             "index": np.array(samples, np.uint32),
-            "poses": world.arrays["poses"][rows],
+            "poses": world.arrays[poses][rows],
             "hand_mask": world.arrays["hand_mask"][rows],
             "latents": self.latents[rows],
             "reference_latents": self.latents[references],
             "embedding": self.embeddings[references],
         }
+
+
+@functools.cache
+def _scaled(factor: float) -> Callable[[dict[str, jax.Array]], Encoded]:
+    return jax.jit(lambda batch: take_encodings(jax.tree.map(_widen, batch), factor))
 
 
 def _widen(x: jax.Array) -> jax.Array:

@@ -55,10 +55,7 @@ class Weights:
         self.sources: list[Mapping[str, Any]] = []
         self.trained: str | None = None
         if self.earlier is not None:
-            found = checkpoint.read_config(self.earlier)
-            channels = found.vae.latent_channels
-            unet = dataclasses.replace(model.unet, in_channels=2 * channels, out_channels=channels)
-            self.model = dataclasses.replace(model, unet=unet, vae=found.vae, image_encoder=found.image_encoder)
+            self.model = with_encoders(model, checkpoint.read_config(self.earlier))
             self.sources = list(checkpoint.read_manifest(self.earlier)["sources"])
 
     def missing(self) -> list[str]:
@@ -108,6 +105,13 @@ class Weights:
 
     def _read(self, folder: Path, dtype: str, names: Iterable[str]) -> dict[str, nnx.Module]:
         return {name: checkpoint.load_network(folder, name, self.model, dtype) for name in names}
+
+
+def with_encoders(model: ModelConfig, found: ModelConfig) -> ModelConfig:
+    """Sizes with another model's VAE and image encoder."""
+    channels = found.vae.latent_channels
+    unet = dataclasses.replace(model.unet, in_channels=2 * channels, out_channels=channels)
+    return dataclasses.replace(model, unet=unet, vae=found.vae, image_encoder=found.image_encoder)
 
 
 def pack(folder: Path, output: Path) -> int:

@@ -22,13 +22,18 @@ Scene = Mapping[str, Any]
 Videos = np.ndarray  # uint8 [scenes, frames, height, width, 3]
 
 
-def generate(model: ModelConfig, networks: Mapping[str, nnx.Module], scenes: Sequence[Scene], sampling: Any) -> Videos:
-    """Generate all scenes from their first frames and their poses; the first frame of a result stands for it."""
+def generate(
+    model: ModelConfig, networks: Mapping[str, nnx.Module], scenes: Sequence[Scene], sampling: Any, seed: int = 0
+) -> Videos:
+    """Generate all scenes from their first frames and their poses; the first frame of a result stands for it.
+
+    Scene i has the noise of seed `seed * len(scenes) + i`.
+    """
     engine = _engine(model, networks)
     batch = Batch(
         images=np.stack([scene["frames"][0] for scene in scenes]),
         poses=[scene["poses"] for scene in scenes],
-        seeds=np.arange(len(scenes), dtype=np.uint32),
+        seeds=seed * len(scenes) + np.arange(len(scenes), dtype=np.uint32),
     )
     latents = engine.denoise(batch, sampling)
     return _pixels(engine, latents, sampling)

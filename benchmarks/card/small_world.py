@@ -23,7 +23,7 @@ import numpy as np
 
 from mimicmotion_jax.pose.hands import hand_mask
 from mimicmotion_jax.pose.render import DrawStyle, draw_poses
-from mimicmotion_jax.synthetic.detector import simulate_detection
+from mimicmotion_jax.synthetic.detector import LIKE_DWPOSE, DetectorConfig, simulate_detection
 from mimicmotion_jax.synthetic.world import make_scenes, render
 
 _SLOTS = 2  # scenes that a worker has finished and that are not yet copied
@@ -43,6 +43,7 @@ class WorldPlan:
         style: of drawn skeletons.
         seed: of people, motions and rooms, below 2^43.
         split: "train" or "test", which share nobody.
+        detector: quality of the simulated detector.
     """
 
     width: int
@@ -53,6 +54,7 @@ class WorldPlan:
     style: DrawStyle
     seed: int
     split: str = "train"
+    detector: DetectorConfig = LIKE_DWPOSE
 
     @property
     def arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -65,18 +67,19 @@ class WorldPlan:
         """Render scene `number` with the skeletons and hands that a detector would find.
 
         Returns:
-            The `arrays`, `background` [height, width, 3] and the detected `keypoints`.
+            The `arrays`, `background` [height, width, 3], the detected `keypoints` and the `exact` ones.
         """
         seed, fps = self.seed * _SCENES_OF_SEED + number, self.fps[number % len(self.fps)]
         (scene,) = make_scenes(1, seed, self.split, self.width, self.height, self.num_frames, fps)
         rendered = render(scene)
-        detected = simulate_detection(rendered.keypoints, scene.character)
+        detected = simulate_detection(rendered.keypoints, scene.character, self.detector)
         return {
             "frames": rendered.frames,
             "poses": draw_poses(detected, self.height, self.width, style=self.style),
             "hand_mask": hand_mask(detected, *self.cells),
             "background": rendered.background,
             "keypoints": detected,
+            "exact": rendered.keypoints,
         }
 
 
@@ -90,13 +93,15 @@ class World:
         limit: number of scenes that are rendered in all; None for as many as there is time for.
 
     Attributes:
-        count: number of scenes rendered so far; scene n lies at n modulo `capacity` of the arrays.
+        count: number of scenes rendered so far; the one that came n-th lies at n modulo `capacity` of the arrays.
         arrays: [capacity, frames of a scene, ...] by name.
+        numbers: number of the scene at each place, which its content depends on; -1 where there is none yet.
     """
 
     def __init__(self, plan: WorldPlan, capacity: int, workers: int, limit: int | None = None):
         self.plan, self.capacity, self.count = plan, capacity, 0
         self.arrays = {name: np.empty((capacity, *shape), dtype) for name, (shape, dtype) in plan.arrays.items()}
+        self.numbers = np.full(capacity, -1)
         self._folder = _shared_folder(plan, workers)
         self._slots = _open_slots(plan, self._folder, workers, "w+")
         self._tasks = [
@@ -140,6 +145,7 @@ class World:
                 slot = worker * _SLOTS + turns[worker] % _SLOTS
                 for name, array in self.arrays.items():
                     array[self.count % self.capacity] = self._slots[name][slot]
+                self.numbers[self.count % self.capacity] = worker + turns[worker] * len(self._tasks)
                 turns[worker] += 1
                 self.count += 1
                 with contextlib.suppress(OSError):  # it has ended

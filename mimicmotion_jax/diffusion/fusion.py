@@ -81,6 +81,20 @@ def make_plan(
     return WindowPlan(indices.astype(np.int32), (raw / totals[indices]).astype(np.float32))
 
 
+def plan_seams(plan: WindowPlan, num_frames: int) -> list[int]:
+    """Return the frames that other windows cover than the frame before; 0 is the first one after the reference.
+
+    Args:
+        plan: windows over `num_frames` frames or more; frame 0 is the reference's.
+        num_frames: number of frames, the reference included.
+    """
+    covered = np.zeros((plan.num_windows, plan.indices.max() + 1), bool)
+    rows = np.broadcast_to(np.arange(plan.num_windows)[:, None], plan.indices.shape)
+    covered[rows, plan.indices] = plan.weights > 0
+    moving = covered[:, 1:num_frames]
+    return [int(frame) for frame in 1 + np.flatnonzero((moving[:, 1:] != moving[:, :-1]).any(0))]
+
+
 def _starts(length: int, segment: int, stride: int) -> Int[np.ndarray, " windows"]:
     starts = np.arange(0, length - segment + 1, stride)
     return starts if starts[-1] + segment == length else np.append(starts, length - segment)

@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mimicmotion_jax.diffusion.fusion import WindowPlan
+from mimicmotion_jax.diffusion.fusion import plan_seams
 from mimicmotion_jax.evaluation.comparison import GENERATED, RECONSTRUCTION, WITHHELD
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.failures import Failures
@@ -125,20 +123,6 @@ class VideoMaker:
 
     def _key(self, task: Task, options: dict[str, Any]) -> str:
         return sha256_json([self._model.weights_sha256, self._model.dtype, task.sha256(), options])
-
-
-def plan_seams(plan: WindowPlan, num_frames: int) -> list[int]:
-    """Return the frames that other windows cover than the frame before; 0 is the first one after the reference.
-
-    Args:
-        plan: windows over `num_frames` frames or more; frame 0 is the reference's.
-        num_frames: number of frames, the reference included.
-    """
-    covered = np.zeros((plan.num_windows, plan.indices.max() + 1), bool)
-    rows = np.broadcast_to(np.arange(plan.num_windows)[:, None], plan.indices.shape)
-    covered[rows, plan.indices] = plan.weights > 0
-    moving = covered[:, 1:num_frames]
-    return [int(frame) for frame in 1 + np.flatnonzero((moving[:, 1:] != moving[:, :-1]).any(0))]
 
 
 def _shape(task: Task) -> tuple[int, ...]:

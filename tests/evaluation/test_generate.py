@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from mimicmotion_jax import InputError
-from mimicmotion_jax.diffusion.fusion import make_plan
+from mimicmotion_jax.diffusion.fusion import make_plan, plan_seams
 from mimicmotion_jax.evaluation.config import EvaluateConfig
 from mimicmotion_jax.evaluation.failures import Failures
 from mimicmotion_jax.evaluation.protocols import PROTOCOLS
 from mimicmotion_jax.evaluation.run import Request, evaluate
 from mimicmotion_jax.evaluation.sequences import find_sequences
 from mimicmotion_jax.evaluation.tasks import TaskMaker
-from mimicmotion_jax.evaluation.videos import plan_seams
 from mimicmotion_jax.models import encode
 from mimicmotion_jax.pose.files import load_keypoints
 from mimicmotion_jax.pose.render import draw_poses
