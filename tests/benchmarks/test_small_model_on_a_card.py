@@ -39,6 +39,7 @@ def test_scenes_are_those_of_the_world_and_the_newest_are_kept(world):
     for number in (2, 9):
         (scene,) = make_scenes(1, 3_000_000 + number, "train", 64, 64, 9, PLAN.fps[number % 2])
         np.testing.assert_array_equal(world.arrays["frames"][number % 8], render(scene).frames)
+        assert world.numbers[number % 8] == number
     assert world.kept() == (6, 10)  # the next ones go where scenes 2 to 5 are
     drawn = world.arrays["poses"].reshape(8, -1)
     assert (drawn.max(1) > 100).all()
