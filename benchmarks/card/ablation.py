@@ -88,7 +88,7 @@ def make_plan(setup: Setup) -> Row:
         "score_s": round(setup.score_seconds, 2),
         "clips": setup.config.batch_size,
         "window": setup.model.window_size,
-        "scenes": setup.encoded.count,
+        "scenes": int(np.ptp(setup.encoded.kept())),
         "size": f"{size.width}x{size.height}",
         "parameters": sum(x.size for x in setup.initial[SEEDS[0]].values()),
         "vae": _vae(setup),

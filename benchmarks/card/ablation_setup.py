@@ -1,4 +1,4 @@
-"""What all rows of the ablation on a card share: the world in latents, compiled programs, test sequences, training."""
+"""Shared setup of the ablation on a card: the world in latents, compiled programs, test sequences, training."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ from card.small_batches import EncodedWorld
 from card.small_clock import Clock, train_by_clock
 from card.small_files import VARIABLE, find_earlier, with_encoders
 from card.small_sizes import SmallSize
-from card.small_world import Task, World, host_only
+from card.small_world import SPARE, Task, World, host_only
 from mimicmotion_jax import checkpoint, sharding
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.inference.prefetch import prefetch
@@ -37,7 +37,7 @@ from mimicmotion_jax.training.template import Template, split_trainable
 Trained = tuple[Mapping[str, Any], list[dict[str, float]]]
 """Parameters of UNet and PoseNet, and the losses on the way."""
 
-_SHIPPED = ROOT / "mimicmotion_jax" / "weights" / "small"
+SHIPPED = ROOT / "mimicmotion_jax" / "weights" / "small"
 _OWN_CORES = 4  # for compilation
 _WORLD_SEED, _TEST_SEED = 20261127, 20261128
 _WARM_STEPS, _TIMED_STEPS = 3, 10
@@ -63,17 +63,17 @@ class Setup:
 
     def __init__(self, size: SmallSize, clock: Clock):
         self.size, self.clock = size, clock
-        self.source = find_earlier(ROOT) if VARIABLE in os.environ else _SHIPPED
+        self.source = find_earlier(ROOT) if VARIABLE in os.environ else SHIPPED
         self.model = with_encoders(size.model, checkpoint.read_config(self.source))
         config = size.training(self.model, 0)
         objective = dataclasses.replace(config.objective, hand_weight=FULL.hand_weight)
         self.config = dataclasses.replace(config, objective=objective)
-        limit = size.limit or 0
+        limit, workers = size.limit or 0, size.workers or max(1, available_cores() - _OWN_CORES)
         plan, test = self._plans()
         with host_only():
             initial = Task.call(_initial_parameters, self.model)
             tasks = [Task.call(_make_scenes, test, range(n, size.test[0], 4)) for n in range(min(4, size.test[0]))]
-            self.world = World(plan, limit, size.workers or max(1, available_cores() - _OWN_CORES), limit)
+            self.world = World(plan, limit + SPARE * workers, workers, limit)
         self._mesh = sharding.training_mesh(devices=jax.local_devices()[:1])
         self._template = Template(self.model, TRAINED)
         together = (size.encode_scenes * size.scene_frames, size.height, size.width, 3)

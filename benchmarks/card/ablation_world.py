@@ -76,7 +76,8 @@ def variant_samples(encoded: EncodedWorld, config: TrainConfig, variant: Variant
         variant: row of the table.
         seed: of the row.
     """
-    places = np.argsort(encoded.world.numbers[: encoded.count])
+    first, end = encoded.kept()
+    places = first + np.argsort(encoded.world.numbers[first:end])
 
     def draw(samples: range) -> dict[str, np.ndarray]:
         random = np.random.default_rng([seed, 1, samples.start])

@@ -29,6 +29,9 @@ from mimicmotion_jax.synthetic.world import make_scenes, render
 _SLOTS = 2  # scenes that a worker has finished and that are not yet copied
 _SCENES_OF_SEED = 10**6
 
+SPARE = 2 * _SLOTS
+"""Places per worker whose scenes count as lost, because new ones may be written there at any time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class WorldPlan:
@@ -108,11 +111,12 @@ class World:
             Task(_render, plan, self._folder, range(worker, limit or _SCENES_OF_SEED, workers), worker, workers)
             for worker in range(workers)
         ]
-        threading.Thread(target=self._collect, name="scenes", daemon=True).start()
+        self._collector = threading.Thread(target=self._collect, name="scenes", daemon=True)
+        self._collector.start()
 
     def kept(self) -> tuple[int, int]:
         """Numbers of the first scene that stays for a while, and of the first that is not there yet."""
-        return max(0, self.count + 2 * _SLOTS * len(self._tasks) - self.capacity), self.count
+        return max(0, self.count + SPARE * len(self._tasks) - self.capacity), self.count
 
     def wait(self, count: int) -> None:
         """Wait until so many scenes are there.
@@ -121,7 +125,7 @@ class World:
             RuntimeError: all workers have ended.
         """
         while self.count < count:
-            if not any(task.process.is_alive() for task in self._tasks):
+            if not self._collector.is_alive() and self.count < count:
                 raise RuntimeError(f"the processes that render the world have ended after {self.count} scenes")
             time.sleep(0.05)
 

@@ -8,13 +8,16 @@ import pytest
 from card.ablation import fit_steps
 from card.ablation_page import row_name, table_rows, write_page
 from card.ablation_scores import mistakes_strip, score, slices_strip
+from card.ablation_setup import SHIPPED
 from card.ablation_sizes import ABLATION_SIZES, SEEDS
 from card.ablation_table import MISTAKEN, SEAM, TRUE_SEAM, VARIANTS, summarise
 from card.ablation_world import FIGURE_7, AblationPlan, mistaken_hands, variant_samples
 from card.results import Results
 from card.small_batches import EncodedWorld
+from card.small_files import with_encoders
 from test_card import GPU, run
 
+from mimicmotion_jax.checkpoint import read_config
 from mimicmotion_jax.diffusion.fusion import make_plan
 from mimicmotion_jax.pose.render import DrawStyle
 from mimicmotion_jax.synthetic.detector import DetectorConfig, simulate_detection
@@ -31,6 +34,17 @@ def scene():
     """Test sequence in which the detector takes a hand for the other one."""
     made = (PLAN.make(number) for number in range(20))
     return next(scene for scene in made if 0 < scene["mistaken"][1:].sum() < 15)
+
+
+@pytest.mark.parametrize("size", ABLATION_SIZES.values(), ids=ABLATION_SIZES.keys())
+def test_scenes_are_encoded_in_whole_groups(size):
+    assert size.limit % size.encode_scenes == 0
+    assert size.test[0] * size.test[1] % (size.encode_scenes * size.scene_frames) == 0
+
+
+def test_networks_on_a_card_have_the_sizes_of_the_shipped_model():
+    shipped, model = read_config(SHIPPED), ABLATION_SIZES["full"].model
+    assert with_encoders(model, shipped) == shipped
 
 
 def test_steps_fit_into_the_share_of_a_run():
@@ -163,11 +177,13 @@ def test_the_table_has_mean_and_deviation_of_complete_seeds(tmp_path):
 def test_the_whole_run_and_another_that_goes_on(tmp_path):
     rows = run(GPU.EXPERIMENTS, "ablation", tmp_path)
     assert rows.keys() == {"train/plan"} | {f"train/{row_name(name, seed)}" for name in VARIANTS for seed in SEEDS}
+    assert rows["train/plan"]["scenes"] == SIZE.limit
     full, uniform, hands = (rows[f"train/{name}, seed 0"] for name in ("full", "uniform fusion", "no hand enhancement"))
     assert full["history"] == uniform["history"]
     assert full["history"] != hands["history"]
     assert full["history"] != rows["train/full, seed 1"]["history"]
     assert full["scores"]["psnr"] != uniform["scores"]["psnr"]
+    assert full["history"][-1]["finite"] == 1
     for name in ("ablation-mistakes.png", "ablation-seams.png"):
         assert (tmp_path / name).stat().st_size > 1000
     page = (tmp_path / "ablation.md").read_text()
