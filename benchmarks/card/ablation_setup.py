@@ -63,7 +63,7 @@ class Setup:
 
     def __init__(self, size: SmallSize, clock: Clock):
         self.size, self.clock = size, clock
-        self.source = find_earlier(ROOT) if VARIABLE in os.environ else SHIPPED
+        self.source = (find_earlier(ROOT) if VARIABLE in os.environ else None) or SHIPPED
         self.model = with_encoders(size.model, checkpoint.read_config(self.source))
         config = size.training(self.model, 0)
         objective = dataclasses.replace(config.objective, hand_weight=FULL.hand_weight)
@@ -81,7 +81,7 @@ class Setup:
         with contextlib.closing(self.world), ThreadPoolExecutor() as threads:
             step = threads.submit(compile_it, small_networks.lower_step(self.config, self._mesh))
             encoding = threads.submit(compile_it, small_networks.lower_encode(self.model, together))
-            self.initial: dict[int, dict[str, np.ndarray]] = initial.result()
+            self.initial: dict[int, dict[str, Any]] = initial.result()
             self.scenes: list[dict[str, Any]] = [scene for task in tasks for scene in task.result()]
             clock.say("parameters and test sequences are there")
             self.score_seconds = self._time_scoring()

@@ -61,7 +61,7 @@ def mistaken_hands(detected: Keypoints, exact: Keypoints) -> Bool[np.ndarray, " 
 
     true = exact.hands[:, 0]
     found = (detected.hands_score[:, 0] > 0).any(-1)
-    return (found & (distance(true[:, ::-1]) < distance(true))).any(-1)
+    return np.any(found & (distance(true[:, ::-1]) < distance(true)), axis=-1)
 
 
 def variant_samples(encoded: EncodedWorld, config: TrainConfig, variant: Variant, seed: int) -> Draw:
