@@ -42,8 +42,8 @@ def write_page(results: Results, part: str) -> None:
         "The detector makes the mistakes of the paper's figure 7 in the test sequences: a hand is found in the place "
         f"of the other one in {test['mistaken']:.0%} of the frames, an elbow that is hidden in "
         f"{test['hidden_elbow']:.0%}. Hands are scored where they really are, once more in the frames of the former "
-        "kind alone. Seam discontinuity is the frame difference where windows change over that elsewhere; the modes of fusion have their seams at different "
-        "frames, so each is to be read against the true videos there.",
+        "kind alone. Seam discontinuity is the frame difference where windows change over that elsewhere; the modes of "
+        "fusion have their seams at different frames, so each is to be read against the true videos there.",
         "",
         f"{plan['steps']} steps of {plan['clips']} clips of {plan['window']} frames, from {plan['scenes']} scenes; "
         f"{test['sequences']} test sequences of {test['frames']} frames at {plan['size']}; VAE of {plan['vae']}; "
