@@ -30,7 +30,7 @@ def frame_noise(
 
 
 def step_noise(
-    seeds: Integer[Array, " b"], step: Integer[Array, ""], shape: tuple[int, int, int, int]
+    seeds: Integer[Array, " b"], step: Integer[Array, ""], shape: tuple[int, ...]
 ) -> Float[Array, "b f h w c"]:
     """Draw standard normal noise for a step of a stochastic solver, apart from that of other steps and the initial one.
 
@@ -41,7 +41,8 @@ def step_noise(
     """
     number = jnp.uint32(_STEPS) - step.astype(jnp.uint32)
     of_step = jax.vmap(lambda seed: jax.random.bits(jax.random.fold_in(jax.random.key(seed), number)))(seeds)
-    return frame_noise(of_step, *shape)
+    num_frames, height, width, channels = shape
+    return frame_noise(of_step, num_frames, height, width, channels)
 
 
 @functools.partial(jax.jit, static_argnames=("height", "width", "channels"))

@@ -83,7 +83,8 @@ def distillation_objective(
         return predictor(batch, kept, config, execution)(teaching.teacher, noisy, draws.sigma)
 
     if distillation.guidance_scale > 1:  # one branch after the other: half the memory, and compiled once
-        velocities = guide(*jax.lax.map(teach, jnp.array([False, True])), distillation.guidance_scale)
+        branches = jax.lax.map(teach, jnp.array([False, True]))
+        velocities = guide(branches[0], branches[1], distillation.guidance_scale)
     else:
         velocities = teach(jnp.array(True))
     reached = euler_step(noisy, velocities, sigma, following)
