@@ -25,6 +25,7 @@ from mimicmotion_jax.config import build_config, to_dict
 from mimicmotion_jax.convert.lora import check_strength, parse_lora, read_lora
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.inference.engine import Batch, Engine, Networks, OnStepEnd
+from mimicmotion_jax.inference.execution import Program
 from mimicmotion_jax.inference.job import Prepared
 from mimicmotion_jax.inference.lora import apply_loras
 from mimicmotion_jax.inference.motion import Motion
@@ -193,10 +194,8 @@ class MimicMotionPipeline:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype), sharding=place), networks)
         return cls(config, **shapes, mesh=mesh)
 
-    def lower(
-        self, num_frames: int, height: int, width: int, options: SamplingConfig
-    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
-        """Functions that lower the programs of a call for one video, by name, without running them.
+    def lower(self, num_frames: int, height: int, width: int, options: SamplingConfig) -> dict[str, Program]:
+        """Programs of a call for one video, by name: functions that lower them, and how often each is called.
 
         Args:
             num_frames: of the video.
@@ -308,6 +307,8 @@ class MimicMotionPipeline:
         min_guidance_scale: float | None = None,
         max_guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        cache_interval: int | None = None,
+        cache_depth: int | None = None,
         pose_strength: float | None = None,
         pose_start: float | None = None,
         pose_end: float | None = None,
@@ -383,6 +384,10 @@ class MimicMotionPipeline:
             max_guidance_scale: guidance of the last frame, likewise.
             guidance_interval: lowest and highest noise level (sigma) with guidance; steps outside of it take half the
                 work; None guides all.
+            cache_interval: compute the whole UNet every n-th step only, and its last layers between (DeepCache), 1 to
+                1000; 1.
+            cache_depth: number of last layers of the UNet that are computed in every step, 1 to 100, of 12 in the full
+                model; 1.
             pose_strength: factor of the pose's features, 0 to 10; 1.
             pose_start: part of the steps after which the pose has an effect, 0 to 1; 0.
             pose_end: part of the steps after which it has none any more, `pose_start` to 1; 1.

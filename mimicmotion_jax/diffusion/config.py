@@ -33,6 +33,11 @@ class SamplingConfig:
     """Guidance of the last frame; null: guidance_scale."""
     guidance_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
     """Lowest and highest noise level sigma with guidance; steps outside take half the work. null: all."""
+    cache_interval: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Compute the whole UNet every n-th step only, and its last layers between (DeepCache); 1: in every step."""
+    cache_depth: Annotated[int, Field(ge=1, le=100)] = 1
+    """Number of last layers of the UNet that are computed in every step, of 12 in the full model; for cache_interval
+    above 1."""
     pose_strength: Annotated[float, Field(ge=0, le=10)] = 1.0
     """Factor of the pose's features."""
     pose_start: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -75,6 +80,8 @@ class SamplingConfig:
                 f"decode_overlap ({self.decode_overlap}) must be smaller than decode_chunk_size "
                 f"({self.decode_chunk_size})"
             )
+        if self.cache_interval > 1 and self.sampler == "heun":
+            raise ValueError("cache_interval: heun predicts twice a step; take sampler=euler or dpmpp_2m with it")
         if self.pose_start > self.pose_end:
             raise ValueError(f"pose_start ({self.pose_start:g}) must not be larger than pose_end ({self.pose_end:g})")
         if self.guided and not self.guided_steps.any():
@@ -103,6 +110,17 @@ class SamplingConfig:
         """True for steps with guidance."""
         low, high = self.guidance_interval or (0, np.inf)
         return self.guided & (low <= self.sigmas[:-1]) & (self.sigmas[:-1] <= high)
+
+    @property
+    def whole_steps(self) -> Bool[np.ndarray, " steps"]:
+        """True for steps that compute the whole UNet: every `cache_interval`-th, counted anew where guidance begins or
+        ends."""
+        guided, whole = self.guided_steps, np.ones(self.num_steps, bool)
+        since = 0
+        for step in range(1, self.num_steps):
+            since = since + 1 if guided[step] == guided[step - 1] else 0
+            whole[step] = since % self.cache_interval == 0
+        return whole
 
     @property
     def unet_calls(self) -> int:

@@ -12,10 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
-from jaxtyping import Array, Float, Int, jaxtyped
+from jaxtyping import Array, Float, Int, PyTree, jaxtyped
 
 from mimicmotion_jax.diffusion.fusion import WindowPlan
-from mimicmotion_jax.diffusion.solvers import SOLVERS, STOCHASTIC, Levels, SolverName
+from mimicmotion_jax.diffusion.solvers import SOLVERS, STOCHASTIC, Levels, SolverName, latents_of
+
+Features = PyTree[Array]
+"""What a network keeps for later steps; None: nothing."""
 
 
 @runtime_checkable
@@ -28,8 +31,17 @@ class Predictor(Protocol):
         frames: Int[Array, "g t"],
         sigma: Float[Array, ""],
         step: Int[Array, ""],
-    ) -> Float[Array, "g b t h w c"]:
-        """Predict v; `frames` are the frames of the video in each window, `step` counts from the first of `sigmas`."""
+        features: Features,
+    ) -> tuple[Float[Array, "g b t h w c"], Features]:
+        """Predict v, and return features that it may be given in another step.
+
+        Args:
+            windows: latents.
+            frames: frames of the video in each window.
+            sigma: noise level.
+            step: counts from the first of `sigmas`.
+            features: of the same group at an earlier step; None computes everything.
+        """
         ...
 
 
@@ -74,7 +86,9 @@ def denoise(
     solver: SolverName = "euler",
     previous: Float[Array, ""] | float = np.inf,
     noise: Callable[[jax.Array], jax.Array] = jnp.zeros_like,
-) -> Float[Array, "b f h w c"]:
+    features: Features = None,
+    keep: bool = False,
+) -> tuple[Float[Array, "b f h w c"], Features]:
     """Integrate from sigmas[0] to sigmas[-1]. A pure function, to be called inside jit.
 
     Args:
@@ -88,31 +102,46 @@ def denoise(
         previous: noise level before sigmas[0]; infinite if that is the first.
         noise: standard normal noise of the latents' shape for a step, counted from the first of `sigmas`; only solvers
             in `solvers.STOCHASTIC` call it.
+        features: features of an earlier step, with leading axis `groups`, that every step makes do with.
+        keep: return those of this step, which is the only one, predicted once (not with heun).
 
     Returns:
-        The state at noise level sigmas[-1].
+        the state at noise level sigmas[-1], and the features to be given to later steps.
     """
 
-    def evaluate(latents: jax.Array, sigma: jax.Array, step: jax.Array) -> jax.Array:
-        def fuse(group: jax.Array, fused: jax.Array) -> jax.Array:
-            frames, weights = plan.indices[group], plan.weights[group]
+    def evaluate(latents: jax.Array, sigma: jax.Array, step: jax.Array) -> tuple[jax.Array, Features]:
+        def predict_group(frames: jax.Array, features: Features) -> tuple[jax.Array, Features]:
             windows = shard_windows(jnp.moveaxis(latents[:, frames], 1, 0))  # [G, B, T, h, w, c]
-            prediction = shard_windows(predict(windows, frames, sigma, step)).astype(jnp.float32)
-            weighted = prediction * weights[:, None, :, None, None, None]
+            v, new = predict(windows, frames, sigma, step, features)
+            return shard_windows(v), new if keep else None
+
+        def fuse(group: jax.Array, carry: tuple[jax.Array, Features]) -> tuple[jax.Array, Features]:
+            fused, kept = carry
+            frames, weights = plan.indices[group], plan.weights[group]
+            prediction, new = predict_group(frames, jax.tree.map(lambda x: x[group], features))
+            weighted = prediction.astype(jnp.float32) * weights[:, None, :, None, None, None]
+            kept = jax.tree.map(lambda every, one: every.at[group].set(one), kept, new)
 
             # Added one after the other, so that the order of the sum does not depend on group size or devices.
             def add(fused: jax.Array, window: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
                 return fused.at[:, window[0]].add(window[1]), None
 
-            return jax.lax.scan(add, fused, (frames, weighted))[0]
+            return jax.lax.scan(add, fused, (frames, weighted))[0], kept
 
-        return jax.lax.fori_loop(0, plan.num_groups, fuse, jnp.zeros_like(latents))
+        shapes = jax.eval_shape(predict_group, plan.indices[0], None)[1] if keep else None
+        kept = jax.tree.map(lambda x: jnp.zeros((len(plan.indices), *x.shape), x.dtype), shapes)
+        return jax.lax.fori_loop(0, plan.num_groups, fuse, (jnp.zeros_like(latents), kept))
 
-    def take_step(state: jax.Array, inputs: tuple[Levels, jax.Array]) -> tuple[jax.Array, None]:
+    def take_step(state: jax.Array, inputs: tuple[Levels, jax.Array]) -> tuple[jax.Array, Features]:
         levels, step = inputs
         drawn = (noise(step),) if solver in STOCHASTIC else ()
-        return SOLVERS[solver](lambda latents, sigma: evaluate(latents, sigma, step), state, levels, *drawn), None
+        if not keep:
+            return SOLVERS[solver](lambda x, sigma: evaluate(x, sigma, step)[0], state, levels, *drawn), None
+        v, kept = evaluate(latents_of(solver, state), levels.sigma, step)
+        return SOLVERS[solver](lambda *_: v, state, levels, *drawn), kept
 
     before = jnp.concatenate([jnp.full(1, previous, jnp.float32), sigmas[:-2]])
     steps = Levels(before, sigmas[:-1], sigmas[1:]), jnp.arange(len(sigmas) - 1)
-    return jax.lax.scan(take_step, state, steps)[0]
+    if keep:
+        return take_step(state, jax.tree.map(lambda x: x[0], steps))
+    return jax.lax.scan(take_step, state, steps)[0], None

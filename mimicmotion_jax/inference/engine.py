@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, UInt8, UInt32
+from jaxtyping import Float, Int, UInt8, UInt32
 from tqdm import tqdm
 
 from mimicmotion_jax import sharding
@@ -20,7 +20,7 @@ from mimicmotion_jax.diffusion.sampler import group_plan
 from mimicmotion_jax.diffusion.solvers import MEMORY, latents_of, with_latents
 from mimicmotion_jax.inference import stages
 from mimicmotion_jax.inference.decoding import decode_in_chunks
-from mimicmotion_jax.inference.execution import Executor, Lower, Run
+from mimicmotion_jax.inference.execution import Executor, Lower, Program, Run
 from mimicmotion_jax.inference.job import DrawnFrames
 from mimicmotion_jax.inference.layout import Layout, lay_out
 from mimicmotion_jax.inference.memory import MemoryPlan, Workload
@@ -124,8 +124,7 @@ class Engine:
         earlier = None if saved is None else saved.load(steps)
         if earlier is not None and earlier.step == steps:
             return latents_of(sampler, earlier.latents)[:, :num_frames]
-        one_by_one = on_step_end or saved or len(set(options.guided_steps)) > 1
-        length = 1 if one_by_one else _slice_length(steps)
+        length = 1 if on_step_end or saved or _varies(options) else _slice_length(steps)
 
         def step_end(step: int, state: jax.Array) -> jax.Array:
             if on_step_end:
@@ -135,7 +134,7 @@ class Engine:
                 state = with_latents(sampler, state, jnp.asarray(on_step_end(step - 1, timestep, latents)))
             if not stages.all_finite(state):
                 raise InputError(_NOT_FINITE.format(f" after step {step} of {steps}"))
-            if saved is not None:
+            if saved is not None and (step == steps or options.whole_steps[step]):  # else features would be lost
                 saved.save(step, steps, state)
             return state
 
@@ -181,17 +180,15 @@ class Engine:
                 bar.update(frames.shape[1])
                 yield frames
 
-    def lower(
-        self, num_frames: int, height: int, width: int, options: SamplingConfig
-    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
-        """Functions that lower the stages of one video, by name, for the devices of the mesh.
+    def lower(self, num_frames: int, height: int, width: int, options: SamplingConfig) -> dict[str, Program]:
+        """Programs of the stages of one video, by name, for the devices of the mesh.
 
         It goes through the very calls of `denoise` and `decode`, with shapes in the place of arrays.
         """
         executor = Lower()
         engine = Engine(self.config, self.networks, self.mesh, executor)
         pixels = np.broadcast_to(np.uint8(0), (1 + num_frames, height, width, 3))
-        whole = Steps(options.num_steps)
+        whole = Steps(1 if _varies(options) else options.num_steps)
         with engine._memory_for("denoising", options, 1, *pixels.shape[:3]):
             latents = engine._latents(Batch(pixels[:1], [pixels], np.zeros(1, np.uint32)), options, whole)
         size = options.decode_chunk_size
@@ -307,21 +304,29 @@ class Engine:
             state = self._executor.run(stages.start_solver, latents, solver=options.sampler)
         if steps.earlier is not None:
             first, state = steps.earlier.step, self._put(steps.earlier.latents)
+        # Without a cache all steps are whole.
+        caches, whole, kept = options.cache_interval > 1, options.whole_steps, None
         bar = tqdm(total=num_steps, initial=first, desc="denoising", unit="step", disable=not steps.progress)
         with bar:
-            for begin, end in _calls(options.guided_steps, first, steps.length):
-                guided = bool(options.guided_steps[begin])
+            for begin, end in _calls(_kinds(options), first, steps.length):
+                guided, keep = bool(options.guided_steps[begin]), caches and bool(whole[begin])
+                if keep:
+                    kept = None  # their memory is free for the new ones
                 levels = sigmas[begin : end + 1], sigmas[begin - 1] if begin else np.float32(np.inf)
-                state = self._executor.run(
+                state, new = self._executor.run(
                     stages.run_denoising,
                     *put((self.networks.unet, self.networks.pose_net, state, *levels, strengths[begin:end]), guided),
                     *constants(guided),
                     *put((seeds, np.int32(begin)), guided),
+                    kept,
                     guided=guided,
                     in_turn=guided and self._memory.in_turn,
                     solver=options.sampler,
                     mesh=layouts[guided].mesh,
+                    depth=options.cache_depth if caches else 1,
+                    keep=keep,
                 )
+                kept = new if keep else kept
                 if steps.step_end is not None:
                     state = steps.step_end(end, state)
                 bar.update(end - begin)
@@ -379,12 +384,22 @@ class Engine:
         return jax.default_matmul_precision("highest") if self._dtype == jnp.float32 else contextlib.nullcontext()
 
 
-def _calls(guided_steps: Bool[np.ndarray, " steps"], first: int, length: int) -> Iterator[tuple[int, int]]:
-    """Steps `begin` to `end` of each call of the loop: at most `length`, all with guidance or all without."""
+def _kinds(options: SamplingConfig) -> Int[np.ndarray, " steps"]:
+    """Number that is equal for steps of one program: with guidance or without, the whole UNet or its last layers."""
+    return options.guided_steps + 2 * options.whole_steps
+
+
+def _varies(options: SamplingConfig) -> bool:
+    """Return True if steps differ in their programs; then they are called one by one, for few shapes to compile."""
+    return len(set(_kinds(options))) > 1
+
+
+def _calls(kinds: Int[np.ndarray, " steps"], first: int, length: int) -> Iterator[tuple[int, int]]:
+    """Steps `begin` to `end` of each call of the loop: at most `length`, all of one kind."""
     begin = first
-    while begin < len(guided_steps):
-        other = np.flatnonzero(guided_steps[begin : begin + length] != guided_steps[begin])
-        end = begin + int(other[0]) if len(other) else min(begin + length, len(guided_steps))
+    while begin < len(kinds):
+        other = np.flatnonzero(kinds[begin : begin + length] != kinds[begin])
+        end = begin + int(other[0]) if len(other) else min(begin + length, len(kinds))
         yield begin, end
         begin = end
 

@@ -3,6 +3,7 @@
 The engine does everything through one of these, so that what is compiled for devices that are not at hand is what runs.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -64,15 +65,29 @@ class Run:
         return stage(*args, **static)
 
 
+@dataclasses.dataclass
+class Program:
+    """Stage as it is called with some shapes and static arguments; called itself, it is lowered."""
+
+    lower: Callable[[], jax.stages.Lowered]
+    calls: int = 0
+    """Number of calls with these."""
+
+    def __call__(self) -> jax.stages.Lowered:
+        """Lower the stage."""
+        return self.lower()
+
+
 class Lower:
     """Put shapes in the place of arrays, and remember how to lower each stage instead of running it.
 
     Attributes:
-        programs: for each stage by name, a function that lowers it as it was first called.
+        programs: by the name of the stage; further ones of the same stage have a number behind it ("…_2").
     """
 
     def __init__(self) -> None:
-        self.programs: dict[str, Callable[[], jax.stages.Lowered]] = {}
+        self.programs: dict[str, Program] = {}
+        self._names: dict[Any, str] = {}
 
     def put(self, tree: Any, sharding: Sharding) -> Any:
         """Shapes with that layout."""
@@ -96,7 +111,13 @@ class Lower:
             with jax.default_matmul_precision(precision):
                 return stage.lower(*args, **static)
 
-        self.programs.setdefault(stage.__name__, lower)
+        leaves, structure = jax.tree.flatten(args)
+        shapes = tuple((np.shape(x), str(_dtype(x))) for x in leaves)
+        key = stage.__name__, structure, shapes, tuple(sorted(static.items()))
+        if key not in self._names:
+            earlier = sum(name == stage.__name__ for name, *_ in self._names)
+            self._names[key] = f"{stage.__name__}_{earlier + 1}" if earlier else stage.__name__
+        self.programs.setdefault(self._names[key], Program(lower)).calls += 1
         return jax.eval_shape(functools.partial(stage, **static), *args)
 
 

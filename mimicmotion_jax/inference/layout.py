@@ -9,6 +9,7 @@ from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.diffusion.fusion import WindowPlan
 from mimicmotion_jax.diffusion.sampler import bucket
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.runtime.errors import InputError
 
 
 class Layout(NamedTuple):
@@ -47,8 +48,11 @@ def lay_out(
         guided: of the steps to lay out; None: as the options say.
 
     Raises:
-        InputError: windows that the checkpoint cannot have.
+        InputError: windows or a cache that the checkpoint cannot have.
     """
+    layers = model.unet.num_up_layers
+    if options.cache_interval > 1 and options.cache_depth > layers:
+        raise InputError(f"cache_depth={options.cache_depth}: this UNet has {layers} layers that can be computed anew.")
     plan = options.plan(num_frames, model.window_size)
     padded = _padded_frames(plan)
     capacity = options.plan(padded, model.window_size).num_windows

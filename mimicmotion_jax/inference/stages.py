@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, UInt8, jaxtyped
 from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.edm import precondition
 from mimicmotion_jax.diffusion.noise import step_noise
-from mimicmotion_jax.diffusion.sampler import GroupedPlan, denoise
+from mimicmotion_jax.diffusion.sampler import Features, GroupedPlan, denoise
 from mimicmotion_jax.diffusion.solvers import SolverName, latents_of, start
 from mimicmotion_jax.models.encode import to_signed
 from mimicmotion_jax.models.pose_net import PoseNet
@@ -62,7 +62,9 @@ def make_conditions(
     return unet.conditions(context, time_ids, num_frames)
 
 
-@functools.partial(jax.jit, static_argnames=("guided", "in_turn", "solver", "mesh"), donate_argnames="state")
+@functools.partial(
+    jax.jit, static_argnames=("guided", "in_turn", "solver", "mesh", "depth", "keep"), donate_argnames="state"
+)
 @jaxtyped(typechecker=beartype)
 def run_denoising(
     unet: UNet,
@@ -78,56 +80,68 @@ def run_denoising(
     guidance_scales: Float[Array, " f"],
     seeds: Integer[Array, " b"],
     first_step: Integer[Array, ""],
+    features: Features = None,
     *,
     guided: bool,
     in_turn: bool = False,
     solver: SolverName = "euler",
     mesh: Mesh,
-) -> Float[Array, "b f h w c_all"]:
+    depth: int = 1,
+    keep: bool = False,
+) -> tuple[Float[Array, "b f h w c_all"], Features]:
     """The denoising loop from sigmas[0] to sigmas[-1]. Guidance: v = v_uncond + scale (v_cond - v_uncond).
 
     The unconditional branch has a zero CLIP embedding, a zero reference latent and no pose features. The branches are
     predicted in one batch, or one after the other (`in_turn`), which halves the temporaries. `mesh` is a
-    `sharding.window_mesh`. `previous` is the noise level before sigmas[0] (see `sampler.denoise`). `first_step` is the
-    number of that step in the whole video's; with it and `seeds` a stochastic solver draws its noise.
+    `sharding.window_mesh`. `previous`, `features` and `keep` are as in `sampler.denoise`; the features are the UNet's
+    below its last `depth` layers (`UNet.predict`), of each window and branch. `first_step` is the number of that step
+    in the whole video's; with it and `seeds` a stochastic solver draws its noise.
     """
     group, window_size = plan.indices.shape[1:]
     branches = 2 if guided else 1
     execution = sharding.sampling_execution(mesh)
     reference = repeat(image_latents, "b h w c -> b t h w c", t=window_size)
 
-    def predict(windows: jax.Array, frames: jax.Array, sigma: jax.Array, step: jax.Array) -> jax.Array:
+    def predict(
+        windows: jax.Array, frames: jax.Array, sigma: jax.Array, step: jax.Array, features: Features
+    ) -> tuple[jax.Array, Features]:
         c = precondition(sigma)
         poses = pose_net.head(jnp.moveaxis(pose_features[:, frames], 1, 0))  # [G, B, T, h, w, C0]
         poses *= pose_strengths[step].astype(poses.dtype)
         sample = jnp.concatenate([c.c_in * windows, jnp.broadcast_to(reference, windows.shape)], axis=-1)
         without = sample.at[..., windows.shape[-1] :].set(0)
 
-        def run_unet(sample: jax.Array, poses: jax.Array, conditions: UNetConditions) -> jax.Array:
+        def run_unet(
+            sample: jax.Array, poses: jax.Array, conditions: UNetConditions, deep: Features
+        ) -> tuple[jax.Array, Features]:
             """Predict a batch [G, n, B, ...]; windows lead, so that devices have whole windows."""
             sample, poses = (rearrange(x, "g n b t h w c -> (g n b) t h w c") for x in (sample, poses))
-            out = unet(sample, jnp.full(len(sample), c.c_noise), conditions.tile(group), poses, execution)
-            return rearrange(out.astype(jnp.float32), "(g n b) t h w c -> n g b t h w c", g=group, b=len(state))
+            inputs = sample, jnp.full(len(sample), c.c_noise), conditions.tile(group), poses, execution
+            out, deep = unet.predict(*inputs, depth=depth, deep=deep)
+            return rearrange(out.astype(jnp.float32), "(g n b) t h w c -> n g b t h w c", g=group, b=len(state)), deep
 
-        def run_branch(branch: jax.Array) -> jax.Array:
+        def run_branch(inputs: tuple[jax.Array, Features]) -> tuple[jax.Array, Features]:
             """Predict the unconditional branch (0) or the conditional one (1) alone."""
+            branch, deep = inputs
             conditioned = branch == 1
             alone, drawn = jnp.where(conditioned, sample, without), jnp.where(conditioned, poses, 0)
-            return run_unet(alone[:, None], drawn[:, None], conditions.part(branch, branches))[0]
+            out, deep = run_unet(alone[:, None], drawn[:, None], conditions.part(branch, branches), deep)
+            return out[0], deep if keep else None
 
         if not guided:
-            return run_unet(sample[:, None], poses[:, None], conditions)[0]
+            out, deep = run_unet(sample[:, None], poses[:, None], conditions, features)
+            return out[0], deep
         if in_turn:
-            out = jax.lax.map(run_branch, jnp.arange(branches))
+            out, deep = jax.lax.map(run_branch, (jnp.arange(branches), features))
         else:
             stacked = jnp.stack([without, sample], axis=1), jnp.stack([jnp.zeros_like(poses), poses], axis=1)
-            out = run_unet(*stacked, conditions)
-        return out[0] + guidance_scales[frames][:, None, :, None, None, None] * (out[1] - out[0])
+            out, deep = run_unet(*stacked, conditions, features)
+        return out[0] + guidance_scales[frames][:, None, :, None, None, None] * (out[1] - out[0]), deep
 
     def noise(step: jax.Array) -> jax.Array:
         return step_noise(seeds, first_step + step, state.shape[1:])
 
-    return denoise(predict, state, sigmas, plan, sharding.shard_windows(mesh), solver, previous, noise)
+    return denoise(predict, state, sigmas, plan, sharding.shard_windows(mesh), solver, previous, noise, features, keep)
 
 
 @functools.partial(jax.jit, static_argnames="solver")

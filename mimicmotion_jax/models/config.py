@@ -114,6 +114,11 @@ class UNetConfig(_Official):
         return _per_block(getattr(self, name), len(self.block_out_channels))
 
     @property
+    def num_up_layers(self) -> int:
+        """Number of layers on the way up, each of which takes a skip."""
+        return sum(count + 1 for count in self.blocks("layers_per_block"))
+
+    @property
     def context_dim(self) -> int:
         """Width of the CLIP embedding in the cross-attention layers."""
         return self.blocks("cross_attention_dim")[0]

@@ -3,7 +3,8 @@
 Everything that is the same in all denoising steps is computed once, by `UNet.conditions`.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -153,7 +154,25 @@ class UNet(nnx.Module):
         pose_features: Float[Array, "b f h w c0"] | None = None,
         execution: Execution = DEFAULT,
     ) -> Float[Array, "b f h w cout"]:
-        """Predict v.
+        """Predict v; arguments as for `predict`."""
+        return self.predict(sample, c_noise, conditions, pose_features, execution)[0]
+
+    @jaxtyped(typechecker=beartype)
+    def predict(
+        self,
+        sample: Float[Array, "b f h w cin"],
+        c_noise: Float[Array, " b"],
+        conditions: UNetConditions,
+        pose_features: Float[Array, "b f h w c0"] | None = None,
+        execution: Execution = DEFAULT,
+        *,
+        depth: int = 1,
+        deep: Float[Array, "b f h2 w2 c2"] | None = None,
+    ) -> tuple[Float[Array, "b f h w cout"], Float[Array, "b f h2 w2 c2"]]:
+        """Predict v; also return the features that enter the last layers from below, to be given as `deep` later.
+
+        With `deep`, which comes from another noise level, only those layers and the ones whose skips they take are
+        computed (DeepCache, Ma et al. 2024, section 3.2).
 
         Args:
             sample: c_in * latents and the reference latents, concatenated on channels; heights and widths multiples
@@ -162,6 +181,8 @@ class UNet(nnx.Module):
             conditions: from `conditions`, made for the same number of frames.
             pose_features: PoseNet's output, added after the first convolution (paper, section 3.3); None adds nothing.
             execution: sharding of activations, and rematerialisation.
+            depth: number of last layers, 1 to `config.num_up_layers`.
+            deep: what an earlier call with the same depth returned; None computes everything.
         """
         dtype = self.conv_in.kernel.dtype
         embedding = self.time_embedding(sinusoidal_embedding(c_noise, self.config.block_out_channels[0]))
@@ -170,25 +191,45 @@ class UNet(nnx.Module):
         if pose_features is not None:
             x += pose_features.astype(dtype)
 
-        skips = [x]
-        for stage, constants in zip(self.down_blocks, conditions.down, strict=True):
-            for index in range(len(stage.resnets)):
-                x = stage.layer(index, x, embedding, constants, execution)
-                skips.append(x)
-            for downsampler in stage.downsamplers:
-                x = execution.by_frame(downsampler(x))
-                skips.append(x)
-        x = self.mid_block(x, embedding, conditions.mid, execution)
-        for stage, constants in zip(self.up_blocks, conditions.up, strict=True):
-            for index in range(len(stage.resnets)):
-                x = jnp.concatenate([x, skips.pop()], axis=-1)
-                x = stage.layer(index, x, embedding, constants, execution)
-            for upsampler in stage.upsamplers:
+        way_down = self._way_down(x, embedding, conditions, execution)  # computed as far as it is read
+        skips = list(way_down if deep is None else itertools.islice(way_down, depth))
+        x = self.mid_block(skips[-1], embedding, conditions.mid, execution) if deep is None else deep
+        layers = list(self._up_layers(conditions))
+        for upsamplers, stage, index, constants in layers[-len(skips) :]:
+            if len(skips) == depth:
+                deep = x
+            for upsampler in upsamplers:
                 x = execution.by_frame(upsampler(x))
+            x = jnp.concatenate([x, skips.pop()], axis=-1)
+            x = stage.layer(index, x, embedding, constants, execution)
 
         batch = x.shape[0]
         x = nnx.silu(self.conv_norm_out(rearrange(x, "b f h w c -> (b f) h w c")))
-        return rearrange(self.conv_out(x), "(b f) h w c -> b f h w c", b=batch)
+        return rearrange(self.conv_out(x), "(b f) h w c -> b f h w c", b=batch), deep
+
+    def _way_down(
+        self, x: Float[Array, "b f h w c"], embedding: Float[Array, "b e"], conditions: UNetConditions, run: Execution
+    ) -> Iterator[Float[Array, "b f h2 w2 c2"]]:
+        """Skips from the finest to the coarsest, `x` first."""
+        yield x
+        for stage, constants in zip(self.down_blocks, conditions.down, strict=True):
+            for index in range(len(stage.resnets)):
+                x = stage.layer(index, x, embedding, constants, run)
+                yield x
+            for downsampler in stage.downsamplers:
+                x = run.by_frame(downsampler(x))
+                yield x
+
+    def _up_layers(
+        self, conditions: UNetConditions
+    ) -> Iterator[tuple[Iterable[Upsample], Stage, int, tuple[TransformerConditions, ...]]]:
+        """Layers of the way up: upsamplers before it, stage, index in the stage, constants."""
+        upsamplers: Iterable[Upsample] = ()
+        for stage, constants in zip(self.up_blocks, conditions.up, strict=True):
+            for index in range(len(stage.resnets)):
+                yield upsamplers, stage, index, constants
+                upsamplers = ()
+            upsamplers = stage.upsamplers
 
 
 def _down_stages(init: Init, config: UNetConfig, embedding_dim: int) -> list[Stage]:

@@ -12,10 +12,11 @@ from mimicmotion_jax.diffusion.fusion import make_plan
 from mimicmotion_jax.diffusion.sampler import bucket, denoise, group_plan
 
 
-def predict(windows, frames, sigma, step):
+def predict(windows, frames, sigma, step, features):
     """Predict like a network that mixes the frames of a window and depends on their numbers."""
     mean = windows.mean(axis=2, keepdims=True)
-    return jnp.tanh(windows - 0.3 * mean) + 0.01 * frames[:, None, :, None, None, None] / (1 + sigma)
+    v = jnp.tanh(windows - 0.3 * mean) + 0.01 * frames[:, None, :, None, None, None] / (1 + sigma)
+    return v, None
 
 
 def numpy_loop(latents, sigmas, plan):
@@ -41,7 +42,7 @@ def test_matches_numpy_for_any_group_size(mode, group_size):
     expected = numpy_loop(noise, sigmas.astype(np.float64), plan)
     ours = jax.jit(
         lambda x: denoise(predict, x, jnp.asarray(sigmas), jax.tree.map(jnp.asarray, group_plan(plan, group_size, 0)))
-    )(noise)
+    )(noise)[0]
     np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4)
 
 

@@ -85,15 +85,15 @@ def test_order_of_convergence(solver, order):
 
 
 def test_the_memory_goes_from_call_to_call():
-    def predict(windows, frames, sigma, step):
-        return jnp.tanh(windows - 0.3 * windows.mean(axis=2, keepdims=True))
+    def predict(windows, frames, sigma, step, features):
+        return jnp.tanh(windows - 0.3 * windows.mean(axis=2, keepdims=True)), None
 
     sigmas, plan = karras_sigmas(6), jax.tree.map(jnp.asarray, group_plan(make_plan(15, 6, 2, "progressive"), 2, 0))
     state = start("dpmpp_2m", jax.random.normal(jax.random.key(0), (1, 15, 3, 2, 4)) * 700)
-    whole = denoise(predict, state, jnp.asarray(sigmas), plan, solver="dpmpp_2m")
+    whole, _ = denoise(predict, state, jnp.asarray(sigmas), plan, solver="dpmpp_2m")
     for first in (0, 2, 4):
         previous = float(sigmas[first - 1]) if first else np.inf
-        state = denoise(
+        state, _ = denoise(
             predict, state, jnp.asarray(sigmas[first : first + 3]), plan, solver="dpmpp_2m", previous=previous
         )
     np.testing.assert_allclose(state, whole, rtol=1e-5, atol=1e-5)
