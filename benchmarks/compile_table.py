@@ -29,13 +29,13 @@ PAPER = ["train.py", "--config", "configs/train_paper.yaml"]
 DISTILL = ["train.py", "--config", "configs/distill.yaml"]
 
 
-def sample(chips: str, windows: int = 1, window_size: int = 16, memory: str = "auto") -> list[str]:
+def sample(chips: str, *options: str, windows: int = 1, window_size: int = 16, memory: str = "auto") -> list[str]:
     """Arguments for a video of full windows with guidance and 25 steps; the reference slot is in every window."""
     stride = window_size - 1 - 6  # the default overlap
     num_frames = window_size - 1 + (windows - 1) * stride
     model = [f"window_size={window_size}"] if window_size != 16 else []
     saving = [f"memory={memory}"] if memory != "auto" else []
-    return ["sample.py", "--topology", chips, f"num_frames={num_frames}", *model, *saving]
+    return ["sample.py", "--topology", chips, f"num_frames={num_frames}", *model, *saving, *options]
 
 
 ROWS = {
@@ -59,6 +59,10 @@ ROWS = {
     "distill-v5p-8": [*DISTILL, "--topology", "v5p:2x2x2", "mesh.fsdp=8"],
     "sample-a100-1": sample("a100:1"),
     "sample-h100-1": sample("h100:1"),
+    "sample-h100-1-fast": sample("h100:1", "preset=fast"),
+    "sample-h100-1-draft": sample("h100:1", "preset=draft"),
+    "sample-h100-1-cache": sample("h100:1", "cache_interval=3"),
+    "sample-h100-1-cache-finest": sample("h100:1", "cache_interval=3", "cache_depth=3"),
     "sample-h100-1-2-windows": sample("h100:1", windows=2),
     "sample-h100-1-32-windows": sample("h100:1", windows=32),
     "sample-h100-8-8-windows": sample("h100:8", windows=8),

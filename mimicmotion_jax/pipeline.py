@@ -277,6 +277,7 @@ class MimicMotionPipeline:
         motion: Motion | Sequence[Motion],
         *,
         image_pose: str | os.PathLike[str] | Keypoints | Sequence[Keypoints] | None = None,
+        preset: Literal["exact", "fast", "draft"] | None = None,
         resolution: int | None = None,
         aspect: Literal["auto", "portrait", "landscape", "square"] | None = None,
         height: int | None = None,
@@ -347,6 +348,8 @@ class MimicMotionPipeline:
                 skeletons that are drawn already, uint8 [F, H, W, 3] at the size of `image`, the reference's own pose
                 first, which are used as they are. With a list of images a list of motions, or one for all.
             image_pose: keypoints of the reference image, whole or cropped, or a list of these; None detects them.
+            preset: steps, noise levels and guidance together: "exact" (25 steps), "fast" (a third of the work) or
+                "draft" (a tenth); other options given here win; None takes none of them (docs/faster.md).
             resolution: short side of the video, 64 to 4096 pixels; 576.
             aspect: shape of the video; "auto" follows the image.
             height: height of the video, 1 to 8192 pixels; with `width` in place of `resolution` and `aspect`.

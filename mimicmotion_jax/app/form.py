@@ -23,11 +23,13 @@ MORE = {
         *("fusion", "window_size", "window_overlap", "group_size", "memory", "periodic_noise", "decode_chunk_size"),
         *("decode_overlap", "fps", "motion_bucket_id", "noise_aug_strength", "sampler", "schedule"),
         *("min_guidance_scale", "max_guidance_scale", "guidance_interval"),
+        *("cache_interval", "cache_depth"),
         *("pose_strength", "pose_start", "pose_end", "image_strength"),
     ),
 }
 OPTIONS = (*MAIN, *(name for names in MORE.values() for name in names))
-"""Options in the form: all of `PipelineOptions` but files of the detector, and `motion_kind`, which is for arrays."""
+"""Options in the form: all of `PipelineOptions` but files of the detector, `motion_kind`, which is for arrays, and
+`preset`, which yields to every value in the form."""
 
 PREFLIGHT = (
     *("person", "num_inference_steps", "guidance_scale", "num_frames", "align", *MORE["Motion"]),

@@ -1,5 +1,7 @@
 """Compile the programs of generation without inputs or weights, for devices that need not be at hand."""
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,6 +23,9 @@ def report_generation(
     options: GenerateConfig, model: ModelConfig, dtype: DTypeName = "bfloat16", topology: str | None = None
 ) -> dict[str, Any]:
     """Compile denoising and decoding of one video and report their memory and FLOPs, as plain values for JSON.
+
+    Where steps are calls of several programs, the memory of `denoising` is that of the largest, and its work is that of
+    all calls.
 
     Args:
         options: size, fusion, steps, group and chunk sizes; `num_frames` is the length of the video, by default as many
@@ -45,6 +50,12 @@ def report_generation(
     windows = layout.plan.num_windows
     work = Workload(mesh, model, sizes, jnp.dtype(dtype).itemsize, options, 1, 1 + num_frames, height, width)
     kept = 0 if work.plan().unload else 1  # networks that a stage does not use stay on the devices
+    decoding = _report(programs["decode_chunks"](), mesh, kept * (sum(sizes.values()) - sizes["vae"]))
+    # Steps with guidance and without, with the whole UNet and its last layers, are programs of their own. The number of
+    # groups is an argument of the program, not part of it.
+    resident, trips = kept * (sizes["vae"] + sizes["image_encoder"]), -(-windows // layout.group)
+    calls = [program for name, program in programs.items() if name.startswith("run_denoising")]
+    denoising = [_report(program(), mesh, resident, trips) for program in calls]
     return {
         "topology": topology or mesh.devices.flat[0].device_kind,
         "devices": mesh.size,
@@ -53,16 +64,29 @@ def report_generation(
         "height": height,
         "width": width,
         "network_bytes": sizes,
-        # The number of groups is an argument of the program, not part of it.
-        "denoising": _report(
-            programs["run_denoising"](),
-            mesh,
-            kept * (sizes["vae"] + sizes["image_encoder"]),
-            -(-windows // layout.group),
-        ),
-        "decoding": _report(programs["decode_chunks"](), mesh, kept * (sum(sizes.values()) - sizes["vae"])),
+        "denoising": _over_calls(denoising, [program.calls for program in calls]),
+        "denoising_programs": [
+            {"calls": program.calls, "flops_per_chip": report["flops_per_chip"]}
+            for program, report in zip(calls, denoising, strict=True)
+        ],
+        "decoding": decoding,
     }
 
 
 def _report(lowered: jax.stages.Lowered, mesh: Mesh, resident_bytes: int, trip_count: int = 1) -> dict[str, Any]:
     return compile_report(lowered, mesh, resident_bytes=resident_bytes, unknown_trip_count=trip_count).to_json()
+
+
+def _over_calls(reports: Sequence[dict[str, Any]], calls: Sequence[int]) -> dict[str, Any]:
+    """Combine the reports of programs that are called so many times: the largest memory, the sum of the work."""
+    whole = dict(max(reports, key=lambda report: report["memory_needed"] or 0))
+    for name in ("flops_per_chip", "collective_bytes"):
+        values = [report[name] for report in reports]
+        whole[name] = None if None in values else sum(map(operator.mul, calls, values))
+    for name in ("custom_calls", "uncounted_calls", "estimated_cycles", "least_seconds"):
+        parts = {part for report in reports for part in report[name]}
+        whole[name] = {
+            part: sum(count * report[name].get(part, 0) for count, report in zip(calls, reports, strict=True))
+            for part in sorted(parts)
+        }
+    return whole

@@ -13,6 +13,7 @@ from mimicmotion_jax.cli.job_lists import load_pipeline, run_job_list, write_vid
 from mimicmotion_jax.convert.lora import parse_lora
 from mimicmotion_jax.inference.job import Job
 from mimicmotion_jax.inference.options import (
+    PRESETS,
     GenerateConfig,
     load_options,
 )
@@ -66,6 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--motion", type=path_or_url, metavar="PATH", help="driving video or keypoints")
     add("--output", type=path_or_url, metavar="PATH", help=".mp4, .gif, or a folder of numbered PNGs; local or gs://")
     add("--config", type=path_or_url, metavar="FILE", help="YAML with any of the options below")
+    presets = "steps, noise levels and guidance together; options that you give win (docs/faster.md)"
+    add("--preset", choices=tuple(PRESETS), help=presets)
     add("--jobs", type=path_or_url, metavar="FILE", help="list of videos to make: a JSON object per line")
     add("--output-dir", type=path_or_url, metavar="DIR", help="folder of the jobs' videos; local or gs://")
     add("--save-pose", action="store_true", help="also write the drawn skeleton and its keypoints")
@@ -103,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     overrides = [
         f"{name}=true" for name in ("save_pose", "side_by_side", "overwrite") if getattr(args, name)
     ] + args.options
+    if args.preset is not None:
+        overrides.append(f"preset={args.preset}")
     if args.resume is not None:
         overrides.append(f"resume={args.resume}".lower())
     if args.pose_only:

@@ -21,7 +21,7 @@ def components(defaults):
 
 def test_the_form_has_every_option_but_files_and_arrays():
     left_out = {field.name for field in dataclasses.fields(PipelineOptions)} - set(form.OPTIONS)
-    assert left_out == {"person_model", "pose_model", "motion_kind"}
+    assert left_out == {"person_model", "pose_model", "motion_kind", "preset"}
     assert len(set(form.OPTIONS)) == len(form.OPTIONS)
     assert set(form.PREFLIGHT) <= set(form.OPTIONS)
 

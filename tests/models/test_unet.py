@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -108,6 +109,41 @@ def test_pose_features_are_added_after_the_first_convolution(networks, error):
     hook.remove()
     ours = predict(unet, sample, torch.full((2,), 0.5), context, time_ids, pose)
     assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5
+
+
+@pytest.mark.parametrize("depth", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_kept_features(depth, networks, error):
+    """Diffusers' whole UNet, in which a hook brings back what entered the last layers at another noise level."""
+    reference, unet = networks("two blocks, deeper")
+    generator = torch.Generator().manual_seed(4)
+    samples = torch.randn(2, 1, 5, 8, 16, 8, generator=generator)
+    context, time_ids = torch.randn(1, 1, 16, generator=generator), torch.tensor([[6.0, 127, 0]])
+    kept = []
+
+    def bring_back(module, args):
+        """Three layers from the end they come through an upsampler; one from the end they are joined with a skip."""
+        x = args[0]
+        kept.append(x[:, :64] if depth == 1 else x)
+        return (torch.cat([kept[0], x[:, 64:]], dim=1) if depth == 1 else kept[0], *args[1:])
+
+    up = reference.up_blocks
+    place = up[1].resnets[-1] if depth == 1 else up[0].upsamplers[0]
+    hook = place.register_forward_pre_hook(bring_back)
+    with torch.no_grad():
+        _, expected = (reference(x, t, context, time_ids).sample for x, t in zip(samples, (1.5, 1.1), strict=True))
+    hook.remove()
+    assert error(kept[1], kept[0].numpy()) > 1e-2
+
+    @functools.partial(jax.jit, static_argnames="depth")
+    def predict(unet, sample, c_noise, deep, depth):
+        conditions = unet.conditions(context[:, 0].numpy(), time_ids.numpy(), 5)
+        return unet.predict(sample, c_noise, conditions, depth=depth, deep=deep)
+
+    first, second = samples.permute(0, 1, 2, 4, 5, 3).numpy()
+    _, deep = predict(unet, first, np.float32([1.5]), None, depth)
+    ours, again = predict(unet, second, np.float32([1.1]), deep, depth)
+    assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5
+    np.testing.assert_array_equal(again, deep)
 
 
 def test_conditions_of_a_repeated_batch_are_tiled(networks):

@@ -65,6 +65,7 @@ def test_the_pose_in_a_part_of_the_steps(run):
 
 def test_neutral_values_change_nothing(run):
     neutral = {"pose_strength": 1, "pose_start": 0, "pose_end": 1, "image_strength": 1, "sampler": "euler"}
+    neutral |= {"cache_interval": 1, "cache_depth": 2}
     for one, other in zip(run(), run(**neutral, guidance_interval=(0, 1e4), schedule="karras"), strict=True):
         np.testing.assert_array_equal(one, other)
 
