@@ -37,7 +37,7 @@ def loop_by_hand(tiny_pipeline, inputs):
     context = embed_image(tiny_pipeline.image_encoder, image[None])
     reference = encode_image(tiny_pipeline.vae, image[None], np.zeros((1, *image.shape), np.float32))
     reference = jnp.broadcast_to(reference[:, None], (1, *noise.shape))
-    drawn = tiny_pipeline.pose_net(to_signed(poses[None]))
+    drawn = tiny_pipeline.pose_net(to_signed(jnp.asarray(poses[None])))
     run = jax.jit(lambda depth, deep, *args: unet.predict(*args, depth=depth, deep=deep), static_argnums=0)
     ids = jnp.array([[6.0, 127, 0]])
     branches = [
