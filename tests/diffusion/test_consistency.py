@@ -77,8 +77,8 @@ def noise_of(step):
 
 @pytest.mark.parametrize("mode", ["progressive", "none"])
 def test_sampling_matches_numpy_and_goes_on_from_call_to_call(mode):
-    def predict(windows, frames, sigma, step):
-        return jnp.tanh(windows - 0.3 * windows.mean(axis=2, keepdims=True))
+    def predict(windows, frames, sigma, step, features):
+        return jnp.tanh(windows - 0.3 * windows.mean(axis=2, keepdims=True)), None
 
     sigmas, plan = make_sigmas("ays", 4), make_plan(15, 6, 2, mode)
     expected = start = np.asarray(noise_of(99), np.float64) * 700
@@ -91,7 +91,7 @@ def test_sampling_matches_numpy_and_goes_on_from_call_to_call(mode):
         expected = estimate + following * np.asarray(noise_of(step))
     grouped, state = jax.tree.map(jnp.asarray, group_plan(plan, 2, 0)), jnp.asarray(start, jnp.float32)
     for first in (0, 2):
-        state = denoise(
+        state, _ = denoise(
             predict,
             state,
             jnp.asarray(sigmas[first : first + 3]),
@@ -103,15 +103,15 @@ def test_sampling_matches_numpy_and_goes_on_from_call_to_call(mode):
 
 
 def test_samples_of_an_exact_student_are_distributed_like_the_data():
-    def predict(windows, frames, sigma, step):
-        return velocity_of(consistency_function(windows, sigma, SCALE), windows, sigma)
+    def predict(windows, frames, sigma, step, features):
+        return velocity_of(consistency_function(windows, sigma, SCALE), windows, sigma), None
 
     shape, seeds = (8, 32, 32, 4), jnp.arange(1, dtype=jnp.uint32)
     plan = jax.tree.map(jnp.asarray, group_plan(make_plan(8, 8, 0, "progressive"), 1, 0))
     for steps in (1, 3):
         sigmas = make_sigmas("ays", steps)
         state = frame_noise(seeds, *shape) * sigmas[0]
-        samples = denoise(
+        samples, _ = denoise(
             predict,
             state,
             jnp.asarray(sigmas),
