@@ -18,7 +18,7 @@ from mimicmotion_jax.diffusion.fusion import WindowPlan
 from mimicmotion_jax.diffusion.solvers import SOLVERS, STOCHASTIC, Levels, SolverName, latents_of
 
 Features = PyTree[Array]
-"""What a network keeps for later steps; None: nothing."""
+"""Arrays that a network keeps for later steps; None: nothing."""
 
 
 @runtime_checkable

@@ -99,7 +99,7 @@ class Workload:
         decoder = decoder_temporaries(chunk, *shapes)
         # Each frame's features of the pose, and latents in float32: noise, sums and weights.
         kept = config.pose_net.stem_channels * self.itemsize + 3 * 4 * config.vae.latent_channels
-        video = self.batch_size * self.num_frames * positions * kept
+        video = self.batch_size * self.num_frames * positions * kept + self._cache_bytes(positions)
         used = (sizes["unet"] + sizes["pose_net"], sizes["vae"]) if plan.unload else (sum(sizes.values()),) * 2
         return Estimate(used[0] + video + unet, used[1] + decoder)
 
@@ -155,6 +155,17 @@ class Workload:
         # Further devices take whole windows, then branches, then frames of a window.
         spread = self.spread if layout.capacity <= self.mesh.size else 1
         return (frames, branches // spread) if branches >= spread else (frames / spread, branches)
+
+    def _cache_bytes(self, positions: int) -> float:
+        """Bytes on a device of the features that are kept between steps: of each window, and branch of guidance."""
+        options = self.options
+        if options.cache_interval == 1:
+            return 0.0
+        layout = lay_out(self.mesh, self.config, options, self.batch_size, self.num_frames, self.height, self.width)
+        channels, level = self.config.unet.deep_features(options.cache_depth)
+        windows = -(-layout.capacity // layout.group) * layout.group
+        frames = self.batch_size * windows * self._window_size() * (2 if options.guided else 1)
+        return frames * positions / 4**level * channels * self.itemsize / self.mesh.size / self.spread
 
     def _window_size(self) -> int:
         return self.options.window_size or self.config.window_size

@@ -1,6 +1,7 @@
 """Sizes of the networks: frozen dataclasses that can be read from any official `config.json`."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -117,6 +118,16 @@ class UNetConfig(_Official):
     def num_up_layers(self) -> int:
         """Number of layers on the way up, each of which takes a skip."""
         return sum(count + 1 for count in self.blocks("layers_per_block"))
+
+    def deep_features(self, depth: int) -> tuple[int, int]:
+        """Channels of the features below the last `depth` layers (`UNet.predict`), and the level of their resolution.
+
+        Level 0 is the finest; each further one halves both sides.
+        """
+        last = len(self.block_out_channels) - 1
+        ends = itertools.accumulate(count + 1 for count in self.blocks("layers_per_block"))
+        level = min(sum(end <= depth for end in ends), last)
+        return self.block_out_channels[level], level
 
     @property
     def context_dim(self) -> int:

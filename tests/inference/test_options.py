@@ -46,6 +46,29 @@ def test_as_it_is_the_file_changes_nothing(checkpoint):
     assert dataclasses.replace(options, stroke_width=1.0) != options or checkpoint is None
 
 
+def test_a_preset_yields_to_options_that_are_given(tmp_path):
+    fast = load_options(overrides=["preset=fast"])
+    assert (fast.schedule, fast.num_steps, fast.guidance_interval, fast.unet_calls) == ("ays", 10, (0.05, 20.0), 17)
+    assert load_options(overrides=["num_inference_steps=5", "preset=draft"]).num_steps == 5
+    (path := tmp_path / "my.yaml").write_text("preset: fast\nguidance_interval: null\n")
+    given = load_options(path=path, overrides=["preset=draft"])
+    assert (given.num_steps, given.guidance_interval, given.schedule) == (4, None, "ays")
+    small = ROOT / "mimicmotion_jax" / "weights" / "small"
+    exact, own = load_options(small, overrides=["preset=exact"]), load_options(small)
+    assert (exact.num_steps, exact.schedule, exact.sampler) == (25, "karras", "euler")
+    assert own.num_steps != 25
+    assert exact.guidance_scale == own.guidance_scale
+    assert dataclasses.replace(load_options(overrides=["preset=exact"]), preset=None) == GenerateConfig()
+    args = sample.parse_args(["--preset", "draft", "--image", "a.png", "seed=3"])
+    assert (args.preset, args.options) == ("draft", ["seed=3"])
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(InputError, match=r"preset.*'exact', 'fast' or 'draft'") as caught:
+        load_options(overrides=["preset=[slow]"])
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "option",
     [

@@ -11,6 +11,7 @@ from tiny import TINY, TWO_RESOLUTIONS
 from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.inference.layout import lay_out
+from mimicmotion_jax.inference.memory import Workload
 from mimicmotion_jax.inference.options import GenerateConfig, load_options
 from mimicmotion_jax.models.encode import embed_image, encode_image, to_signed
 from mimicmotion_jax.models.execution import DEFAULT
@@ -154,6 +155,18 @@ def test_the_work_that_is_saved():
     ]
     assert flops[0] - flops[1] == pytest.approx(sum(skipped), rel=0.01)
     assert flops[1] < 0.4 * flops[0]
+
+
+def test_bytes_of_the_features(tiny_pipeline):
+    """What the estimate of the memory takes for them is what the program returns."""
+    for depth in (1, 2):
+        options = GenerateConfig(
+            width=64, height=64, num_inference_steps=2, cache_interval=2, cache_depth=depth, window_overlap=2
+        )
+        pipeline = MimicMotionPipeline.abstract(TWO_RESOLUTIONS, "float32", sharding.sampling_mesh(1))
+        _, features = pipeline.lower(20, 64, 64, options)["run_denoising"]().out_info
+        work = Workload(pipeline.mesh, TWO_RESOLUTIONS, {}, 4, options, 1, 21, 64, 64)
+        assert work._cache_bytes(64) == sum(x.size * 4 for x in jax.tree.leaves(features))
 
 
 def test_steps_with_the_whole_unet():
