@@ -193,7 +193,7 @@ def faster() -> None:
     report = json.loads((RESULTS / "faster.json").read_text())
     families: dict[str, list[tuple[int, float, float | None]]] = {}
     for name, row in report["rows"].items():
-        family = re.sub(r", \d+ steps", "", name)
+        family = re.sub(r", \d+ steps|( every) \d+", r"\1", name)
         families.setdefault(family, []).append((row["unet_calls"], row["psnr"], row["psnr_to_25_steps"]))
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), constrained_layout=True)
     for number, (family, points) in enumerate(families.items()):

@@ -349,7 +349,7 @@ class MimicMotionPipeline:
                 first, which are used as they are. With a list of images a list of motions, or one for all.
             image_pose: keypoints of the reference image, whole or cropped, or a list of these; None detects them.
             preset: steps, noise levels and guidance together: "exact" (25 steps), "fast" (a third of the work) or
-                "draft" (a tenth); other options given here win; None takes none of them (docs/faster.md).
+                "draft" (a seventh); other options given here win; None takes none of them (docs/faster.md).
             resolution: short side of the video, 64 to 4096 pixels; 576.
             aspect: shape of the video; "auto" follows the image.
             height: height of the video, 1 to 8192 pixels; with `width` in place of `resolution` and `aspect`.

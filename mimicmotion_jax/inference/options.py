@@ -34,7 +34,7 @@ class PipelineOptions(DrawOptions, DetectorOptions, SamplingConfig):
 
     preset: Literal["exact", "fast", "draft"] | None = None
     """Steps, noise levels and guidance together: exact (25 steps), fast (a third of the work, hardly to be told apart),
-    draft (a tenth, to see before you wait); other options that are given win. null: none of them."""
+    draft (a seventh, to see before you wait); other options that are given win. null: none of them."""
     resolution: Annotated[int, Field(ge=64, le=4096)] = 576
     """Short side, pixels; the long side is 16/9 of it."""
     aspect: Literal["auto", "portrait", "landscape", "square"] = "auto"

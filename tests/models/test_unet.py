@@ -136,7 +136,7 @@ def test_kept_features(depth, networks, error):
 
     @functools.partial(jax.jit, static_argnames="depth")
     def predict(unet, sample, c_noise, deep, depth):
-        conditions = unet.conditions(context[:, 0].numpy(), time_ids.numpy(), 5)
+        conditions = unet.conditions(jnp.asarray(context[:, 0].numpy()), jnp.asarray(time_ids.numpy()), 5)
         return unet.predict(sample, c_noise, conditions, depth=depth, deep=deep)
 
     first, second = samples.permute(0, 1, 2, 4, 5, 3).numpy()
