@@ -158,7 +158,7 @@ def test_the_work_that_is_saved():
 
 
 def test_bytes_of_the_features(tiny_pipeline):
-    """What the estimate of the memory takes for them is what the program returns."""
+    """The estimate of the memory takes as much for them as the program returns."""
     for depth in (1, 2):
         options = GenerateConfig(
             width=64, height=64, num_inference_steps=2, cache_interval=2, cache_depth=depth, window_overlap=2
