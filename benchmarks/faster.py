@@ -32,6 +32,7 @@ from mimicmotion_jax.inference.options import PRESETS, PipelineOptions, load_opt
 from mimicmotion_jax.metrics.frames import average_psnr, psnr
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.flops import count_flops
 
@@ -103,7 +104,7 @@ def call_flops(model: ModelConfig, height: int, width: int, depth: int | None) -
         return count_flops(lambda unet, *args: unet(*args), unet, *inputs, skip_padding=True)
     deep = jax.eval_shape(lambda unet, *args: unet.predict(*args, depth=depth)[1], unet, *inputs)
 
-    def last(unet: jax.Array, deep: jax.Array, *args: jax.Array) -> jax.Array:
+    def last(unet: UNet, deep: jax.Array, *args: jax.Array) -> jax.Array:
         return unet.predict(*args, depth=depth, deep=deep)[0]
 
     return count_flops(last, unet, deep, *inputs, skip_padding=True)

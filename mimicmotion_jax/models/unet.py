@@ -194,6 +194,7 @@ class UNet(nnx.Module):
         way_down = self._way_down(x, embedding, conditions, execution)  # computed as far as it is read
         skips = list(way_down if deep is None else itertools.islice(way_down, depth))
         x = self.mid_block(skips[-1], embedding, conditions.mid, execution) if deep is None else deep
+        deep = x
         layers = list(self._up_layers(conditions))
         for upsamplers, stage, index, constants in layers[-len(skips) :]:
             if len(skips) == depth:
