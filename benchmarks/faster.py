@@ -17,6 +17,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ def call_flops(model: ModelConfig, height: int, width: int, depth: int | None) -
         return count_flops(lambda unet, *args: unet(*args), unet, *inputs, skip_padding=True)
     deep = jax.eval_shape(lambda unet, *args: unet.predict(*args, depth=depth)[1], unet, *inputs)
 
-    def last(unet: UNet, deep: jax.Array, *args: jax.Array) -> jax.Array:
+    def last(unet: UNet, deep: jax.Array, *args: Any) -> jax.Array:
         return unet.predict(*args, depth=depth, deep=deep)[0]
 
     return count_flops(last, unet, deep, *inputs, skip_padding=True)
