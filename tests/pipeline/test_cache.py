@@ -9,10 +9,12 @@ import pytest
 from tiny import TINY, TWO_RESOLUTIONS
 
 from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
+from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.diffusion.config import SamplingConfig
 from mimicmotion_jax.inference.layout import lay_out
 from mimicmotion_jax.inference.memory import Workload
 from mimicmotion_jax.inference.options import GenerateConfig, load_options
+from mimicmotion_jax.inference.progress import Progress
 from mimicmotion_jax.models.encode import embed_image, encode_image, to_signed
 from mimicmotion_jax.models.execution import DEFAULT
 from mimicmotion_jax.runtime.flops import count_flops
@@ -103,6 +105,54 @@ def test_a_callback_sees_every_step(tiny_pipeline, inputs):
     watched = tiny_pipeline(image, poses, callback_on_step_end=lambda _, step, *rest: seen.append(step), **options)
     assert seen == list(range(STEPS))
     np.testing.assert_array_equal(watched.frames, tiny_pipeline(image, poses, **options).frames)
+
+
+@pytest.mark.slow
+def test_a_killed_call_goes_on_from_a_whole_step(tiny_pipeline, inputs, tmp_path, monkeypatch):
+    """Features are not saved: in steps that need some, nothing is."""
+    image, poses, noise = inputs
+    options = {"latents": noise, "num_inference_steps": STEPS, "cache_interval": 3, **DRAWN}
+    whole, saved, save = tiny_pipeline(image, poses, **options).frames, [], Progress.save
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, step, *rest):
+        save(self, step, *rest)
+        saved.append(step)
+        if saved == [3]:
+            raise Killed
+
+    monkeypatch.setattr(Progress, "save", dying)
+    resumed = {"resume_dir": tmp_path, "save_seconds": 0, **options}
+    with pytest.raises(Killed):
+        tiny_pipeline(image, poses, **resumed)
+    np.testing.assert_array_equal(tiny_pipeline(image, poses, **resumed).frames, whole)
+    assert saved == [3, STEPS]
+
+
+@pytest.mark.slow
+def test_the_report_adds_up_all_steps():
+    options = {"width": 64, "height": 64, "num_inference_steps": 3}
+    plain = report_generation(GenerateConfig(**options), TINY, "float32")
+    cached = report_generation(GenerateConfig(**options, cache_interval=2), TINY, "float32")
+    assert [program["calls"] for program in plain["denoising_programs"]] == [1]
+    whole, last = cached["denoising_programs"]
+    assert (whole["calls"], last["calls"]) == (2, 1)
+    assert cached["denoising"]["flops_per_chip"] == 2 * whole["flops_per_chip"] + last["flops_per_chip"]
+    assert 3 * whole["flops_per_chip"] == pytest.approx(plain["denoising"]["flops_per_chip"], rel=0.01)
+
+
+@pytest.mark.slow
+def test_features_are_spread_over_the_devices():
+    """Eight windows and one window on eight devices: each holds an eighth of them."""
+    eight = MimicMotionPipeline.abstract(TINY, "float32", sharding.sampling_mesh(8))
+    for num_frames in (43, 7):
+        options = GenerateConfig(width=64, height=64, window_overlap=2, num_inference_steps=2, cache_interval=2)
+        lowered = eight.lower(num_frames, 64, 64, options)["run_denoising"]()
+        compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+        features, placed = lowered.out_info[1], compiled.output_shardings[1]
+        assert np.prod(placed.shard_shape(features.shape)) == features.size // 8
 
 
 def test_the_work_that_is_saved():
