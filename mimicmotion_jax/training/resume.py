@@ -54,9 +54,9 @@ def check_resume(saved: Mapping[str, Any], now: Mapping[str, Any], directory: ep
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Dotted keys of nested dictionaries whose values are not equal."""
+    """Dotted keys of nested dictionaries whose values are not equal; a key that an older release lacked is null."""
     flat_a, flat_b = _flatten(a), _flatten(b)
-    return [key for key in flat_a | flat_b if flat_a.get(key, ...) != flat_b.get(key, ...)]
+    return [key for key in flat_a | flat_b if flat_a.get(key) != flat_b.get(key)]
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mimicmotion_jax.runtime.errors import InputError, run_script
 from mimicmotion_jax.training.checkpoints import RunCheckpoints
 from mimicmotion_jax.training.config import TrainConfig
 from mimicmotion_jax.training.networks import check_encodings, model_config
+from mimicmotion_jax.training.resume import check_resume
 from mimicmotion_jax.training.state import TrainState
 from mimicmotion_jax.training.tasks.diffusion import Diffusion
 from mimicmotion_jax.training.template import split_trainable
@@ -149,6 +150,16 @@ def test_a_run_is_continued_only_with_its_own_model_and_encoders(saved_run, make
     task = Diffusion(dataclasses.replace(config, checkpoint=str(moved)), progress=False, devices=jax.devices()[:1])
     with RunCheckpoints(Path(config.output) / "checkpoints", 1) as checkpoints:
         restore_or_initialise(task, checkpoints)
+
+
+def test_options_that_a_run_did_not_know_are_null():
+    """A run of an older release goes on where a newer option is not used, and only there."""
+    config = {"optimizer": {"decay": "none"}}
+    saved = {"identity": {"model": {"size": 1}}, "dataset": "d", "config": config}
+    now = {**saved, "identity": {"model": {"size": 1}, "distillation.teacher": None}, "config": config | {"lora": None}}
+    assert check_resume(saved, now, epath.Path("run")) == []
+    with pytest.raises(InputError, match=r"other values of distillation\.teacher"):
+        check_resume(saved, now | {"identity": {"model": {"size": 1}, "distillation.teacher": "a"}}, epath.Path("run"))
 
 
 def test_encoders_from_the_seed_need_the_same_seed(make_config, smallest_model, tmp_path):
