@@ -8,6 +8,7 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.loaders import PeftAdapterMixin
 from flax import nnx
+from hub_server import python, serve
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +17,8 @@ from mimicmotion_jax.checkpoint import flat_params, load_network, read_config
 from mimicmotion_jax.convert.engine import network_leaves
 from mimicmotion_jax.convert.lora import Lora, parse_lora, read_lora, write_lora
 from mimicmotion_jax.inference.lora import apply_loras
+from mimicmotion_jax.models.build import init_network
+from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.lora import LowRank
 from mimicmotion_jax.runtime.errors import InputError
 
@@ -25,6 +28,15 @@ BY_LAYER = {
     "alpha_pattern": {"to_q": 8, "mid_block.attentions.0.*net.2": 1},
     "rank_pattern": {"to_v": 4},
 }
+
+
+READ = """
+import sys
+from mimicmotion_jax.convert.lora import read_lora
+from mimicmotion_jax.models.config import ModelConfig
+lora = read_lora(sys.argv[1], ModelConfig.tiny())
+print(lora.sha256, *lora.factors)
+"""
 
 
 class AdaptedUNet(PeftAdapterMixin, UNetSpatioTemporalConditionModel):
@@ -262,3 +274,16 @@ def test_convolutions_cannot_be_kept_apart(converted_made, config):
     loras = [(Lora({"conv_in": pair}, {}, ""), 1.0)]
     with pytest.raises(InputError, match="conv_in is a convolution"):
         unet_params(converted_made, config, *loras, merge=False)
+
+
+def test_a_lora_of_the_hub_is_fetched_with_its_pose_net(tmp_path):
+    config, layer = ModelConfig.tiny(), "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    factors = {layer: LowRank(np.ones((64, 2), np.float32), np.ones((2, 64), np.float32))}
+    write_lora(tmp_path / "lora", factors, flat_params(nnx.state(init_network("pose_net", config, 0))), config)
+    files = {f"me/lora/{path.name}": path for path in (tmp_path / "lora").iterdir()}
+    assert len(files) == 2
+    with serve(files) as (_, endpoint):
+        done = python(tmp_path / "cache", endpoint, "-c", READ, "me/lora")
+    assert done.stdout.split() == [read_lora(tmp_path / "lora", config).sha256, layer], done.stderr
+    offline = python(tmp_path / "cache", endpoint, "-c", READ, "me/lora", offline=True)
+    assert offline.stdout == done.stdout, offline.stderr
