@@ -196,5 +196,5 @@ def _refuse_unused(args: argparse.Namespace, nothing_given: bool) -> None:
             unused |= dict.fromkeys(("process_id", "num_processes"), "with --distributed, which finds it out")
     for name, where in unused.items():
         value = getattr(args, name)
-        if value not in (None, False, []):
+        if value is not None and value is not False and value != []:  # 0 is a value
             raise InputError(f"--{name.replace('_', '-')} has no effect {where}; leave it out.")
