@@ -276,6 +276,7 @@ def test_convolutions_cannot_be_kept_apart(converted_made, config):
         unet_params(converted_made, config, *loras, merge=False)
 
 
+@pytest.mark.slow
 def test_a_lora_of_the_hub_is_fetched_with_its_pose_net(tmp_path):
     config, layer = ModelConfig.tiny(), "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     factors = {layer: LowRank(np.ones((64, 2), np.float32), np.ones((2, 64), np.float32))}
