@@ -25,6 +25,16 @@ CONFIGS = {
         "addition_time_embed_dim": 32,
         "projection_class_embeddings_input_dim": 96,
     },
+    "two blocks, no attention": {
+        "down_block_types": (DOWN, DOWN),
+        "up_block_types": (UP, UP),
+        "block_out_channels": (32, 32),
+        "layers_per_block": 1,
+        "num_attention_heads": (1, 1),
+        "cross_attention_dim": 16,
+        "addition_time_embed_dim": 16,
+        "projection_class_embeddings_input_dim": 48,
+    },
     "two blocks, deeper": {
         "down_block_types": (CROSS_DOWN, DOWN),
         "up_block_types": (UP, CROSS_UP),
@@ -111,20 +121,28 @@ def test_pose_features_are_added_after_the_first_convolution(networks, error):
     assert error(ours, expected.permute(0, 1, 3, 4, 2)) < 2e-5
 
 
-@pytest.mark.parametrize("depth", [3, pytest.param(1, marks=pytest.mark.slow)])
-def test_kept_features(depth, networks, error):
+@pytest.mark.parametrize(
+    ("name", "depth", "channels"),
+    [
+        ("two blocks, no attention", 2, 32),
+        pytest.param("two blocks, no attention", 1, 32, marks=pytest.mark.slow),
+        pytest.param("two blocks, deeper", 3, 64, marks=pytest.mark.slow),
+        pytest.param("two blocks, deeper", 1, 64, marks=pytest.mark.slow),
+    ],
+)
+def test_kept_features(name, depth, channels, networks, error):
     """Diffusers' whole UNet, in which a hook brings back what entered the last layers at another noise level."""
-    reference, unet = networks("two blocks, deeper")
+    reference, unet = networks(name)
     generator = torch.Generator().manual_seed(4)
     samples = torch.randn(2, 1, 5, 8, 16, 8, generator=generator)
     context, time_ids = torch.randn(1, 1, 16, generator=generator), torch.tensor([[6.0, 127, 0]])
     kept = []
 
     def bring_back(module, args):
-        """Three layers from the end they come through an upsampler; one from the end they are joined with a skip."""
+        """One layer from the end they are joined with a skip; a whole level from the end they are upsampled."""
         x = args[0]
-        kept.append(x[:, :64] if depth == 1 else x)
-        return (torch.cat([kept[0], x[:, 64:]], dim=1) if depth == 1 else kept[0], *args[1:])
+        kept.append(x[:, :channels] if depth == 1 else x)
+        return (torch.cat([kept[0], x[:, channels:]], dim=1) if depth == 1 else kept[0], *args[1:])
 
     up = reference.up_blocks
     place = up[1].resnets[-1] if depth == 1 else up[0].upsamplers[0]

@@ -40,11 +40,12 @@ def loop_by_hand(tiny_pipeline, inputs):
     context = embed_image(tiny_pipeline.image_encoder, image[None])
     reference = encode_image(tiny_pipeline.vae, image[None], np.zeros((1, *image.shape), np.float32))
     reference = jnp.broadcast_to(reference[:, None], (1, *noise.shape))
-    drawn = tiny_pipeline.pose_net(to_signed(jnp.asarray(poses[None])))
-    run = jax.jit(lambda depth, deep, *args: unet.predict(*args, depth=depth, deep=deep), static_argnums=0)
+    drawn = jax.jit(lambda pose_net, x: pose_net(to_signed(x)))(tiny_pipeline.pose_net, jnp.asarray(poses[None]))
+    make_conditions = jax.jit(lambda unet, *args: unet.conditions(*args, 8))
+    run = jax.jit(lambda depth, unet, deep, *args: unet.predict(*args, depth=depth, deep=deep), static_argnums=0)
     ids = jnp.array([[6.0, 127, 0]])
     branches = [
-        (unet.conditions(context * factor, ids, 8), reference * factor, drawn * factor) for factor in (0.0, 1.0)
+        (make_conditions(unet, context * factor, ids), reference * factor, drawn * factor) for factor in (0.0, 1.0)
     ]
 
     def generate(interval, depth, scale=2.0):
@@ -56,7 +57,7 @@ def loop_by_hand(tiny_pipeline, inputs):
                 sample = jnp.concatenate([(x / norm)[None], latents], axis=-1).astype(jnp.float32)
                 deep = None if step % interval == 0 else kept[branch]
                 c_noise = jnp.full(1, np.log(sigma) / 4, jnp.float32)
-                out, kept[branch] = run(depth, deep, sample, c_noise, conditions, features)
+                out, kept[branch] = run(depth, unet, deep, sample, c_noise, conditions, features)
                 v.append(np.asarray(out[0], np.float64))
             v = v[0] + scale * (v[1] - v[0])
             denoised = x / norm**2 - sigma / norm * v
@@ -66,10 +67,8 @@ def loop_by_hand(tiny_pipeline, inputs):
     return generate
 
 
-@pytest.mark.parametrize(
-    ("interval", "depth"),
-    [(2, 1), (3, 1), pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(3, 2, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("interval", "depth"), [(1, 1), (2, 1), (3, 1), (3, 2)])
 def test_matches_a_loop_by_hand(tiny_pipeline, inputs, loop_by_hand, interval, depth):
     image, poses, noise = inputs
     cache = {"cache_interval": interval, "cache_depth": depth}
@@ -133,14 +132,14 @@ def test_a_killed_call_goes_on_from_a_whole_step(tiny_pipeline, inputs, tmp_path
 
 @pytest.mark.slow
 def test_the_report_adds_up_all_steps():
-    options = {"width": 64, "height": 64, "num_inference_steps": 3}
-    plain = report_generation(GenerateConfig(**options), TINY, "float32")
-    cached = report_generation(GenerateConfig(**options, cache_interval=2), TINY, "float32")
+    options = {"width": 64, "height": 64}
+    plain = report_generation(GenerateConfig(**options, num_inference_steps=1), TINY, "float32")
+    cached = report_generation(GenerateConfig(**options, num_inference_steps=3, cache_interval=2), TINY, "float32")
     assert [program["calls"] for program in plain["denoising_programs"]] == [1]
     whole, last = cached["denoising_programs"]
     assert (whole["calls"], last["calls"]) == (2, 1)
     assert cached["denoising"]["flops_per_chip"] == 2 * whole["flops_per_chip"] + last["flops_per_chip"]
-    assert 3 * whole["flops_per_chip"] == pytest.approx(plain["denoising"]["flops_per_chip"], rel=0.01)
+    assert whole["flops_per_chip"] == pytest.approx(plain["denoising"]["flops_per_chip"], rel=0.01)
 
 
 @pytest.mark.slow
@@ -155,17 +154,15 @@ def test_features_are_spread_over_the_devices():
         assert np.prod(placed.shard_shape(features.shape)) == features.size // 8
 
 
-def test_the_work_that_is_saved():
-    """By the compiler; the parts that are left out are counted one by one."""
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_work_that_is_saved(compiled):
+    """By the compiler or from the jaxpr; the parts that are left out are counted one by one."""
     options = GenerateConfig(width=64, height=64, num_inference_steps=STEPS, cache_interval=3, guidance_scale=1.0)
     mesh = sharding.sampling_mesh(1)
     pipeline = MimicMotionPipeline.abstract(TWO_RESOLUTIONS, "float32", mesh)
     programs = pipeline.lower(7, 64, 64, options)
     whole, last = programs["run_denoising"], programs["run_denoising_2"]
     assert (whole.calls, last.calls) == (2, 3)
-    fast = {"xla_backend_optimization_level": 0}  # it changes no FLOPs
-    flops = [compile_report(program(), mesh, compiler_options=fast).flops_per_chip for program in (whole, last)]
-
     unet = pipeline.unet
 
     def array(*shape):
@@ -203,20 +200,30 @@ def test_the_work_that_is_saved():
         count_flops(lambda u, x: u(x), up[0].upsamplers[0], array(*coarse, width[1]), skip_padding=True),
         layer(up[1], 0, array(*fine, width[1] + width[0]), conditions.up[1]),
     ]
+    if compiled:
+        fast = {"xla_backend_optimization_level": 0}  # it changes no FLOPs
+        flops = [compile_report(program(), mesh, compiler_options=fast).flops_per_chip for program in (whole, last)]
+    else:
+        inputs = array(*fine, 8), array(1), conditions, array(*fine, width[0])
+        predict = [
+            lambda unet, deep, *args: unet.predict(*args),
+            lambda unet, deep, *args: unet.predict(*args, deep=deep),
+        ]
+        flops = [count_flops(f, unet, array(*fine, width[0]), *inputs, skip_padding=True) for f in predict]
     assert flops[0] - flops[1] == pytest.approx(sum(skipped), rel=0.01)
     assert flops[1] < 0.4 * flops[0]
 
 
-def test_bytes_of_the_features(tiny_pipeline):
+@pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_bytes_of_the_features(depth):
     """The estimate of the memory takes as much for them as the program returns."""
-    for depth in (1, 2):
-        options = GenerateConfig(
-            width=64, height=64, num_inference_steps=2, cache_interval=2, cache_depth=depth, window_overlap=2
-        )
-        pipeline = MimicMotionPipeline.abstract(TWO_RESOLUTIONS, "float32", sharding.sampling_mesh(1))
-        _, features = pipeline.lower(20, 64, 64, options)["run_denoising"]().out_info
-        work = Workload(pipeline.mesh, TWO_RESOLUTIONS, {}, 4, options, 1, 21, 64, 64)
-        assert work._cache_bytes(64) == sum(x.size * 4 for x in jax.tree.leaves(features))
+    options = GenerateConfig(
+        width=64, height=64, num_inference_steps=2, cache_interval=2, cache_depth=depth, window_overlap=2
+    )
+    pipeline = MimicMotionPipeline.abstract(TWO_RESOLUTIONS, "float32", sharding.sampling_mesh(1))
+    _, features = pipeline.lower(20, 64, 64, options)["run_denoising"]().out_info
+    work = Workload(pipeline.mesh, TWO_RESOLUTIONS, {}, 4, options, 1, 21, 64, 64)
+    assert work._cache_bytes(64) == sum(x.size * 4 for x in jax.tree.leaves(features))
 
 
 def test_steps_with_the_whole_unet():
