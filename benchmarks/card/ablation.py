@@ -9,10 +9,7 @@ import dataclasses
 import functools
 import math
 import os
-import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +45,7 @@ def train(results: Results, part: str, size: str) -> None:
     clock = Clock(seconds, ABLATION_SIZES[size].reserve)
     with temporal_convolutions():
         setup = Setup(ABLATION_SIZES[size], clock)
-        results.row(part, "plan", functools.partial(_show_errors, functools.partial(make_plan, setup)))
+        results.row(part, "plan", functools.partial(make_plan, setup))
         if "failed" in (plan := results.parts[part]["plan"]):
             return
         if plan["vae"] != _vae(setup):
@@ -56,8 +53,7 @@ def train(results: Results, part: str, size: str) -> None:
         rows = Rows(setup, plan["steps"])
         for seed in SEEDS:
             for variant in _ORDER:
-                make = functools.partial(_show_errors, functools.partial(rows.make, variant, seed))
-                results.row(part, row_name(variant.name, seed), make)
+                results.row(part, row_name(variant.name, seed), functools.partial(rows.make, variant, seed))
                 write_page(results, part)
             rows.draw(seed, results.path.parent)
 
@@ -138,11 +134,3 @@ class Rows:
 
 def _vae(setup: Setup) -> str:
     return manifest_sha256(setup.source)[:12]
-
-
-def _show_errors(function: Callable[[], Row]) -> Row:
-    try:
-        return function()
-    except Exception:
-        traceback.print_exc(file=sys.stdout)
-        raise

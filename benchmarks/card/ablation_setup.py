@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -87,7 +88,9 @@ class Setup:
             self.score_seconds = self._time_scoring()
             clock.say(f"sampling and scores are compiled; a row takes {self.score_seconds:.1f} s")
             self._step = step.result()
-            self.encode = functools.partial(encoding.result(), *self._frozen("float32").values())
+            self.encode = functools.partial(
+                encoding.result(), *_load_frozen(self.source, self.model, "float32").values()
+            )
             clock.say(f"all programs are compiled, {self.world.count} scenes are there")
             self.world.wait(limit)
             vae, encoder = self.model.vae, self.model.image_encoder
@@ -128,7 +131,7 @@ class Setup:
     def networks(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """All networks in the size's format; trained ones with these parameters."""
         cast = {key: jnp.asarray(value).astype(self.size.dtype) for key, value in params.items()}
-        return self._template.networks(cast) | self._frozen(self.size.dtype)
+        return self._template.networks(cast) | _load_frozen(self.source, self.model, self.size.dtype)
 
     def _plans(self) -> tuple[AblationPlan, AblationPlan]:
         """Scenes to train on, and test sequences."""
@@ -178,9 +181,10 @@ class Setup:
         ablation_scores.score(self.generate(params, FULL, 0), self.scenes)
         return time.monotonic() - begin
 
-    @functools.cache  # noqa: B019 - there is one object in a process
-    def _frozen(self, dtype: str) -> dict[str, Any]:
-        return {name: checkpoint.load_network(self.source, name, self.model, dtype) for name in FROZEN}
+
+@functools.cache
+def _load_frozen(source: Path, model: ModelConfig, dtype: str) -> dict[str, Any]:
+    return {name: checkpoint.load_network(source, name, model, dtype) for name in FROZEN}
 
 
 def _initial_parameters(model: ModelConfig) -> dict[int, dict[str, np.ndarray]]:

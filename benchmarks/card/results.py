@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ class Results:
         os.replace(partial, self.path)
 
     def row(self, part: str, name: str, measure: Callable[[], Row]) -> None:
-        """Measure a row unless it is there; a failure becomes a row with its last line, and the next row is measured.
+        """Measure a row unless it is there; a failure is printed and becomes a row, and the next one is measured.
 
         Args:
             part: process that measures it.
@@ -53,6 +55,7 @@ class Results:
         except (Skipped, ModuleNotFoundError) as reason:
             found = {"skipped": str(reason)}
         except Exception as error:  # out of memory, refused by a compiler: an answer too
+            traceback.print_exc(file=sys.stdout)
             lines = str(error).strip().splitlines() or [""]
             found = {"failed": f"{type(error).__name__}: {lines[0][:500]}"}
         rows[name] = found | {"took_s": round(time.perf_counter() - start, 1)}

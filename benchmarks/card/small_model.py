@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,7 @@ def train(results: Results, part: str, size: str) -> None:
         model = SmallModel(SMALL_SIZES[size], results.path.parent, clock)
         with contextlib.closing(model):
             for name in ("vae", "unet", "scores"):
-                results.row(part, name, functools.partial(_show_errors, getattr(model, name)))
-
-
-def _show_errors(function: Callable[[], Row]) -> Row:
-    try:
-        return function()
-    except Exception:
-        traceback.print_exc(file=sys.stdout)
-        raise
+                results.row(part, name, getattr(model, name))
 
 
 class SmallModel:
