@@ -14,21 +14,6 @@ from jaxtyping import Array, Float
 from mimicmotion_jax.diffusion.edm import precondition
 
 
-def denoised(
-    latents: Float[Array, "*shape"], prediction: Float[Array, "*shape"], sigma: Float[Array, "..."]
-) -> Float[Array, "*shape"]:
-    """Compute f(x, sigma) = D(x; sigma) from the network's v-`prediction`; x itself where sigma is 0."""
-    c = precondition(sigma)
-    return c.c_skip * latents + c.c_out * prediction
-
-
-def guide(
-    unconditional: Float[Array, "*shape"], conditional: Float[Array, "*shape"], scale: float
-) -> Float[Array, "*shape"]:
-    """Combine the branches of classifier-free guidance."""
-    return unconditional + scale * (conditional - unconditional)
-
-
 def consistency_error(
     student: Float[Array, "*shape c"], target: Float[Array, "*shape c"], sigma: Float[Array, "..."]
 ) -> Float[Array, "*shape"]:

@@ -50,6 +50,21 @@ def karras_sigmas(
     return np.append((high + ramp * (low - high)) ** rho, 0).astype(np.float32)
 
 
+def denoised(
+    latents: Float[Array, "*shape"], prediction: Float[Array, "*shape"], sigma: Float[Array, "..."]
+) -> Float[Array, "*shape"]:
+    """Compute D(x; sigma) from the network's v-`prediction`; x itself where sigma is 0."""
+    c = precondition(sigma)
+    return c.c_skip * latents + c.c_out * prediction
+
+
+def guide(
+    unconditional: Float[Array, "*shape"], conditional: Float[Array, "*shape"], scale: float | Float[Array, "..."]
+) -> Float[Array, "*shape"]:
+    """Combine the predictions of both branches of classifier-free guidance."""
+    return unconditional + scale * (conditional - unconditional)
+
+
 @jaxtyped(typechecker=beartype)
 def euler_step(
     latents: Float[Array, "*shape"],

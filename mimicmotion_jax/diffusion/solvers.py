@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mimicmotion_jax.diffusion.consistency import denoised
-from mimicmotion_jax.diffusion.edm import euler_step, precondition
+from mimicmotion_jax.diffusion.edm import denoised, euler_step, precondition
 
 A = TypeVar("A", Array, np.ndarray)
 SolverName = Literal["euler", "heun", "dpmpp_2m", "consistency"]
@@ -91,9 +90,7 @@ STOCHASTIC = ("consistency",)
 
 def start(solver: SolverName, latents: Float[Array, "*f c"]) -> Float[Array, "*f c_all"]:
     """Make the state of the first step."""
-    return (
-        jnp.concatenate([latents, *[jnp.zeros_like(latents)] * MEMORY[solver]], axis=-1) if MEMORY[solver] else latents
-    )
+    return jnp.concatenate([latents, *[jnp.zeros_like(latents)] * MEMORY[solver]], axis=-1)
 
 
 def latents_of(solver: SolverName, state: A) -> A:

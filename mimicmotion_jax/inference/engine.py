@@ -214,9 +214,9 @@ class Engine:
             scales = options.guidance_scales(num_frames)
             scales = np.append(scales, np.repeat(scales[-1:], layout.num_frames - num_frames))
             state = self._denoise(noise, batch.seeds, context, image_latents, features, layouts, scales, options, steps)
-            return (
-                self._executor.run(stages.solved, state, solver=options.sampler) if MEMORY[options.sampler] else state
-            )
+            if MEMORY[options.sampler]:
+                state = self._executor.run(stages.solved, state, solver=options.sampler)
+            return state
 
     def _encode_reference(self, images: jax.Array, batch: Batch, strength: float) -> jax.Array:
         noise = batch.noise_aug

@@ -17,8 +17,13 @@ Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # pixels of a picture or video 
 GeneratedSide = Annotated[int, Field(ge=1, le=8192)]  # pixels; the long side of the largest resolution, and more
 SAVE_SECONDS = 60.0
 """Default time between two saves of a video's progress."""
-_FULL: dict[str, Any] = {"sampler": "euler", "schedule": "karras", "num_inference_steps": 25}
-_FULL |= {"guidance_interval": None, "cache_interval": 1}
+_FULL: dict[str, Any] = {
+    "sampler": "euler",
+    "schedule": "karras",
+    "num_inference_steps": 25,
+    "guidance_interval": None,
+    "cache_interval": 1,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": _FULL,
     "fast": {**_FULL, "schedule": "ays", "num_inference_steps": 10, "guidance_interval": (0.05, 20.0)},

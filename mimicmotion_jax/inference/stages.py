@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer, UInt8, jaxtyped
 
 from mimicmotion_jax import sharding
-from mimicmotion_jax.diffusion.edm import precondition
+from mimicmotion_jax.diffusion.edm import guide, precondition
 from mimicmotion_jax.diffusion.noise import step_noise
 from mimicmotion_jax.diffusion.sampler import Features, GroupedPlan, denoise
 from mimicmotion_jax.diffusion.solvers import SolverName, latents_of, start
@@ -136,7 +136,7 @@ def run_denoising(
         else:
             stacked = jnp.stack([without, sample], axis=1), jnp.stack([jnp.zeros_like(poses), poses], axis=1)
             out, deep = run_unet(*stacked, conditions, features)
-        return out[0] + guidance_scales[frames][:, None, :, None, None, None] * (out[1] - out[0]), deep
+        return guide(out[0], out[1], guidance_scales[frames][:, None, :, None, None, None]), deep
 
     def noise(step: jax.Array) -> jax.Array:
         return step_noise(seeds, first_step + step, state.shape[1:])

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, UInt32
 from pydantic import Field
 
 from mimicmotion_jax.config import config_dataclass
-from mimicmotion_jax.diffusion.consistency import consistency_error, denoised, guide, pseudo_huber
-from mimicmotion_jax.diffusion.edm import euler_step
+from mimicmotion_jax.diffusion.consistency import consistency_error, pseudo_huber
+from mimicmotion_jax.diffusion.edm import denoised, euler_step, guide
 from mimicmotion_jax.diffusion.schedules import ScheduleName, make_sigmas
 from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.training.objective import (

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mimicmotion_jax.diffusion.consistency import consistency_error, denoised, guide, pseudo_huber
-from mimicmotion_jax.diffusion.edm import euler_step, precondition
+from mimicmotion_jax.diffusion.consistency import consistency_error, pseudo_huber
+from mimicmotion_jax.diffusion.edm import denoised, euler_step, guide, precondition
 from mimicmotion_jax.diffusion.fusion import make_plan
 from mimicmotion_jax.diffusion.noise import frame_noise, step_noise
 from mimicmotion_jax.diffusion.sampler import denoise, group_plan

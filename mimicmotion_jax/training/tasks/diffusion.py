@@ -83,8 +83,8 @@ class Diffusion:
         sources = {"checkpoint": config.checkpoint, "encoders": config.encoders, "distillation.teacher": config.teacher}
         hashes = {key: path and checkpoint.manifest_sha256(path) for key, path in sources.items()}
         seed = config.seed if config.checkpoint is None else None
-        lora = {} if config.lora.rank is None else {"lora": to_dict(config.lora)}
-        return {"model": to_dict(self.model), "trainable": sorted(self.shapes), **hashes, "seed": seed, **lora}
+        lora = None if config.lora.rank is None else to_dict(config.lora)
+        return {"model": to_dict(self.model), "trainable": sorted(self.shapes), **hashes, "seed": seed, "lora": lora}
 
     def load(self) -> Params:
         """Load or initialise all networks; returns the parameters to train and keeps the others."""
