@@ -82,6 +82,12 @@ EXPERIMENTS = (
         (our_part("single:measure_single", "single"),),
     ),
     Experiment(
+        "fp8",
+        "the UNet's feed-forward products in float8 and with int8 kernels",
+        60,
+        (our_part("eight_bits:measure_eight_bits", "fp8"),),
+    ),
+    Experiment(
         "blocks",
         "each candidate for a layer and each option of the compiler, block by block",
         420,

@@ -96,6 +96,16 @@ def test_candidates_compute_the_same(folder):
 
 
 @pytest.mark.slow
+def test_products_of_eight_bits_are_near_float32(folder):
+    rows = run(GPU.EXPERIMENTS, "fp8", folder)
+    errors = {name.rpartition(": ")[2]: row["error"] for name, row in rows.items()}
+    assert errors["bfloat16"] < 1e-6  # float32 on a CPU
+    # Three bits of mantissa round by 2^-4 at most; int8 by half of 1/127 of the channel's largest value.
+    assert all(0.01 < error < 0.05 for way, error in errors.items() if way.startswith("float8"))
+    assert 1e-3 < errors["int8 kernel"] < 0.015
+
+
+@pytest.mark.slow
 def test_a_long_window_is_generated(folder):
     rows = run(GPU.EXPERIMENTS, "long-window", folder, "memory=auto")
     assert rows["memory=auto/9 frames"]["frames"] == 9
