@@ -37,10 +37,12 @@ def our_part(function: str, name: str = "ours", needs: tuple[str, ...] = OURS) -
 def training_part(function: str) -> Part:
     """Training of a small model: no video is read or written.
 
-    Tuning Triton's products takes longer than minutes of training win from them.
+    Tuning Triton's products takes longer than minutes of training win from them; command buffers hide the operations
+    in them from a profile.
     """
     needs = tuple(name for name in OURS if name != "av")
-    return Part("train", function, needs, (("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false"),))
+    flags = "--xla_gpu_enable_triton_gemm=false --xla_gpu_enable_command_buffer="
+    return Part("train", function, needs, (("XLA_FLAGS", flags),))
 
 
 def profile_part(name: str) -> Part:

@@ -55,6 +55,10 @@ def lower_vae_step(config: VAETrainConfig, size: SmallSize, mesh: Mesh) -> jax.s
     """Lower the step (state, batch) -> (state, metrics) of `mimicmotion train-vae`, in the size's format."""
     model = size.model
     template, downscale = Template(model, ("vae",)), model.vae.downscale
+    temporal_layers = contextlib.nullcontext()
+    if jax.default_backend() == "gpu":
+        # XLA takes a kernel's gradient over clips of three frames for a convolution whose kernel is the whole picture.
+        temporal_layers = LAYERS["temporal convolution as one product"].patch()
     cells = (size.height // downscale, size.width // downscale)
 
     def loss(params: Params, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Metrics]:
@@ -75,7 +79,8 @@ def lower_vae_step(config: VAETrainConfig, size: SmallSize, mesh: Mesh) -> jax.s
         "frames": jax.ShapeDtypeStruct((*clips, size.height, size.width, 3), jnp.uint8),
         "hand_mask": jax.ShapeDtypeStruct((*clips, *cells), jnp.bool_),
     }
-    return jax.jit(step, donate_argnums=0).lower(state, batch)
+    with temporal_layers:
+        return jax.jit(step, donate_argnums=0).lower(state, batch)
 
 
 def lower_step(config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
