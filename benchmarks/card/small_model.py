@@ -58,7 +58,7 @@ PROFILE = "SMALL_MODEL_PROFILE"
 """Environment variable: file for the worst operations of a few steps; its programs must not use command buffers."""
 
 VAE_SHARE = "SMALL_MODEL_VAE_SHARE"
-"""Environment variable: share of the time for the VAE, in place of the size's."""
+"""Environment variable: share of the time for the VAE, in place of the size's; with it, a VAE is always trained further."""
 
 
 def train(results: Results, part: str, size: str) -> None:
@@ -104,7 +104,7 @@ class SmallModel:
         self.vae_config = size.vae_training()
         # Traced here, one after the other; compiled in threads, at once.
         self._vae_step = None
-        if not any(_TRAINED in source["name"] for source in self.weights.sources):
+        if VAE_SHARE in os.environ or not any(_TRAINED in source["name"] for source in self.weights.sources):
             lowered = small_networks.lower_vae_step(self.vae_config, size, self.mesh)
             self._vae_step = self._compile("step of the VAE", lowered)
         together = (size.encode_scenes * size.scene_frames, size.height, size.width, 3)
