@@ -58,7 +58,7 @@ PROFILE = "SMALL_MODEL_PROFILE"
 """Environment variable: file for the worst operations of a few steps; its programs must not use command buffers."""
 
 VAE_SHARE = "SMALL_MODEL_VAE_SHARE"
-"""Environment variable: share of the time for the VAE, in place of the size's; with it, a VAE is always trained further."""
+"""Environment variable: share of the time for the VAE, in place of the size's; with it, any VAE is trained further."""
 
 
 def train(results: Results, part: str, size: str) -> None:
