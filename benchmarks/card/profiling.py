@@ -18,6 +18,7 @@ from unittest import mock
 import jax
 from flax import nnx
 
+from card.events import events
 from card.inputs import fast_dtype, random_pipeline
 from card.our_side import Ours, Run
 from card.results import Results, Row
@@ -112,17 +113,6 @@ def profile(run: Run) -> Row:
         "layers_ms": {layer: round(ms, 2) for layer, ms in by_layer.most_common(_WORST)},
         "worst": worst,
     }
-
-
-def events(folder: Path) -> Iterator[tuple[int, str, float]]:
-    """Yield program id, operation and seconds of every event in a trace."""
-    (path,) = folder.rglob("*.xplane.pb")
-    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-        for line in plane.lines:
-            for event in line.events:
-                stats = dict(event.stats)
-                if "hlo_op" in stats:
-                    yield int(stats.get("program_id", -1)), stats["hlo_op"], event.duration_ns / 1e9
 
 
 class Operation(NamedTuple):

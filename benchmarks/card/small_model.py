@@ -27,8 +27,8 @@ import jax
 import numpy as np
 
 from card import small_networks, small_scores
+from card.events import events
 from card.measuring import host_peak, jax_peak
-from card.profiling import events
 from card.results import Results, Row
 from card.runner import DEADLINE
 from card.small_batches import VAE_FRAMES, EncodedWorld, vae_batches
