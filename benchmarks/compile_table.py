@@ -63,12 +63,14 @@ ROWS = {
     "sample-h100-1-draft": sample("h100:1", "preset=draft"),
     "sample-h100-1-cache": sample("h100:1", "cache_interval=3"),
     "sample-h100-1-cache-finest": sample("h100:1", "cache_interval=3", "cache_depth=3"),
+    "sample-h100-1-int8": sample("h100:1", "--quantize", "int8"),
     "sample-h100-1-2-windows": sample("h100:1", windows=2),
     "sample-h100-1-32-windows": sample("h100:1", windows=32),
     "sample-h100-8-8-windows": sample("h100:8", windows=8),
     "sample-h100-8-72-frames": sample("h100:8", window_size=72),
     # Cards that people have at home; one of 16 GB has the released 72-frame model in two ways.
     "sample-rtx4060-1": sample("rtx4060:1"),  # memory=auto: everything is saved
+    "sample-rtx4060-1-int8": sample("rtx4060:1", "--quantize", "int8"),
     "sample-rtx4080-1-72-frames": sample("rtx4080:1", window_size=72),  # the branches of guidance in turn
     "sample-rtx4080-1-72-frames-low": sample(
         "rtx4080:1", window_size=72, memory="low"

@@ -39,6 +39,7 @@ from mimicmotion_jax.models.build import NETWORKS, abstract_network, random_netw
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.pose_net import PoseNet
+from mimicmotion_jax.models.quantization import is_quantized, quantize_network
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.pose.keypoints import Keypoints
@@ -49,6 +50,7 @@ from mimicmotion_jax.runtime.out_of_memory import report_out_of_memory
 from mimicmotion_jax.runtime.seeds import fold_seed
 
 DTypeName = Literal["float32", "bfloat16"]
+Quantization = Literal["int8"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -131,6 +133,7 @@ class MimicMotionPipeline:
         *,
         num_devices: int | None = None,
         lora: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        quantize: Quantization | None = None,
         progress: bool = False,
     ) -> Self:
         """Load a checkpoint that `mimicmotion convert` or `mimicmotion train` wrote.
@@ -142,12 +145,16 @@ class MimicMotionPipeline:
             num_devices: devices to spread windows over; None takes all local ones.
             lora: a LoRA to merge into the weights, or several, each as "FILE" or "FILE:strength"; see
                 `load_lora_weights`.
+            quantize: "int8" keeps the weights of the UNet and the image encoder in eight bits, half of bfloat16's
+                memory; the result changes a little (docs/faster.md). None keeps them as they are.
             progress: show a bar.
 
         Raises:
             InputError: no checkpoint there, a damaged one, one of another architecture, too few devices, weights that a
-                device has no room for, or a LoRA that cannot be read or belongs to another model.
+                device has no room for, a LoRA that cannot be read or belongs to another model, or an unknown
+                `quantize`.
         """
+        _check_quantization(quantize)
         directory = checkpoint.resolve(source)
         config = checkpoint.read_config(directory)
         mesh = mesh or sharding.sampling_mesh(num_devices)
@@ -167,6 +174,8 @@ class MimicMotionPipeline:
         pipeline._weights_sha256 = checkpoint.weights_sha256(directory)
         given = [lora] if isinstance(lora, str | os.PathLike) else lora
         pipeline._apply_loras([parse_lora(os.fspath(text)) for text in given], merge=True)
+        if quantize is not None:
+            pipeline._quantize()
         return pipeline
 
     @classmethod
@@ -180,19 +189,30 @@ class MimicMotionPipeline:
         return cls(config, **jax.device_put(networks, sharding.replicated(mesh)), mesh=mesh)
 
     @classmethod
-    def abstract(cls, config: ModelConfig, dtype: DTypeName = "bfloat16", mesh: Mesh | None = None) -> Self:
+    def abstract(
+        cls,
+        config: ModelConfig,
+        dtype: DTypeName = "bfloat16",
+        mesh: Mesh | None = None,
+        quantize: Quantization | None = None,
+    ) -> Self:
         """Make a pipeline of shapes, without weights: it can only be lowered (`lower`).
 
         Args:
             config: sizes of the networks.
             dtype: of parameters and computation.
             mesh: its devices need not be at hand.
+            quantize: see `from_pretrained`.
         """
+        _check_quantization(quantize)
         mesh = mesh or sharding.sampling_mesh()
         place = sharding.replicated(mesh)
         networks = {name: abstract_network(name, config) for name in NETWORKS}
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype), sharding=place), networks)
-        return cls(config, **shapes, mesh=mesh)
+        pipeline = cls(config, **shapes, mesh=mesh)
+        if quantize is not None:
+            pipeline._quantize()
+        return pipeline
 
     def lower(self, num_frames: int, height: int, width: int, options: SamplingConfig) -> dict[str, Program]:
         """Programs of a call for one video, by name: functions that lower them, and how often each is called.
@@ -215,9 +235,14 @@ class MimicMotionPipeline:
                 precision does not round the sum. PoseNet, if the LoRA brings one, is interpolated in either case.
 
         Raises:
-            InputError: a file that cannot be read, a LoRA of another model, a strength out of range, or one with
-                adapters of convolutions that is to be kept apart.
+            InputError: a file that cannot be read, a LoRA of another model, a strength out of range, one with adapters
+                of convolutions that is to be kept apart, or one to be merged into weights that are in int8.
         """
+        if merge and is_quantized(self.unet):
+            raise InputError(
+                "a LoRA cannot be merged into weights in int8: give it to from_pretrained(lora=...), or keep it apart "
+                "with merge=False."
+            )
         self._apply_loras([(source, check_strength(strength, "strength"))], merge)
 
     def _apply_loras(self, sources: Sequence[tuple[str | os.PathLike[str], float]], merge: bool) -> None:
@@ -225,11 +250,19 @@ class MimicMotionPipeline:
             return
         loras = [(read_lora(source, self.config), strength) for source, strength in sources]
         apply_loras(self.unet, self.pose_net, loras, sharding.replicated(self.mesh), merge=merge)
-        names = "".join(f"{lora.sha256} {strength} {merge} " for lora, strength in loras)
+        self._change_identity("".join(f"{lora.sha256} {strength} {merge} " for lora, strength in loras))
+
+    def _quantize(self) -> None:
+        for network in (self.unet, self.image_encoder):
+            quantize_network(network)
+        self._change_identity("int8")
+
+    def _change_identity(self, change: str) -> None:
+        """Give the changed weights hashes of their own."""
         if self._weights_sha256 is not None:
-            self._weights_sha256 = hashlib.sha256((self._weights_sha256 + names).encode()).hexdigest()
+            self._weights_sha256 = hashlib.sha256((self._weights_sha256 + change).encode()).hexdigest()
         if self._model_sha256 is not None:
-            self._model_sha256 = hashlib.sha256((self._model_sha256 + names).encode()).hexdigest()
+            self._model_sha256 = hashlib.sha256((self._model_sha256 + change).encode()).hexdigest()
 
     def save_pretrained(self, directory: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write a checkpoint that `from_pretrained` reads: weights in this pipeline's dtype, sizes and defaults.
@@ -239,8 +272,10 @@ class MimicMotionPipeline:
             overwrite: replace a checkpoint that is there.
 
         Raises:
-            InputError: something is there already, or it cannot be written.
+            InputError: something is there already, it cannot be written, or the weights are in int8.
         """
+        if is_quantized(self.unet):
+            raise InputError("weights in int8 cannot be saved: load them without quantize.")
         states = {name: nnx.state(getattr(self, name)) for name in NETWORKS}
         checkpoint.save_checkpoint(directory, self.config, states, sampling=self.defaults, overwrite=overwrite)
 
@@ -612,6 +647,11 @@ class MimicMotionPipeline:
             return latents if result is None else result.get("latents", latents)
 
         return on_step_end
+
+
+def _check_quantization(quantize: str | None) -> None:
+    if quantize not in (None, "int8"):
+        raise InputError(f'quantize must be "int8" or None, not {quantize!r}.')
 
 
 def _is_batch(image: Any) -> bool:

@@ -14,13 +14,17 @@ from mimicmotion_jax.inference.memory import Workload
 from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.pipeline import DTypeName, MimicMotionPipeline
+from mimicmotion_jax.pipeline import DTypeName, MimicMotionPipeline, Quantization
 from mimicmotion_jax.video.image import target_size
 from mimicmotion_jax.xla_report import compile_report, topology_devices
 
 
 def report_generation(
-    options: GenerateConfig, model: ModelConfig, dtype: DTypeName = "bfloat16", topology: str | None = None
+    options: GenerateConfig,
+    model: ModelConfig,
+    dtype: DTypeName = "bfloat16",
+    topology: str | None = None,
+    quantize: Quantization | None = None,
 ) -> dict[str, Any]:
     """Compile denoising and decoding of one video and report their memory and FLOPs, as plain values for JSON.
 
@@ -33,6 +37,7 @@ def report_generation(
         model: sizes of the networks.
         dtype: of parameters and computation.
         topology: devices that need not be at hand, such as "v5e:2x4" or "h100:1"; None is the local devices.
+        quantize: "int8" for weights in eight bits.
 
     Raises:
         InputError: an unknown topology, or options that do not fit each other.
@@ -41,7 +46,7 @@ def report_generation(
     # A landscape picture stands for one that is not there yet.
     height, width = target_size(9, 16, options.resolution, options.shape, model.size_multiple)
     num_frames = options.num_frames or max((options.window_size or model.window_size) - 1, 1)
-    pipeline = MimicMotionPipeline.abstract(model, dtype, mesh)
+    pipeline = MimicMotionPipeline.abstract(model, dtype, mesh, quantize)
     programs = pipeline.lower(num_frames, height, width, options)
     layout = lay_out(mesh, model, options, 1, 1 + num_frames, height, width)
     sizes = {

@@ -42,7 +42,12 @@ def load_pipeline(
     enable_compilation_cache()
     split_cpu(args.devices or 1)
     pipeline = MimicMotionPipeline.from_pretrained(
-        checkpoint, args.dtype, num_devices=args.devices, lora=args.lora, progress=True
+        checkpoint,
+        args.dtype,
+        num_devices=args.devices,
+        lora=args.lora,
+        quantize=args.quantize,
+        progress=True,
     )
     options.plan(1, pipeline.config.window_size)
     logger.info("generating on %s", describe_mesh(pipeline.mesh))

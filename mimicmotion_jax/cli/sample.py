@@ -83,6 +83,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace files that mimicmotion did not write")
     dtypes = "default: bfloat16; on a CPU float32, but bfloat16 with --compile-only"
     add("--dtype", choices=("float32", "bfloat16"), help=dtypes)
+    int8 = "keep the weights of the UNet and the image encoder in int8: half the memory, nearly the same video"
+    add("--quantize", choices=("int8",), help=int8)
     add("--devices", type=int, metavar="N", help="number of devices; default: all, and one on a CPU")
     add("--process-id", type=int, metavar="I", help="do jobs I, I+N, I+2N, … of the list")
     add("--num-processes", type=int, metavar="N", help="number of processes that share the list")
@@ -122,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
             return _run_demo(args, overrides)
     options = load_options(args.checkpoint, args.config, overrides)
     if args.compile_only:
-        report = report_generation(options, _model(args), args.dtype or "bfloat16", args.topology)
+        report = report_generation(options, _model(args), args.dtype or "bfloat16", args.topology, args.quantize)
         print(json.dumps(report, indent=2))
         return 0
     if args.checkpoint is None and not args.pose_only:
@@ -177,7 +179,7 @@ def _refuse_unused(args: argparse.Namespace, nothing_given: bool) -> None:
         raise InputError("--topology goes with --compile-only: there is nothing to run on.")
     unused: dict[str, str] = {}
     if args.pose_only:
-        ignored = ("jobs", "compile_only", "dtype", "devices", "side_by_side", "lora")
+        ignored = ("jobs", "compile_only", "dtype", "devices", "side_by_side", "lora", "quantize")
         unused |= dict.fromkeys(ignored, "with --pose-only, which generates nothing")
     if args.compile_only:
         unused["devices"] = "with --compile-only, which takes all that are here or those of --topology"

@@ -1,0 +1,60 @@
+"""Pipelines with int8 weights: nearly the same video, an identity of their own, and what cannot be done with them."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
+
+OPTIONS = {"num_inference_steps": 2, "motion_kind": "skeletons", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "model"
+    tiny_pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantized(saved):
+    return MimicMotionPipeline.from_pretrained(saved, "float32", num_devices=1, quantize="int8")
+
+
+def test_nearly_the_same_video(tiny_pipeline, quantized, error):
+    random = np.random.default_rng(5)
+    image, poses = random.integers(0, 256, (32, 48, 3), np.uint8), random.integers(0, 256, (5, 32, 48, 3), np.uint8)
+    expected = tiny_pipeline(image, poses, output_type="latent", **OPTIONS).frames
+    # Idle networks go to the host's memory and come back.
+    found = quantized(image, poses, output_type="latent", memory="low", **OPTIONS).frames
+    assert 1e-5 < error(found, expected) < 0.05
+
+
+def test_bytes_on_every_device(tiny_pipeline, saved):
+    mesh = sharding.sampling_mesh(devices=jax.devices()[:2])
+    pipeline = MimicMotionPipeline.from_pretrained(saved, "float32", mesh, quantize="int8")
+    plain = nnx.to_flat_state(nnx.state(tiny_pipeline.unet))
+    rounded = {".".join(map(str, path)): array for path, array in plain if path[-1] == "kernel"}
+    rounded = {path: array for path, array in rounded.items() if "embedding" not in path and path[:5] != "conv_"}
+    saved_bytes = sum(3 * array.size - 4 * array.shape[-1] for array in rounded.values())  # a scale per channel
+    before, after = (jax.tree.leaves(nnx.state(p.unet)) for p in (tiny_pipeline, pipeline))
+    assert sum(x.nbytes for x in after) == sum(x.nbytes for x in before) - saved_bytes
+    assert all(x.sharding.is_fully_replicated and len(x.sharding.device_set) == 2 for x in after)
+
+
+def test_another_identity(saved, quantized):
+    """What a float run saved of its progress is not gone on with."""
+    plain = MimicMotionPipeline.from_pretrained(saved, "float32", num_devices=1)
+    assert plain._identity() != quantized._identity()
+    assert plain._model_sha256 != quantized._model_sha256
+
+
+def test_refusals(saved, quantized, tmp_path):
+    with pytest.raises(InputError, match="quantize must be"):
+        MimicMotionPipeline.from_pretrained(saved, quantize="int4")
+    with pytest.raises(InputError, match="cannot be saved"):
+        quantized.save_pretrained(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    with pytest.raises(InputError, match="cannot be merged into weights in int8"):
+        quantized.load_lora_weights(tmp_path)
