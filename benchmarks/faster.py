@@ -1,4 +1,4 @@
-"""Quality against work on the small model: samplers, noise levels, steps, guidance, kept features, presets.
+"""Quality against work on the small model: samplers, noise levels, steps, guidance, kept features, int8, presets.
 
     python benchmarks/faster.py [--scenes 8] [--frames 24] [--student DIR] [--ways WAY ...] [--again]
 
@@ -33,6 +33,7 @@ from mimicmotion_jax.inference.options import PRESETS, PipelineOptions, load_opt
 from mimicmotion_jax.metrics.frames import average_psnr, psnr
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.quantization import quantize_network
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.flops import count_flops
@@ -81,6 +82,8 @@ WAYS = {
         for interval in (2, 3, 5)
     },
     **{f"preset {name}": PRESETS[name] for name in ("fast", "draft")},
+    "euler, 25 steps, int8 weights": {"num_inference_steps": 25},
+    "preset fast, int8 weights": PRESETS["fast"],
 }
 STUDENT = {f"student, {steps} steps": {"num_inference_steps": steps} for steps in (4, 2, 1)}
 """Ways of a distilled checkpoint (`--student`), whose own options say the rest."""
@@ -134,7 +137,10 @@ def main() -> None:
     model = checkpoint.read_config(WEIGHTS)
     base, networks = _load(WEIGHTS, model)
     ways = {REFERENCE: WAYS[REFERENCE], **{name: WAYS[name] for name in args.ways or WAYS}}
-    todo = [(name, base, networks, changes) for name, changes in ways.items()]
+    quantized = _load(WEIGHTS, model)[1]
+    for network in ("unet", "image_encoder"):
+        quantize_network(quantized[network])
+    todo = [(name, base, quantized if "int8" in name else networks, changes) for name, changes in ways.items()]
     if args.student:
         todo += [(name, *_load(args.student, model), changes) for name, changes in STUDENT.items()]
     assert base.width is not None

@@ -34,7 +34,7 @@ def measure_single(results: Results, part: str, size: str) -> None:
 
 
 def measure_ways(
-    results: Results, part: str, name: str, arguments: tuple[jax.Array, ...], ways: dict[str, Way], exact: Way
+    results: Results, part: str, name: str, arguments: tuple[Any, ...], ways: dict[str, Way], exact: Way
 ) -> None:
     """Add a row for each way: milliseconds, and the relative error of its first rows against `exact`."""
     if not any(map(results.wants, ways)):

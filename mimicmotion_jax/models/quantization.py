@@ -56,12 +56,14 @@ def quantize_network(network: nnx.Module) -> None:
     Args:
         network: with arrays, or with shapes in their place.
     """
-    for path, layer in nnx.iter_modules(network):
+    layers: Any = nnx.iter_modules(network)
+    for path, layer in layers:
         kernel = getattr(layer, "kernel", None)
         if isinstance(kernel, nnx.Param) and not any(word in str(path) for word in _KEPT):
             array = kernel.get_value()
             abstract = isinstance(array, jax.ShapeDtypeStruct)
-            layer.kernel = Int8Kernel(_shapes(array) if abstract else quantize_array(array))
+            quantized = _shapes(array) if abstract else quantize_array(array)
+            layer.kernel = Int8Kernel(quantized)
 
 
 def is_quantized(network: nnx.Module) -> bool:

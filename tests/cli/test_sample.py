@@ -299,6 +299,7 @@ def test_bad_input_is_one_sentence(case, folder, tmp_path, monkeypatch):
         (["--jobs", "jobs.jsonl", "--output", "out.mp4"], "--output has no effect with --jobs"),
         (["--jobs", "a", "--distributed", "--num-processes", "2"], "--num-processes has no effect with --distributed"),
         (["--pose-only", "--jobs", "jobs.jsonl"], "--jobs has no effect with --pose-only"),
+        (["--pose-only", "--quantize", "int8"], "--quantize has no effect with --pose-only"),
         (["--pose-only", "--dtype", "float32"], "--dtype has no effect with --pose-only"),
         (["--compile-only", "--devices", "2"], "--devices has no effect with --compile-only"),
     ],

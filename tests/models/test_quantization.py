@@ -8,12 +8,11 @@ from flax import nnx
 
 from mimicmotion_jax import MimicMotionPipeline
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.models.layers import Conv, Init, Linear, SelfAttention, TemporalConv
+from mimicmotion_jax.models.layers import Conv, Init, SelfAttention, TemporalConv
 from mimicmotion_jax.models.quantization import Int8Kernel, quantize_array, quantize_network
 from mimicmotion_jax.models.transformer import FeedForward
 
 BLOCKS = {
-    "linear": (lambda init: Linear(init, 8, 6), (3, 8)),
     "convolution": (lambda init: Conv(init, 8, 6, 3, padding=1), (2, 5, 5, 8)),
     "temporal convolution": (lambda init: TemporalConv(init, 8, 6), (1, 4, 5, 8)),
     "attention": (lambda init: SelfAttention(init, 8, 2), (2, 3, 8)),

@@ -70,6 +70,8 @@ def test_choice(chip, window, options, expected):
         ("sample-rtx4090-1-72-frames", 144),
         ("sample-rtx4080-1-72-frames", 72),
         ("sample-rtx4060-1", 16),
+        ("sample-rtx4060-1-int8", 32),
+        ("sample-h100-1-int8", 32),
     ],
 )
 def test_estimate(row, frames):
@@ -77,7 +79,8 @@ def test_estimate(row, frames):
     report = json.loads((COMPILED / f"{row}.json").read_text())["report"]
     denoising, decoding = (report[stage]["memory"]["temporaries"] for stage in ("denoising", "decoding"))
     shapes = (72 * 128, 2, ModelConfig(), "tpu" if "v5e" in row else "gpu")
-    assert denoising <= unet_temporaries(BYTES["unet"], frames, *shapes) <= 1.4 * denoising
+    parameters = report["network_bytes"]["unet"]
+    assert denoising <= unet_temporaries(parameters, frames, *shapes) <= 1.4 * denoising
     assert decoding <= decoder_temporaries(8, *shapes) <= 1.4 * decoding
 
 

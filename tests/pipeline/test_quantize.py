@@ -24,7 +24,7 @@ def quantized(saved):
 
 def test_nearly_the_same_video(tiny_pipeline, quantized, error):
     random = np.random.default_rng(5)
-    image, poses = random.integers(0, 256, (32, 48, 3), np.uint8), random.integers(0, 256, (5, 32, 48, 3), np.uint8)
+    image, poses = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (6, 64, 64, 3), np.uint8)
     expected = tiny_pipeline(image, poses, output_type="latent", **OPTIONS).frames
     # Idle networks go to the host's memory and come back.
     found = quantized(image, poses, output_type="latent", memory="low", **OPTIONS).frames
@@ -44,7 +44,7 @@ def test_bytes_on_every_device(tiny_pipeline, saved):
 
 
 def test_another_identity(saved, quantized):
-    """What a float run saved of its progress is not gone on with."""
+    """Progress that a run without quantize saved is not continued."""
     plain = MimicMotionPipeline.from_pretrained(saved, "float32", num_devices=1)
     assert plain._identity() != quantized._identity()
     assert plain._model_sha256 != quantized._model_sha256
