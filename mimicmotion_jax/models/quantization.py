@@ -1,7 +1,7 @@
 """Kernels in int8 with a scale per output channel, which are dequantised where a layer uses them.
 
-Compilers for GPUs and TPUs do that inside the denoising loop, so that at most some kernels exist in both formats at a
-time; XLA's compiler for CPUs dequantises all of them first (docs/faster.md has the figures).
+Compilers for GPUs and TPUs do that kernel by kernel inside the denoising loop; the one for CPUs dequantises all of them
+at once, which saves nothing (docs/faster.md).
 """
 
 from typing import Any, NamedTuple

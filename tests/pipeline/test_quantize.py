@@ -6,6 +6,8 @@ import pytest
 from flax import nnx
 
 from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
+from mimicmotion_jax.convert.lora import write_lora
+from mimicmotion_jax.models.lora import LowRank, linear_layers
 
 OPTIONS = {"num_inference_steps": 2, "motion_kind": "skeletons", "progress": False}
 
@@ -48,6 +50,22 @@ def test_another_identity(saved, quantized):
     plain = MimicMotionPipeline.from_pretrained(saved, "float32", num_devices=1)
     assert plain._identity() != quantized._identity()
     assert plain._model_sha256 != quantized._model_sha256
+
+
+@pytest.mark.slow
+def test_a_lora_is_merged_before(saved, tiny_pipeline, tmp_path):
+    name, random = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q", np.random.default_rng(0)
+    a, b = (random.standard_normal(shape, np.float32) for shape in ((32, 2), (2, 32)))
+    write_lora(tmp_path / "lora", {name: LowRank(a, b)}, {}, tiny_pipeline.config)
+    lora = f"{tmp_path / 'lora'}:0.5"
+    pipeline = MimicMotionPipeline.from_pretrained(saved, "float32", num_devices=1, lora=lora, quantize="int8")
+    merged = np.asarray(linear_layers(tiny_pipeline.unet)[name].kernel[...]) + 0.5 * a @ b
+    found = np.asarray(linear_layers(pipeline.unet)[name].kernel[...])
+    scale = np.abs(merged).max(axis=0) / 127
+    assert (np.abs(found - merged) <= 0.501 * scale).all()
+    # Another one on top of it is kept apart.
+    pipeline.load_lora_weights(tmp_path / "lora", merge=False)
+    assert linear_layers(pipeline.unet)[name].lora is not None
 
 
 def test_refusals(saved, quantized, tmp_path):
