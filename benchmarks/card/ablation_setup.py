@@ -156,7 +156,7 @@ class Setup:
 
     def _batches(self, variant: Variant, seed: int) -> Iterator[Encoded]:
         draw = variant_samples(self.encoded, self.config, variant, seed)
-        return prefetch(self.encoded.batches(self.config, self.model.vae.scaling_factor, self._mesh, draw))
+        return prefetch(self.encoded.batches(self.config, self.model.vae.scaling_factor, self._mesh, draw=draw))
 
     def _time_steps(self) -> float:
         """Seconds of a step; the state is thrown away."""

@@ -17,6 +17,7 @@ from mimicmotion_jax.training.encode import BY_FRAME, take_encodings
 from mimicmotion_jax.training.objective import Encoded
 
 VAE_FRAMES = 3
+_SAMPLES_OF_RUN = 2**24
 
 Draw = Callable[[range], dict[str, np.ndarray]]
 """Samples of these numbers: the arrays that `EncodedWorld.take` returns."""
@@ -87,7 +88,7 @@ class EncodedWorld:
         return bool(running or self._running)
 
     def batches(
-        self, config: TrainConfig, scaling_factor: float, mesh: Mesh, draw: Draw | None = None
+        self, config: TrainConfig, scaling_factor: float, mesh: Mesh, run: int = 0, draw: Draw | None = None
     ) -> Iterator[Encoded]:
         """Clips as `mimicmotion train` takes them from stored encodings (`data.clips.make_sample`).
 
@@ -95,9 +96,10 @@ class EncodedWorld:
             config: of the training.
             scaling_factor: of the latents.
             mesh: for training.
+            run: number of runs before; none of their samples is drawn again, below 2^8.
             draw: draws the samples of these numbers, with `take`; None draws from the newest scenes.
         """
-        for first in itertools.count(0, config.batch_size):
+        for first in itertools.count(run * _SAMPLES_OF_RUN, config.batch_size):
             samples = range(first, first + config.batch_size)
             drawn = self._draw(config, samples) if draw is None else draw(samples)
             yield _scaled(scaling_factor)(sharding.global_batch(mesh, config.batch_size, drawn, BY_FRAME))

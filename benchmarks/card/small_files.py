@@ -64,7 +64,8 @@ class Weights:
             return list(NETWORKS)
         found = checkpoint.read_config(self.earlier)
         same = found.unet == self.model.unet and found.pose_net == self.model.pose_net
-        return [] if same else list(TRAINED)
+        usable = checkpoint.read_manifest(self.earlier)["networks"].keys() - (() if same else TRAINED)
+        return [name for name in NETWORKS if name not in usable]
 
     def load(self) -> None:
         """Load what the earlier checkpoint has."""

@@ -13,11 +13,8 @@ import itertools
 import os
 import re
 import shutil
-import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -81,20 +78,24 @@ class SmallModel:
         size: sizes.
         output: folder of results, for the parts of the checkpoint and the picture.
         clock: of the run.
+
+    Attributes:
+        run: number of runs before, which scenes and draws depend on; programs do not, so that a cache has them.
     """
 
     def __init__(self, size: SmallSize, output: Path, clock: Clock):
         self.size, self.output, self.clock = size, output, clock
         self.weights = Weights(size.model, output)
-        model, seed = self.weights.model, len(self.weights.sources)
-        self.config = size.training(model, seed)
+        model, self.run = self.weights.model, len(self.weights.sources)
+        self.config = size.training(model, 0)
         cells = (size.height // model.vae.downscale, size.width // model.vae.downscale)
         style = self.config.data.draw_style
-        plan = WorldPlan(size.width, size.height, size.scene_frames, size.fps, cells, style, seed)
+        plan = WorldPlan(size.width, size.height, size.scene_frames, size.fps, cells, style, self.run)
         test = dataclasses.replace(plan, num_frames=size.test[1], fps=size.fps[:1], seed=_TEST_SEED, split="test")
         with host_only():
             self._initial = {
-                name: Task.call(small_networks.initial_parameters, name, model, seed) for name in self.weights.missing()
+                name: Task.call(small_networks.initial_parameters, name, model, self.run)
+                for name in self.weights.missing()
             }
             self.world = World(plan, size.capacity, size.workers or max(1, available_cores() - _OWN_CORES), size.limit)
             tasks = [Task.call(_make_scenes, test, range(n, size.test[0], 4)) for n in range(min(4, size.test[0]))]
@@ -132,7 +133,7 @@ class SmallModel:
             "VAE",
             state,
             self._profiled("VAE", step, step),
-            vae_batches(self.world, config.batch_size, config.seed),
+            vae_batches(self.world, config.batch_size, self.run),
             until,
             frames=config.batch_size * VAE_FRAMES,
         )
@@ -152,8 +153,6 @@ class SmallModel:
         state = init_state(params, self.config.optimizer, self.config.steps, self.mesh)
         fixed = jax.device_put(fixed, sharding.shard_parameters(self.mesh, fixed))
         self._export()
-        warm = threading.Thread(target=self._warm, name="warm", daemon=True)
-        warm.start()
         program, encoded = self._step.result(), self._encoded(_NEWEST)
 
         def after_step(state: TrainState) -> None:
@@ -165,13 +164,12 @@ class SmallModel:
             "UNet",
             state,
             self._profiled("UNet", lambda state, batch: program(state, fixed, batch), program),
-            encoded.batches(self.config, model.vae.scaling_factor, self.mesh),
+            encoded.batches(self.config, model.vae.scaling_factor, self.mesh, self.run),
             self.clock.training_end,
             frames=self.config.batch_size * model.window_size,
             after_step=after_step,
         )
         self._export(state, fixed)
-        warm.join(timeout=max(0.0, self.clock.left - self.size.reserve / 2))
         return {"history": history, "scenes": self.world.count, "host_peak_GB": host_peak()} | jax_peak()
 
     def scores(self) -> Row:
@@ -273,15 +271,6 @@ class SmallModel:
         size = self.weights.export(self.config)
         self._last_export = time.monotonic()
         self.clock.say(f"exported {size / 1e6:.1f} MB in {self._last_export - start:.1f} s")
-
-    def _warm(self) -> None:
-        """Compile the programs of the scores while the networks train."""
-        try:
-            networks, sampling = self.weights.exported(self.size.dtype), self.config.trained_sampling
-            small_scores.generate(self.weights.model, networks, self._scenes.result(), sampling)
-            self.clock.say("the programs of the scores are compiled")
-        except Exception:
-            traceback.print_exc(file=sys.stdout)
 
 
 def worst_operations(name: str, folder: Path, program: jax.stages.Compiled, steps: int) -> str:

@@ -175,6 +175,7 @@ def video(path, num_frames, fps=FPS, size=(64, 96)):
     return path
 
 
+@pytest.mark.slow
 def test_of_a_long_video_a_bounded_part_is_looked_at(world, tmp_path):
     """Three hours at a frame each two seconds: 120 frames are looked at, spread over the first hour."""
     picture, pose, motion = world

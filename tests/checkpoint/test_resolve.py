@@ -52,6 +52,7 @@ def test_names_on_this_machine_and_in_storage(stored, monkeypatch):
         resolve("ftp://bucket/run")
 
 
+@pytest.mark.slow
 def test_uploaded_checkpoints_load_by_their_id_and_from_the_cache(stored, tmp_path):
     with serve({}, uploads=tmp_path / "uploads") as (server, endpoint):
         call = f"checkpoint.push({str(stored)!r}, 'me/dancer', private=True, token='{TOKEN}', commit_message='First')"

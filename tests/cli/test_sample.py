@@ -204,6 +204,7 @@ def test_jobs_of_numbered_pictures_are_resumed(folder, tmp_path, monkeypatch, ca
         assert open_video(tmp_path / "videos" / "frames").num_frames == 2
 
 
+@pytest.mark.slow
 def test_processes_share_the_jobs(folder, tmp_path, monkeypatch):
     lines = [
         {

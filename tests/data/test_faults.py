@@ -124,6 +124,7 @@ class StubDetector:
             yield np.random.default_rng(0).uniform(20, 90, (1, 133, 2)), np.full((1, 133), 0.9)
 
 
+@pytest.mark.slow
 def test_poses_are_detected_again_by_another_detector_or_when_damaged(tmp_path, monkeypatch):
     videos, output = tmp_path / "videos", tmp_path / "out"
     for name, blue in (("a", 50), ("b", 100)):

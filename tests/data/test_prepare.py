@@ -81,6 +81,7 @@ class Opened(VideoFolder):
         return super().open(item)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_new_videos_are_added(tmp_path):
     videos, output, note = tmp_path / "videos", tmp_path / "out", tmp_path / "note"
     for name in ("a", "b"):

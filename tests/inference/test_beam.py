@@ -82,6 +82,7 @@ def test_beam_makes_the_videos_of_the_list(folder, tmp_path, monkeypatch, capsys
     assert {path.name: path.stat().st_mtime_ns for path in spread.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_the_transform_sorts_jobs_into_results_and_failures(folder, bucket, monkeypatch):
     """Inputs and outputs in a bucket; one process holds the weights; bad lines and shared outputs fail alone."""
     for name in ("person.png", "person.npz", "dance.npz"):

@@ -101,6 +101,7 @@ def test_shapes_without_a_tpu_kernel(shape):
     np.testing.assert_allclose(jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)
 
 
+@pytest.mark.slow
 def test_each_chip_runs_the_kernel_on_its_own_sequences():
     """On four v5e chips each runs the kernel on a quarter of the batch, and nothing is gathered."""
     mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("v5e:2x2")), 4, 1, 1, 1)

@@ -16,7 +16,12 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize(
-    "name", ["four blocks", "two blocks, one layer", pytest.param("three layers", marks=pytest.mark.slow)]
+    "name",
+    [
+        "four blocks",
+        pytest.param("two blocks, one layer", marks=pytest.mark.slow),
+        pytest.param("three layers", marks=pytest.mark.slow),
+    ],
 )
 def test_matches_diffusers(name, load_torch, random_weights, error):
     kinds = ("DownEncoderBlock2D",) * len(CONFIGS[name]["block_out_channels"])

@@ -86,6 +86,7 @@ def test_frames_of_a_video(tiny_pipeline, golden, tmp_path):
     assert tiny_pipeline.prepare(frames[0], frames, motion_fps=12, **options).fps == 12
 
 
+@pytest.mark.slow
 def test_a_list_of_images(tiny_pipeline, person, video):
     picture, pose = person
     videos = tiny_pipeline([picture, picture], MOTION, image_pose=[pose, pose.mirrored()], seed=[3, 4], **FAST)

@@ -84,6 +84,7 @@ def test_estimate(row, frames):
     assert decoding <= decoder_temporaries(8, *shapes) <= 1.4 * decoding
 
 
+@pytest.mark.slow
 def test_it_takes_less_memory(caplog):
     caplog.set_level(logging.INFO)
     options = GenerateConfig(width=64, height=64, num_inference_steps=2, group_size=1)

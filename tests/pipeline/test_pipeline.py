@@ -106,6 +106,7 @@ def test_a_batch_equals_its_samples(tiny_pipeline):
         np.testing.assert_allclose(videos[i].frames, alone, atol=1e-5 * np.abs(alone).max())
 
 
+@pytest.mark.slow
 def test_lengths_of_one_bucket_compile_once(tiny_pipeline, compilations):
     options = {"window_overlap": 2, "output_type": "latent", **FAST}
     tiny_pipeline(*inputs(17), **options)
@@ -116,6 +117,7 @@ def test_lengths_of_one_bucket_compile_once(tiny_pipeline, compilations):
     assert compilations[0] > before
 
 
+@pytest.mark.slow
 def test_progress_slices_give_the_same_video(tiny_pipeline, capsys):
     image, poses = inputs(8)
     options = {"num_inference_steps": 10, "output_type": "latent", "motion_kind": "skeletons"}

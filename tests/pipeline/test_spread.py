@@ -55,6 +55,7 @@ def test_one_window_on_eight_devices(model, guidance_scale):
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_decoding_on_eight_devices(tiny_pipeline):
     """The same frames, though each device decodes a chunk of its own."""
     latents = np.random.default_rng(4).normal(size=(1, 41, 8, 8, 4)).astype(np.float32)

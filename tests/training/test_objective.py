@@ -224,6 +224,7 @@ def test_loss_and_every_gradient_match_pytorch(keep, hands, reference, load_torc
 OTHER = ObjectiveConfig(hand_weight=3, fps=25, motion_bucket_id=40)
 
 
+@pytest.mark.slow
 def test_loss_under_other_settings_matches_pytorch(reference, load_torch):
     batch, draws = random_batch(EVERY_DROPOUT)
     networks = in_jax(load_torch, reference, reference.weights())

@@ -91,6 +91,7 @@ def test_exported_model_holds_the_averages_and_the_encoders_it_began_with(traine
         np.testing.assert_array_equal(exported[key], began[key])
 
 
+@pytest.mark.slow
 def test_manifests_tell_trained_models_apart(whole, make_config, tmp_path):
     """Encodings and resumed runs know a checkpoint by the hash of its manifest."""
     config = make_config(tmp_path / "half", f"checkpoint={whole.output}/model", "export_dtype=float16")
@@ -152,6 +153,7 @@ def on_mesh(config: TrainConfig) -> Diffusion:
 MESH = ("mesh.data=2", "mesh.fsdp=2", "mesh.frames=2")
 
 
+@pytest.mark.slow
 def test_same_losses_on_a_mesh_and_in_parts(whole, make_config, tmp_path):
     """However a batch is spread over devices, and into however many parts it is split."""
     lines = (Path(whole.output) / "metrics.jsonl").read_text().splitlines()

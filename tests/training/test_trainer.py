@@ -303,6 +303,7 @@ def test_what_else_changed_on_resume_is_noted(whole, tmp_path, caplog):
         ) == noted  # with a cosine they enter every step's learning rate
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path, free_port):
     """Joined by gloo: Ctrl-C to one stops and saves both, with checksums of what both wrote; resumed, they end with the
     losses of one process."""

@@ -129,6 +129,7 @@ def test_valid_products(arguments, expected):
     assert valid_products(*arguments) == expected
 
 
+@pytest.mark.slow
 def test_full_size_unet():
     config, frames, height, width = ModelConfig(), 16, 72, 128
     unet = abstract_network("unet", config, jnp.bfloat16)
