@@ -423,7 +423,7 @@ class MimicMotionPipeline:
             guidance_interval: lowest and highest noise level (sigma) with guidance; steps outside of it take half the
                 work; None guides all.
             cache_interval: compute the whole UNet every n-th step only, and its last layers between (DeepCache), 1 to
-                1000; 1.
+                the number of steps; 1.
             cache_depth: number of last layers of the UNet that are computed in every step, 1 to 100, of 12 in the full
                 model; 1.
             pose_strength: factor of the pose's features, 0 to 10; 1.
