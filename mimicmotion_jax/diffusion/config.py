@@ -82,10 +82,8 @@ class SamplingConfig:
             )
         if self.cache_interval > 1 and self.sampler == "heun":
             raise ValueError("cache_interval: heun predicts twice a step; take sampler=euler or dpmpp_2m with it")
-        if self.cache_interval > max(self.num_steps, 1):
-            raise ValueError(
-                f"cache_interval ({self.cache_interval}) must not be larger than the steps ({self.num_steps})"
-            )
+        if self.cache_interval > self.num_steps:
+            raise ValueError(f"cache_interval ({self.cache_interval}) must not be above the steps ({self.num_steps})")
         if self.pose_start > self.pose_end:
             raise ValueError(f"pose_start ({self.pose_start:g}) must not be larger than pose_end ({self.pose_end:g})")
         if self.guided and not self.guided_steps.any():

@@ -241,7 +241,7 @@ def test_steps_with_the_whole_unet():
         (["cache_depth=0", "cache_interval=2"], "cache_depth"),
         (
             ["cache_interval=9", "num_inference_steps=8"],
-            r"cache_interval \(9\) must not be larger than the steps \(8\)",
+            r"cache_interval \(9\) must not be above the steps \(8\)",
         ),
         (["cache_interval=2", "sampler=heun"], "heun predicts twice a step; take sampler=euler or dpmpp_2m"),
     ],
