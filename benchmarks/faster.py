@@ -33,7 +33,7 @@ from mimicmotion_jax.inference.options import PRESETS, PipelineOptions, load_opt
 from mimicmotion_jax.metrics.frames import average_psnr, psnr
 from mimicmotion_jax.models.build import NETWORKS, abstract_network
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.models.quantization import quantize_network
+from mimicmotion_jax.models.quantization import QUANTIZED, quantize_network
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.flops import count_flops
@@ -138,8 +138,8 @@ def main() -> None:
     base, networks = _load(WEIGHTS, model)
     ways = {REFERENCE: WAYS[REFERENCE], **{name: WAYS[name] for name in args.ways or WAYS}}
     quantized = _load(WEIGHTS, model)[1]
-    for network in ("unet", "image_encoder"):
-        quantize_network(quantized[network])
+    for name in QUANTIZED:
+        quantize_network(quantized[name])
     todo = [(name, base, quantized if "int8" in name else networks, changes) for name, changes in ways.items()]
     if args.student:
         todo += [(name, *_load(args.student, model), changes) for name, changes in STUDENT.items()]

@@ -39,7 +39,7 @@ from mimicmotion_jax.models.build import NETWORKS, abstract_network, random_netw
 from mimicmotion_jax.models.clip import CLIPImageEncoder
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.pose_net import PoseNet
-from mimicmotion_jax.models.quantization import is_quantized, quantize_network
+from mimicmotion_jax.models.quantization import QUANTIZED, is_quantized, quantize_network
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.models.vae import VAE
 from mimicmotion_jax.pose.keypoints import Keypoints
@@ -253,8 +253,8 @@ class MimicMotionPipeline:
         self._change_identity("".join(f"{lora.sha256} {strength} {merge} " for lora, strength in loras))
 
     def _quantize(self) -> None:
-        for network in (self.unet, self.image_encoder):
-            quantize_network(network)
+        for name in QUANTIZED:
+            quantize_network(getattr(self, name))
         self._change_identity("int8")
 
     def _change_identity(self, change: str) -> None:

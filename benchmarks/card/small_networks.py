@@ -35,14 +35,17 @@ def compile_program(lowered: jax.stages.Lowered, *, hurried: bool = False) -> ja
     return lowered.compile(compiler_options=_HURRIED if hurried and jax.default_backend() == "cpu" else None)
 
 
-def temporal_convolutions() -> contextlib.AbstractContextManager[Any]:
-    """Context of all tracing: on a GPU the VAE convolves along the frames as the UNet does there.
+def temporal_convolutions(way: str = "one 2-D convolution") -> contextlib.AbstractContextManager[Any]:
+    """Context of tracing in which all temporal convolutions are computed in one way on a GPU.
 
-    Its own way, a convolution per pixel, was only ever run forwards on a card.
+    Those of the VAE by themselves, a convolution per pixel, were only ever run forwards on a card.
+
+    Args:
+        way: last words of a candidate's name.
     """
     if jax.default_backend() != "gpu":
         return contextlib.nullcontext()
-    return LAYERS["temporal convolution as one 2-D convolution"].patch()
+    return LAYERS[f"temporal convolution as {way}"].patch()
 
 
 def initial_parameters(name: str, model: ModelConfig, seed: int) -> dict[str, np.ndarray]:
@@ -55,10 +58,6 @@ def lower_vae_step(config: VAETrainConfig, size: SmallSize, mesh: Mesh) -> jax.s
     """Lower the step (state, batch) -> (state, metrics) of `mimicmotion train-vae`, in the size's format."""
     model = size.model
     template, downscale = Template(model, ("vae",)), model.vae.downscale
-    temporal_layers = contextlib.nullcontext()
-    if jax.default_backend() == "gpu":
-        # XLA takes a kernel's gradient over clips of three frames for a convolution whose kernel is the whole picture.
-        temporal_layers = LAYERS["temporal convolution as one product"].patch()
     cells = (size.height // downscale, size.width // downscale)
 
     def loss(params: Params, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Metrics]:
@@ -79,7 +78,8 @@ def lower_vae_step(config: VAETrainConfig, size: SmallSize, mesh: Mesh) -> jax.s
         "frames": jax.ShapeDtypeStruct((*clips, size.height, size.width, 3), jnp.uint8),
         "hand_mask": jax.ShapeDtypeStruct((*clips, *cells), jnp.bool_),
     }
-    with temporal_layers:
+    # XLA takes a kernel's gradient over clips of three frames for a convolution whose kernel is the whole picture.
+    with temporal_convolutions("one product"):
         return jax.jit(step, donate_argnums=0).lower(state, batch)
 
 

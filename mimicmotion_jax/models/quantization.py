@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int8
 
+QUANTIZED = ("unet", "image_encoder")
+"""Networks whose weights are worth it: the VAE and PoseNet have 4 % of all."""
+
 _LARGEST = 127
 _KEPT = ("conv_in", "conv_out", "embedding", "visual_projection")
 """Words in the paths of layers that stay as they are: small ones at the ends of the networks, and embeddings."""
