@@ -2,18 +2,14 @@
 
 Everything is in memory: worker processes render the world while the programs are compiled and the networks trained.
 The checkpoint is written when the VAE is ready, every two minutes and at the end; another run goes on from it with new
-people: UNet and PoseNet are trained further, and before them the VAE if they have not been trained yet.
+people: the VAE is taken as it is, UNet and PoseNet are trained further.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
-import itertools
 import os
-import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,13 +20,13 @@ import jax
 import numpy as np
 
 from card import small_networks, small_scores
-from card.events import events
 from card.measuring import host_peak, jax_peak
 from card.results import Results, Row
 from card.runner import DEADLINE
 from card.small_batches import VAE_FRAMES, EncodedWorld, vae_batches
 from card.small_clock import Clock, train_by_clock
 from card.small_files import Weights, write_picture
+from card.small_profile import profiled
 from card.small_sizes import SMALL_SIZES, SmallSize
 from card.small_world import Task, World, WorldPlan, host_only
 from mimicmotion_jax import checkpoint, sharding
@@ -38,7 +34,7 @@ from mimicmotion_jax.inference.prefetch import prefetch
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 from mimicmotion_jax.runtime.cpu_devices import available_cores
 from mimicmotion_jax.training.networks import FROZEN, TRAINED
-from mimicmotion_jax.training.state import Metrics, TrainState, init_state
+from mimicmotion_jax.training.state import TrainState, init_state
 from mimicmotion_jax.training.template import Template, flat_networks
 
 _OWN_CORES = 4  # for compilation and batches; with renderers on every core the steps compiled for 81 and 160 s
@@ -48,11 +44,6 @@ _TEST_SEED = 20261126
 _NEWEST = 1500  # scenes of the time before that UNet and PoseNet begin with
 _SCALING_SCENES = 64
 _ENCODE_GROUPS = 4  # per step, to keep up with the rendering
-_TRAINED = "UNet and PoseNet trained"
-_PROFILED = 8, 11  # steps of either training, if a profile is wanted
-
-PROFILE = "SMALL_MODEL_PROFILE"
-"""Environment variable: file for the worst operations of a few steps; its programs must not use command buffers."""
 
 VAE_SHARE = "SMALL_MODEL_VAE_SHARE"
 """Environment variable: share of the time for the VAE, in place of the size's; with it, any VAE is trained further."""
@@ -105,7 +96,7 @@ class SmallModel:
         self.vae_config = size.vae_training()
         # Traced here, one after the other; compiled in threads, at once.
         self._vae_step = None
-        if VAE_SHARE in os.environ or not any(_TRAINED in source["name"] for source in self.weights.sources):
+        if "vae" in self._initial or VAE_SHARE in os.environ:
             lowered = small_networks.lower_vae_step(self.vae_config, size, self.mesh)
             self._vae_step = self._compile("step of the VAE", lowered)
         together = (size.encode_scenes * size.scene_frames, size.height, size.width, 3)
@@ -132,7 +123,7 @@ class SmallModel:
         state, history = self._train(
             "VAE",
             state,
-            self._profiled("VAE", step, step),
+            profiled("VAE", step, step),
             vae_batches(self.world, config.batch_size, self.run),
             until,
             frames=config.batch_size * VAE_FRAMES,
@@ -163,7 +154,7 @@ class SmallModel:
         state, history = self._train(
             "UNet",
             state,
-            self._profiled("UNet", lambda state, batch: program(state, fixed, batch), program),
+            profiled("UNet", lambda state, batch: program(state, fixed, batch), program),
             encoded.batches(self.config, model.vae.scaling_factor, self.mesh, self.run),
             self.clock.training_end,
             frames=self.config.batch_size * model.window_size,
@@ -218,27 +209,6 @@ class SmallModel:
         options |= {"max_steps": self.size.max_steps, "about": about}
         return train_by_clock(name, state, step, prefetch(batches), self.clock, until, **options)
 
-    def _profiled(self, name: str, step: Any, program: jax.stages.Compiled) -> Any:
-        """Make a step that describes itself in the file of the profile, if one is wanted."""
-        if not (path := os.environ.get(PROFILE)):
-            return step
-        numbers, folder = itertools.count(), tempfile.mkdtemp()
-
-        def profiled(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-            number = next(numbers)
-            if number == _PROFILED[0]:
-                jax.block_until_ready(state)
-                jax.profiler.start_trace(folder)
-            out = step(state, batch)
-            if number == _PROFILED[1]:
-                jax.block_until_ready(out)
-                jax.profiler.stop_trace()
-                with Path(path).open("a") as file:
-                    file.write(worst_operations(name, Path(folder), program, _PROFILED[1] - _PROFILED[0] + 1))
-            return out
-
-        return profiled
-
     def _encoded(self, newest: int) -> EncodedWorld:
         """Encode the newest scenes."""
         model, networks = self.weights.model, self.weights.networks
@@ -267,20 +237,10 @@ class SmallModel:
         if state is not None:
             self.weights.networks |= self._template.networks(jax.device_get(state.averaged_params | fixed))
             steps, clips = int(state.step), self.config.batch_size
-            self.weights.trained = f"{_TRAINED} for {steps} steps of {clips} clips"
+            self.weights.trained = f"UNet and PoseNet trained for {steps} steps of {clips} clips"
         size = self.weights.export(self.config)
         self._last_export = time.monotonic()
         self.clock.say(f"exported {size / 1e6:.1f} MB in {self._last_export - start:.1f} s")
-
-
-def worst_operations(name: str, folder: Path, program: jax.stages.Compiled, steps: int) -> str:
-    """List the operations of a trace by their milliseconds per step, each with its line of the program."""
-    lines = dict(re.findall(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$", program.as_text() or "", re.MULTILINE))
-    spent: collections.Counter[str] = collections.Counter()
-    for _, operation, seconds in events(folder):
-        spent[operation] += 1e3 * seconds / steps
-    rows = [f"{ms:8.3f}  {operation}  {lines.get(operation, '')[:300]}" for operation, ms in spent.most_common(60)]
-    return "\n".join([f"{name}: {spent.total():.1f} ms per step", *rows, ""])
 
 
 def _make_scenes(plan: WorldPlan, numbers: range) -> list[dict[str, Any]]:
