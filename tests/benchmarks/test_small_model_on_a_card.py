@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import subprocess
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from card.results import Results
 from card.small_batches import EncodedWorld, vae_batches
 from card.small_clock import Clock, at_tick, train_by_clock
-from card.small_files import find_earlier, pack
+from card.small_files import Weights, find_earlier, pack
 from card.small_sizes import SMALL_SIZES, TICKS
 from card.small_world import World, WorldPlan
 from test_card import GPU, run
@@ -22,6 +23,7 @@ from mimicmotion_jax.synthetic.world import make_scenes, render
 from mimicmotion_jax.training.config import OptimizerConfig
 from mimicmotion_jax.training.state import TrainState, apply_gradients, init_state
 
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 SIZE = SMALL_SIZES["tiny"]
 PLAN = WorldPlan(64, 64, 9, (15.0, 5.0), (8, 8), DrawStyle(stroke_width=6.0), seed=3)
 
@@ -142,6 +144,15 @@ def test_parts_are_a_tar_and_are_found_again(tmp_path, monkeypatch):
     monkeypatch.setenv("SMALL_MODEL_FROM", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="neither a checkpoint nor parts"):
         find_earlier(output)
+
+
+def test_the_vae_among_the_results_is_enough_to_begin_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALL_MODEL_FROM", str(RESULTS / "gpu" / "nvidia-h100-80gb-hbm3-full"))
+    weights = Weights(SMALL_SIZES["full"].model, tmp_path)
+    assert set(weights.missing()) == {"unet", "pose_net"}
+    weights.load()
+    assert weights.networks.keys() == {"vae", "image_encoder"}
+    assert weights.model.vae.scaling_factor == pytest.approx(0.9945, abs=1e-4)
 
 
 @pytest.mark.slow
