@@ -139,7 +139,8 @@ class MimicMotionPipeline:
         """Load a checkpoint that `mimicmotion convert` or `mimicmotion train` wrote.
 
         Args:
-            source: its folder, local or gs://, or the id of a converted checkpoint on the Hugging Face hub.
+            source: its folder, local or gs://, the id of a converted checkpoint on the Hugging Face hub, or "small" or
+                "small-student", which are in the package.
             dtype: of parameters and computation; None takes bfloat16 on accelerators and float32 on CPU.
             mesh: from `sharding.sampling_mesh`; None makes one of `num_devices`.
             num_devices: devices to spread windows over; None takes all local ones.

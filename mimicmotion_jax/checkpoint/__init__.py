@@ -10,7 +10,7 @@
 Groups bound the memory of conversion, which reads from PyTorch's files, permutes and writes one group at a time.
 """
 
-from mimicmotion_jax.checkpoint.hub import push, resolve
+from mimicmotion_jax.checkpoint.hub import PACKAGED, is_packaged, push, resolve
 from mimicmotion_jax.checkpoint.read import (
     fill_network,
     load_network,
@@ -31,9 +31,11 @@ from mimicmotion_jax.checkpoint.write import (
 )
 
 __all__ = [
+    "PACKAGED",
     "CheckpointWriter",
     "fill_network",
     "flat_params",
+    "is_packaged",
     "load_network",
     "manifest_sha256",
     "new_checkpoint",

@@ -1,7 +1,9 @@
-"""Converted checkpoints by name: local folders, gs:// and repositories of the Hugging Face hub; and uploading them."""
+"""Checkpoints by name: local folders, gs://, those of the package, and repositories of the Hugging Face hub; and
+uploading them."""
 
 import os
 import re
+from pathlib import Path
 
 from etils import epath
 
@@ -15,13 +17,16 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _COLLAPSED_URL = re.compile(r"(gs|s3|az|hf):/(?!/)")  # what pathlib makes of gs://
 _FILES = (MANIFEST, CONFIG, SAMPLING, "params/*")
 
+PACKAGED = Path(__file__).resolve().parents[1] / "weights"
+"""Folder of the checkpoints that travel in the package: "small", and "small-student", which is distilled from it."""
+
 
 def resolve(source: str | os.PathLike[str]) -> epath.Path:
     """Find a converted checkpoint; one of the hub is fetched into the hub's local cache.
 
     Args:
-        source: a folder, a URL such as gs://bucket/folder, or the hub id "owner/name" of a converted checkpoint. A
-            folder of this name goes before the hub.
+        source: a folder, a URL such as gs://bucket/folder, the hub id "owner/name" of a converted checkpoint, or
+            "small" or "small-student", which are in the package. A folder of this name goes first.
 
     Returns:
         the folder, absolute or gs://; the content of a local or remote one is not checked.
@@ -32,6 +37,8 @@ def resolve(source: str | os.PathLike[str]) -> epath.Path:
     """
     name = _COLLAPSED_URL.sub(r"\1://", os.fspath(source), count=1)
     path = absolute_path(name)
+    if is_packaged(PACKAGED / name) and not path.exists():
+        return epath.Path(PACKAGED / name)
     if "://" in name or path.exists() or not _HUB_ID.fullmatch(name) or name.startswith("."):
         return path
     repository = HubRepository(name)
@@ -39,6 +46,11 @@ def resolve(source: str | os.PathLike[str]) -> epath.Path:
         error = repository.missing(MANIFEST)
         raise InputError(f"{error} A PyTorch checkpoint must be converted first (`mimicmotion convert --help`).")
     return epath.Path(fetch_folder(name, _FILES))
+
+
+def is_packaged(checkpoint: str | os.PathLike[str]) -> bool:
+    """Say whether a folder is that of a checkpoint in the package."""
+    return Path(checkpoint).parent == PACKAGED and (Path(checkpoint) / MANIFEST).exists()
 
 
 def push(

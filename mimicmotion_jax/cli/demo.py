@@ -1,8 +1,9 @@
-"""The demonstration: `mimicmotion sample` without inputs runs the small model on drawn people it has never seen."""
+"""The demonstration: `mimicmotion sample` without inputs, a model of the package on drawn people it has never seen."""
 
 from pathlib import Path
 from typing import Any
 
+from mimicmotion_jax.checkpoint import PACKAGED
 from mimicmotion_jax.cli.job_lists import write_video
 from mimicmotion_jax.inference.options import GenerateConfig, load_options
 from mimicmotion_jax.inference.output import check_outputs
@@ -13,9 +14,9 @@ from mimicmotion_jax.synthetic.source import detect
 from mimicmotion_jax.synthetic.world import Scene, render
 from mimicmotion_jax.video.image import target_size
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "small"
+WEIGHTS = PACKAGED / "small"
 DEFAULTS = {"side_by_side": True, "num_frames": 45, "align": "limb"}
-_SIZE = (96, 128)  # width, height: the small model's
+_SIZE = (96, 128)  # width, height: the small models'
 # There is no file to cut or to look for people in.
 _WITHOUT_EFFECT = (
     *("stride", "start", "motion_size", "motion_fps", "motion_kind", "tolerate_truncation", "detector"),
@@ -27,13 +28,13 @@ _REFERENCE = {"character": 21, "motion": 3, "background": 21, "framing": "half"}
 _DRIVER = {"character": 7, "motion": 7, "background": 9, "framing": "half"}
 
 
-def demo_options(path: Path | None, overrides: list[str]) -> GenerateConfig:
-    """Options of the demonstration: `DEFAULTS` below what is given.
+def demo_options(checkpoint: Path, path: Path | None, overrides: list[str]) -> GenerateConfig:
+    """Options of the demonstration with a model of the package: `DEFAULTS` below what is given.
 
     Raises:
         InputError: an option that is wrong or has no effect here.
     """
-    config, untouched = load_options(WEIGHTS, path, overrides, defaults=DEFAULTS), GenerateConfig()
+    config, untouched = load_options(checkpoint, path, overrides, defaults=DEFAULTS), GenerateConfig()
     for name in _WITHOUT_EFFECT:
         if getattr(config, name) != getattr(untouched, name):
             raise InputError(
@@ -47,7 +48,7 @@ def run_demo(pipeline: MimicMotionPipeline, output: Path, config: GenerateConfig
     """Generate a short video: a figure of the synthetic world moves as another one of other proportions does.
 
     Args:
-        pipeline: the small model's.
+        pipeline: of a model of the package.
         output: where the video goes.
         config: from `demo_options`.
 

@@ -36,7 +36,8 @@ OUTPUT/index.html shows the results. The same command again continues an interru
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = script_parser(__doc__, EXAMPLES, EvaluateConfig, meanings="configs/evaluate.yaml")
-    parser.add_argument("--checkpoint", metavar="SOURCE", help="weights to generate with: folder, gs:// or hub id")
+    checkpoint = "weights to generate with: folder, gs://, hub id, small or small-student"
+    parser.add_argument("--checkpoint", metavar="SOURCE", help=checkpoint)
     parser.add_argument("--generated", metavar="DIR", help="score these videos instead: NAME.mp4 or NAME/*.png")
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of test sequences")
     parser.add_argument("--protocol", required=True, metavar="NAME", help=" | ".join(PROTOCOLS))

@@ -5,7 +5,7 @@ import json
 import logging
 from pathlib import Path
 
-from mimicmotion_jax.checkpoint import read_config, resolve
+from mimicmotion_jax.checkpoint import is_packaged, read_config, resolve
 from mimicmotion_jax.cli.common import log_to_stderr, path_or_url, script_parser
 from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.cli.demo import WEIGHTS, demo_options, run_demo
@@ -30,6 +30,7 @@ _LONGEST = 30 * 24 * 3600  # seconds that one of several processes may work long
 
 EXAMPLES = """examples:
   mimicmotion sample                              the small model that comes with the package, on inputs of its own
+  mimicmotion sample --checkpoint small-student   its distilled student: four calls of the UNet instead of twelve
   mimicmotion sample --checkpoint checkpoints/mimicmotion --image person.jpg --motion dance.mp4 --output person.mp4
   mimicmotion sample --checkpoint DIR --image person.jpg --motion dance.npz --output person.mp4 align=limb seed=7
   mimicmotion sample --checkpoint DIR --lora outputs/train_lora/lora:0.8 --image person.jpg --motion dance.mp4 \\
@@ -54,7 +55,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = script_parser(__doc__, EXAMPLES, GenerateConfig, meanings="configs/sample.yaml")
     add = parser.add_argument
-    add("--checkpoint", type=path_or_url, metavar="DIR", help="converted or trained weights: a folder, gs:// or hub id")
+    checkpoint = "converted or trained weights: a folder, gs:// or hub id; or small, small-student"
+    add("--checkpoint", type=path_or_url, metavar="DIR", help=checkpoint)
     lora = "LoRA to merge into the weights: a file, a folder, gs:// or hub id; may be given several times"
     add("--lora", action="append", default=[], metavar="FILE[:strength]", help=lora)
     add("--image", type=path_or_url, help="reference image")
@@ -114,11 +116,13 @@ def main(argv: list[str] | None = None) -> int:
         overrides.append(f"resume={args.resume}".lower())
     if args.pose_only:
         overrides.append("save_pose=true")
-    nothing_given = not (args.image or args.motion or args.jobs or args.checkpoint)
+    its_own_inputs = not (args.image or args.motion or args.jobs) and (
+        args.checkpoint is None or is_packaged(args.checkpoint)
+    )
     for lora in args.lora:
         parse_lora(lora)
-    _refuse_unused(args, nothing_given)
-    if nothing_given and not (args.compile_only or args.pose_only):
+    _refuse_unused(args, its_own_inputs)
+    if its_own_inputs and not (args.compile_only or args.pose_only):
         args.output = args.output or Path("outputs/demo.mp4")
         with exclusive(output_target(args.output)):
             return _run_demo(args, overrides)
@@ -138,12 +142,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_demo(args: argparse.Namespace, overrides: list[str]) -> int:
-    options = demo_options(args.config, overrides)
-    logger.info(
-        "No --checkpoint was given: this is the small model that comes with the package, which knows drawn people only."
-        " mimicmotion sample --help explains how to use real weights."
-    )
-    run_demo(load_pipeline(args, options, WEIGHTS), args.output, options)
+    checkpoint = args.checkpoint or WEIGHTS
+    options = demo_options(checkpoint, args.config, overrides)
+    if args.checkpoint is None:
+        logger.info(
+            "No --checkpoint was given: this is the small model that comes with the package, which knows drawn people "
+            "only. mimicmotion sample --help explains how to use real weights."
+        )
+    run_demo(load_pipeline(args, options, checkpoint), args.output, options)
     return 0
 
 
@@ -173,7 +179,7 @@ def _model(args: argparse.Namespace) -> ModelConfig:
     return ModelConfig() if args.checkpoint is None else read_config(args.checkpoint)
 
 
-def _refuse_unused(args: argparse.Namespace, nothing_given: bool) -> None:
+def _refuse_unused(args: argparse.Namespace, its_own_inputs: bool) -> None:
     """Refuse switches that would be ignored: they are misunderstandings."""
     if args.topology and not args.compile_only:
         raise InputError("--topology goes with --compile-only: there is nothing to run on.")
@@ -187,7 +193,7 @@ def _refuse_unused(args: argparse.Namespace, nothing_given: bool) -> None:
     elif args.jobs is None:
         shared = ("output_dir", "process_id", "num_processes", "distributed", "beam_options")
         unused |= dict.fromkeys(shared, "without --jobs")
-        if nothing_given:
+        if its_own_inputs:
             unused["image_pose"] = "without --image"
     else:
         unused |= dict.fromkeys(("image", "image_pose", "motion", "output"), "with --jobs, whose lines say that")

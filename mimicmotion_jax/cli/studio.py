@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from mimicmotion_jax.app.serve import AUTH_VARIABLE, MAX_FRAMES, check_address, check_installed, read_auth, serve
-from mimicmotion_jax.checkpoint import resolve
+from mimicmotion_jax.checkpoint import is_packaged, resolve
 from mimicmotion_jax.cli.common import add_traceback_option, log_to_stderr, path_or_url
 from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.pipeline import MimicMotionPipeline
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     serve(
         pipeline,
         make_examples=lambda folder: write_examples(folder, pipeline),
-        about=_SMALL if args.checkpoint is None else "",
+        about=_SMALL if is_packaged(checkpoint) else "",
         host=args.host,
         port=args.port,
         auth=auth,

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 from hub_server import TOKEN, python, serve
 
-from mimicmotion_jax.checkpoint import push, resolve
+from mimicmotion_jax.checkpoint import PACKAGED, is_packaged, push, resolve
 from mimicmotion_jax.runtime.errors import InputError
 
 CALL = """
@@ -50,6 +50,18 @@ def test_names_on_this_machine_and_in_storage(stored, monkeypatch):
         assert str(resolve(source)) == "gs://bucket/run/model"
     with pytest.raises(InputError, match="bucket"):
         resolve("ftp://bucket/run")
+
+
+def test_models_of_the_package_have_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("small", "small-student"):
+        assert resolve(name) == epath.Path(PACKAGED / name)
+        assert is_packaged(resolve(name))
+    for name in ("smaller", "./small/params", "."):
+        assert resolve(name) == epath.Path(tmp_path / name)
+    (tmp_path / "small").mkdir()
+    assert resolve("small") == epath.Path(tmp_path / "small")
+    assert not is_packaged(resolve("small"))
 
 
 @pytest.mark.slow

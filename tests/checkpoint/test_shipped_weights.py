@@ -1,4 +1,4 @@
-"""The small model in the package carries checksums of all its numbers."""
+"""The models in the package carry checksums of all their numbers."""
 
 import json
 import shutil
@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from mimicmotion_jax.checkpoint import load_network, read_config
+from mimicmotion_jax.checkpoint import PACKAGED, load_network, read_config
 from mimicmotion_jax.checkpoint.checksums import find_damage
 from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.runtime.errors import InputError
 
 
-def test_one_flipped_byte_is_found_before_it_is_used(tmp_path):
-    shutil.copytree(WEIGHTS / "params", tmp_path / "params")
+@pytest.mark.parametrize("name", ["small", "small-student"])
+def test_one_flipped_byte_is_found_before_it_is_used(tmp_path, name):
+    shutil.copytree(PACKAGED / name / "params", tmp_path / "params")
     params = epath.Path(tmp_path / "params")
     files = [path for path in Path(params).glob("*/**/*") if path.is_file()]
     sums = json.loads((params / "checksums.json").read_text())

@@ -22,7 +22,7 @@ def test_the_demonstration_is_a_video_of_three_panels(tmp_path):
 
 
 def test_the_demonstration_takes_size_type_and_devices(tmp_path, monkeypatch):
-    """Options of a file override the demonstration's own. (What comes out, the tests of the pipeline say.)"""
+    """Options of a file override the demonstration's own and the student's. (What comes out, other tests say.)"""
     (tmp_path / "mine.yaml").write_text("num_frames: 2\nnum_inference_steps: 1\nside_by_side: false\n")
 
     class Asked(Exception):
@@ -34,10 +34,12 @@ def test_the_demonstration_takes_size_type_and_devices(tmp_path, monkeypatch):
     monkeypatch.setattr(MimicMotionPipeline, "stream", stream)
     switches = ["--config", tmp_path / "mine.yaml", "--dtype", "bfloat16", "--devices", "2"]
     with pytest.raises(Asked) as asked:
-        run("--output", tmp_path / "a.gif", *switches, "resolution=64", "aspect=square")
+        run(
+            "--checkpoint", "small-student", "--output", tmp_path / "a.gif", *switches, "resolution=64", "aspect=square"
+        )
     pipeline, image, motion, options = asked.value.args
     assert image.shape == (64, 64, 3)
-    assert (motion.num_frames, options["num_inference_steps"]) == (2, 1)
+    assert (motion.num_frames, options["num_inference_steps"], options["sampler"]) == (2, 1, "consistency")
     assert pipeline.mesh.size == 2
     assert pipeline.unet.conv_in.kernel.dtype == "bfloat16"
 
