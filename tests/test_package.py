@@ -16,7 +16,7 @@ from mimicmotion_jax.video.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mimicmotion_jax"
-DATA = ("py.typed", "pages/templates/", "weights/small/")  # shipped beside the Python modules
+DATA = ("py.typed", "pages/templates/", "weights/")  # shipped beside the Python modules
 
 
 @pytest.fixture(scope="module")
