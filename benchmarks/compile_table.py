@@ -15,6 +15,7 @@ goes and which of two ways is faster.
 import argparse
 import datetime
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ from mimicmotion_jax.runtime.atomic_files import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+
+# jax's own option, -1 to 1: with less effort the compiler is faster and the program slower (docs/training_pod.md).
+EFFORT = "JAX_EXEC_TIME_OPTIMIZATION_EFFORT"
 
 PAPER = ["train.py", "--config", "configs/train_paper.yaml"]
 DISTILL = ["train.py", "--config", "configs/distill.yaml"]
@@ -93,7 +97,8 @@ def make(name: str) -> dict[str, Any]:
     command = [arguments[0], "--compile-only", *arguments[1:]]
     run = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     date = datetime.date.today().isoformat()
-    return {"command": " ".join(["python", *command]), "date": date, "report": json.loads(run.stdout)}
+    effort = [f"{EFFORT}={os.environ[EFFORT]}"] if EFFORT in os.environ else []
+    return {"command": " ".join([*effort, "python", *command]), "date": date, "report": json.loads(run.stdout)}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
