@@ -19,6 +19,10 @@ TPU = Execution(platform="tpu")
 CPU = Execution(platform="cpu")
 
 
+def normal(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
+
+
 def formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Compute attention in float64."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
@@ -27,14 +31,25 @@ def formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v)
 
 
-def gradients(attend, q, k, v) -> tuple[jax.Array, ...]:
+def with_gradients(attend, q, k, v) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Attention and the gradients of a weighted sum of it, by one program."""
     weights = jnp.linspace(-1, 1, q.size).reshape(q.shape)
-    return jit(jax.grad(lambda *qkv: jnp.sum(weights * attend(*qkv)), argnums=(0, 1, 2)))(q, k, v)
+
+    @jit
+    def run(*qkv):
+        attended, backward = jax.vjp(attend, *qkv)
+        return attended, backward(weights)
+
+    return run(q, k, v)
+
+
+def gradients(attend, q, k, v) -> tuple[jax.Array, ...]:
+    return with_gradients(attend, q, k, v)[1]
 
 
 @pytest.mark.parametrize("tokens", [24, 23])
 def test_in_query_blocks(tokens, monkeypatch):
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, tokens, 3, 8))
+    q, k, v = normal(3, 2, tokens, 3, 8)
     np.testing.assert_allclose(jit(lambda *qkv: dot_product_attention(*qkv))(q, k, v), formula(q, k, v), atol=2e-6)
     monkeypatch.setattr("mimicmotion_jax.models.attention._MAX_SCORES", 600)  # forces blocks of three queries
     assert f"2,3,3,{tokens}" in str(jax.make_jaxpr(dot_product_attention)(q, k, v)).replace(" ", "")  # their scores
@@ -49,19 +64,20 @@ def test_in_query_blocks(tokens, monkeypatch):
 def test_chunks_that_fit_a_cpus_caches(max_scores, shapes, monkeypatch):
     """Chunks of any size give the formula, and the gradients of the unchunked computation."""
     monkeypatch.setattr("mimicmotion_jax.models.attention._CACHED_SCORES", max_scores)
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 24, 3, 8))
+    q, k, v = normal(3, 2, 24, 3, 8)
     k, v = 9 * k[:, :23], v[:, :23]
     attend = functools.partial(dot_product_attention, execution=CPU)
     scores = re.findall(r"f32\[([\d,]+,23)\] = exp", str(jax.make_jaxpr(attend)(q, k, v)))
     assert scores == shapes
-    np.testing.assert_allclose(jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)
-    for ours, plain in zip(gradients(attend, q, k, v), gradients(dot_product_attention, q, k, v), strict=True):
+    attended, found = with_gradients(attend, q, k, v)
+    np.testing.assert_allclose(attended, formula(q, k, v), atol=5e-6)
+    for ours, plain in zip(found, gradients(dot_product_attention, q, k, v), strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
 
 
 @pytest.mark.parametrize(("tokens", "dim"), [pytest.param(512, 64, marks=pytest.mark.slow), (768, 128)])
 def test_tpu_kernel(tokens, dim):
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 1, tokens, 2, dim))
+    q, k, v = normal(3, 1, tokens, 2, dim)
     attend = functools.partial(dot_product_attention, execution=TPU)
     with pltpu.force_tpu_interpret_mode(), jax.default_matmul_precision("highest"):
         assert "pallas_call" in str(jax.make_jaxpr(attend)(q, k, v))
@@ -84,18 +100,19 @@ def test_tpu_kernel(tokens, dim):
 )
 def test_short_sequences_on_a_tpu(shape):
     """Eight sequences packed into one, none (5 are indivisible), two, and none because they are too long."""
-    q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
+    q, k, v = normal(3, *shape)
     attend = functools.partial(dot_product_attention, execution=TPU)
     with jax.default_matmul_precision("highest"):
-        np.testing.assert_allclose(jit(attend)(q, k, v), formula(q, k, v), atol=2e-6)
-        for ours, plain in zip(gradients(attend, q, k, v), gradients(dot_product_attention, q, k, v), strict=True):
+        attended, found = with_gradients(attend, q, k, v)
+        np.testing.assert_allclose(attended, formula(q, k, v), atol=2e-6)
+        for ours, plain in zip(found, gradients(dot_product_attention, q, k, v), strict=True):
             np.testing.assert_allclose(ours, plain, atol=2e-5 * float(jnp.abs(plain).max()))
 
 
 @pytest.mark.parametrize("shape", [(1, 576, 2, 64), (1, 512, 1, 96 + 64)])
 def test_shapes_without_a_tpu_kernel(shape):
     """A number of tokens that no block divides, a head of one and a quarter tiles."""
-    q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
+    q, k, v = normal(3, *shape)
     attend = functools.partial(dot_product_attention, execution=TPU)
     assert "pallas_call" not in str(jax.make_jaxpr(attend)(q, k, v))
     np.testing.assert_allclose(jit(attend)(q, k, v), formula(q, k, v), atol=5e-6)

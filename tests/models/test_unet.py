@@ -40,7 +40,7 @@ CONFIGS = {
         "up_block_types": (UP, CROSS_UP),
         "block_out_channels": (64, 32),
         "layers_per_block": 2,
-        "transformer_layers_per_block": (2, 1),
+        "transformer_layers_per_block": (1, 2),
         "num_attention_heads": (4, 2),
         "cross_attention_dim": 16,
         "addition_time_embed_dim": 16,
@@ -166,9 +166,9 @@ def test_kept_features(name, depth, channels, networks, error):
 
 def test_conditions_of_a_repeated_batch_are_tiled(networks):
     _, unet = networks("two blocks, deeper")
-    context, ids = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16)), jnp.float32), jnp.ones((2, 3))
-    tiled = unet.conditions(context, ids, 3).tile(2)
-    direct = unet.conditions(jnp.concatenate([context, context]), jnp.ones((4, 3)), 3)
+    context, ids = np.random.default_rng(0).normal(size=(2, 16)).astype(np.float32), np.ones((2, 3), np.float32)
+    tiled = jax.jit(lambda *args: unet.conditions(*args, 3).tile(2))(context, ids)
+    direct = jax.jit(lambda *args: unet.conditions(*args, 3))(np.tile(context, (2, 1)), np.tile(ids, (2, 1)))
     np.testing.assert_allclose(tiled.embedding, direct.embedding, rtol=1e-6)
     np.testing.assert_allclose(tiled.up[1][0].spatial[0], direct.up[1][0].spatial[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(tiled.mid[0].frame_position, direct.mid[0].frame_position)
@@ -189,10 +189,3 @@ def test_an_unsupported_config_is_named(change, message):
     base = {k: list(v) if isinstance(v, tuple) else v for k, v in CONFIGS["two blocks, deeper"].items()}
     with pytest.raises(InputError, match=message):
         UNetConfig.from_official(base | change)
-
-
-def test_the_default_is_the_full_model():
-    from mimicmotion_jax.convert.engine import network_leaves
-
-    count = sum(int(np.prod(leaf.shape)) for leaf in network_leaves("unet", ModelConfig()))
-    assert count == 1_524_623_082  # what diffusers counts for SVD-XT's config.json
