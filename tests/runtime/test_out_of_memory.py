@@ -52,7 +52,7 @@ def test_a_program_that_finds_no_room_after_a_while():
         return jnp.zeros(1 << 50) + x[0, 0], x.sum()
 
     with pytest.raises(InputError, match="the device's memory"), report_out_of_memory("buy some more"):
-        fetch(short_of_memory(busy(jnp.ones((3000, 3000))))[1])
+        fetch(short_of_memory(busy(jnp.ones((2000, 2000))))[1])
 
 
 def test_a_program_that_finds_no_room_when_it_runs_again():
@@ -62,7 +62,7 @@ def test_a_program_that_finds_no_room_when_it_runs_again():
     def short_of_memory(x):
         return jnp.broadcast_to(x, (1 << 50,))
 
-    started = short_of_memory(busy(jnp.ones((3000, 3000)))[0, 0])
+    started = short_of_memory(busy(jnp.ones((2000, 2000)))[0, 0])
     with pytest.raises(InputError, match="the device's memory"), report_out_of_memory("buy some more"):
         fetch(started)
     with pytest.raises(InputError, match="the device's memory"), report_out_of_memory("buy some more"):

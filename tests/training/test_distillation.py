@@ -99,21 +99,26 @@ def loss_by_hand(batch, draws, lower, scale, stds, hand_weight, huber):
 def test_loss_matches_numpy(batch, scale, huber):
     config = ObjectiveConfig(dropout=0, hand_weight=7)
     distillation = DistillationConfig(guidance_scale=scale, num_levels=4, huber=huber)
-    draws, lower = draw_levels(distillation, config, 5, batch.index, SHAPE)
+    draws, lower = jax.jit(lambda index: draw_levels(distillation, config, 5, index, SHAPE))(batch.index)
     sigmas = make_sigmas("ays", 4)
     assert set(np.asarray(draws.sigma)) <= set(sigmas[:-1])
     assert 0 in lower  # one sample has the last step, whose target is where the teacher arrives
     np.testing.assert_array_equal(lower, sigmas[np.searchsorted(-sigmas, -np.asarray(draws.sigma)) + 1])
     stds = (0.8, 0.6, 0.4)
     teacher, target, student = map(networks, stds)
-    loss, sums = distillation_objective(student, Teaching(teacher, target), batch, draws, lower, config, distillation)
+
+    @jax.jit
+    def run(*inputs):
+        return distillation_objective(student, Teaching(teacher, target), *inputs, config, distillation)
+
+    loss, sums = run(batch, draws, lower)
     np.testing.assert_allclose(loss, loss_by_hand(batch, draws, lower, scale, stds, 7, huber), rtol=1e-3)
     assert float(sums["hand_count"] + sums["other_count"]) == batch.hand_mask.size
 
 
 def test_levels_are_drawn_evenly():
-    index = jnp.arange(4000, dtype=jnp.uint32)
-    draws, _ = draw_levels(DistillationConfig(num_levels=8), ObjectiveConfig(), 0, index, (1, 1, 1, 1))
+    distillation, index = DistillationConfig(num_levels=8), np.arange(4000, dtype=np.uint32)
+    draws, _ = jax.jit(lambda index: draw_levels(distillation, ObjectiveConfig(), 0, index, (1, 1, 1, 1)))(index)
     levels, counts = np.unique(draws.sigma, return_counts=True)
     np.testing.assert_allclose(levels[::-1], make_sigmas("ays", 8)[:-1])
     assert 400 < counts.min() <= counts.max() < 600
