@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
-from scipy.optimize import linear_sum_assignment
 
 from mimicmotion_jax.pose.keypoints import ARRAYS, GROUPS, Keypoints
 
@@ -74,6 +73,8 @@ def follow_people(keypoints: Keypoints) -> Keypoints:
 
 def _assign(people: Sequence[tuple[np.ndarray, np.ndarray]], weights: Float[np.ndarray, " points"]) -> list[list[int]]:
     tracks: list[_Track] = []
+    from scipy.optimize import linear_sum_assignment  # takes half a second to import
+
     columns = []
     for points, scores in people:
         seen = scores > _SEEN
