@@ -1,4 +1,4 @@
-"""A server on this machine that answers as the real hub does, and processes that take it for the hub."""
+"""A server on this machine that answers as the real hub does, and processes, or this one, that take it for the hub."""
 
 import base64
 import contextlib
@@ -13,6 +13,7 @@ import time
 import urllib.parse
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from unittest import mock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOKEN = "hf_test"  # the one token that may create repositories and upload
@@ -201,3 +202,20 @@ def python(
     env |= {"HF_HUB_OFFLINE": str(int(offline)), **variables}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=240)
+
+
+@contextlib.contextmanager
+def hub_of_this_process(cache: Path, endpoint: str, offline: bool = False) -> Iterator[None]:
+    """Let `endpoint` be this process's hub: another process would import everything again, which takes seconds."""
+    from huggingface_hub import constants, utils
+
+    values = {"ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache / "hub"), "HF_HUB_OFFLINE": offline}
+    values["HUGGINGFACE_CO_URL_TEMPLATE"] = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
+    values["HF_TOKEN_PATH"] = str(cache / "token")
+    forget_connections = getattr(utils, "close_session", None) or utils.reset_sessions  # the name until version 1
+    with mock.patch.multiple(constants, **values), mock.patch.dict(os.environ, no_proxy="127.0.0.1"):
+        forget_connections()
+        try:
+            yield
+        finally:
+            forget_connections()

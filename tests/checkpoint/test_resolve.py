@@ -1,24 +1,21 @@
 """Checkpoints found by name, and those of the hub: uploaded to and fetched from a server on this machine."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from etils import epath
-from hub_server import TOKEN, python, serve
+from hub_server import TOKEN, hub_of_this_process, python, serve
 
 from mimicmotion_jax.checkpoint import PACKAGED, is_packaged, push, resolve
 from mimicmotion_jax.runtime.errors import InputError
 
-CALL = """
+PUSH = """
 import sys
 from mimicmotion_jax import checkpoint
-from mimicmotion_jax.runtime.errors import InputError
-for call in sys.argv[1:]:
-    try:
-        print(eval(call))
-    except InputError as error:
-        print(error)
+directory, token = sys.argv[1:]
+print(checkpoint.push(directory, "me/dancer", private=True, token=token, commit_message="First"))
 """
 LOAD = """
 import hashlib
@@ -32,13 +29,6 @@ for source in sys.argv[1:]:
         digest.update(f"{path} {array.dtype} {array.shape}".encode() + array.tobytes())
     print(digest.hexdigest())
 """
-
-
-def outcomes(cache, endpoint, *calls, **options):
-    """Results of calls in a process of its own, one line each."""
-    done = python(cache, endpoint, "-c", CALL, *calls, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def test_names_on_this_machine_and_in_storage(stored, monkeypatch):
@@ -67,9 +57,8 @@ def test_models_of_the_package_have_names(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_uploaded_checkpoints_load_by_their_id_and_from_the_cache(stored, tmp_path):
     with serve({}, uploads=tmp_path / "uploads") as (server, endpoint):
-        call = f"checkpoint.push({str(stored)!r}, 'me/dancer', private=True, token='{TOKEN}', commit_message='First')"
-        (url,) = outcomes(tmp_path / "writer", endpoint, call)
-        assert url.startswith(f"{endpoint}/me/dancer/commit/")
+        pushed = python(tmp_path / "writer", endpoint, "-c", PUSH, stored, TOKEN)
+        assert pushed.stdout.startswith(f"{endpoint}/me/dancer/commit/"), pushed.stderr
         assert server.private == {"me/dancer"}
         assert server.commits[-1]["summary"] == "First"
         uploaded = {path.relative_to(tmp_path / "uploads/me/dancer") for path in server.files.values()}
@@ -92,31 +81,41 @@ def test_uploaded_checkpoints_load_by_their_id_and_from_the_cache(stored, tmp_pa
 def test_the_card_of_the_folder_or_the_repository_stays(stored, tmp_path):
     (tmp_path / "card.md").write_text("mine")
     files = {"me/dancer/README.md": tmp_path / "card.md"}
-    with serve(files, uploads=tmp_path / "uploads") as (server, endpoint):
-        outcomes(tmp_path / "cache", endpoint, f"checkpoint.push({str(stored)!r}, 'me/dancer', token='{TOKEN}')")
+    with (
+        serve(files, uploads=tmp_path / "uploads") as (server, endpoint),
+        hub_of_this_process(tmp_path / "cache", endpoint),
+    ):
+        push(stored, "me/dancer", token=TOKEN)
         assert len(server.commits) == 1
         assert server.files["me/dancer/README.md"].read_text() == "mine"
+
+
+def failure(call: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_failures_are_one_sentence(stored, tmp_path):
     (tmp_path / "model.pth").write_bytes(hashlib.sha256().digest())
     files = {"them/motion/MimicMotion_1-1.pth": tmp_path / "model.pth"}
-    cases = {
-        "checkpoint.resolve('foo--bar/x')": "an id that the hub allows",
-        "checkpoint.resolve('them/absent')": "no file or folder them/absent here and no such repository",
-        "checkpoint.resolve('them/gated')": "them/gated is gated",
-        "checkpoint.resolve('them/motion')": "must be converted first",
-        f"checkpoint.push({str(stored)!r}, 'foo--bar/x')": "an id that the hub allows",
-        f"checkpoint.push({str(stored)!r}, 'me/dancer', token='hf_other')": "401",
-        f"checkpoint.push({str(stored)!r}, 'me/full', token='{TOKEN}')": "403",
-        f"checkpoint.push({str(tmp_path)!r}, 'me/dancer')": "no checkpoint",
-    }
+    cases = [
+        (lambda: resolve("foo--bar/x"), "an id that the hub allows"),
+        (lambda: resolve("them/absent"), "no file or folder them/absent here and no such repository"),
+        (lambda: resolve("them/gated"), "them/gated is gated"),
+        (lambda: resolve("them/motion"), "must be converted first"),
+        (lambda: push(stored, "foo--bar/x"), "an id that the hub allows"),
+        (lambda: push(stored, "me/dancer", token="hf_other"), "401"),
+        (lambda: push(stored, "me/full", token=TOKEN), "403"),
+        (lambda: push(tmp_path, "me/dancer"), "no checkpoint"),
+    ]
     with serve(files, uploads=tmp_path / "uploads", full=["me/full"]) as (_, endpoint):
-        lines = outcomes(tmp_path / "cache", endpoint, *cases)
-    for line, (call, words) in zip(lines, cases.items(), strict=True):
-        assert words in line, (call, line)
-    (offline,) = outcomes(tmp_path / "cache", endpoint, "checkpoint.resolve('them/motion')", offline=True)
-    assert "cannot be reached" in offline
+        with hub_of_this_process(tmp_path / "cache", endpoint):
+            for call, words in cases:
+                assert words in failure(call)
+        with hub_of_this_process(tmp_path / "cache", endpoint, offline=True):
+            assert "cannot be reached" in failure(lambda: resolve("them/motion"))
 
 
 def test_checkpoints_in_storage_are_not_uploaded():
