@@ -32,14 +32,19 @@ def test_the_script(tmp_path):
     """Run the root's script with options of Beam, and a detector on pictures of nobody."""
     pytest.importorskip("mediapipe")  # there is no wheel for Python 3.13
     videos = tmp_path / "videos"
-    write_counted(videos / "a.mp4", 17)
-    write_counted(videos / "b.mp4", 17)
+    write_counted(videos / "a.mp4", 5)
+    write_counted(videos / "b.mp4", 5)
     (videos / "b.npz").unlink()
     line = [sys.executable, ROOT / "prepare_data.py", "--videos", videos, "--output", tmp_path / "out"]
-    line += ["detector=mediapipe", "--beam-options", "direct_num_workers=2,direct_running_mode=multi_threading"]
+    line += [
+        "detector=mediapipe",
+        "min_frames=5",
+        "--beam-options",
+        "direct_num_workers=2,direct_running_mode=multi_threading",
+    ]
     run = subprocess.run(line, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("prepared 1 videos (17 frames, 0.0 minutes), 1 skipped:\n  b.mp4: nobody was found")
+    assert run.stdout.startswith("prepared 1 videos (5 frames, 0.0 minutes), 1 skipped:\n  b.mp4: nobody was found")
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,15 @@ def test_pictures_of_one_person(detector, source):
                 assert distance[0] < distance[1]
 
 
-def test_nothing_is_written_to_the_terminal():
+def test_nothing_is_written_to_the_terminal(capfd):
+    detector = MediapipeDetector()
+    detect_image(draw_person(), detector)
+    detect_video([draw_small_person()], detector, 25, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow  # the test before has a process whose libraries have started
+def test_nothing_is_written_by_a_new_process():
     code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]}; "
     code += "from test_mediapipe import *; d = MediapipeDetector(); detect_image(draw_person(), d); "
     code += "detect_video([draw_small_person()] * 2, d, 25, progress=False)"
