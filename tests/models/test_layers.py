@@ -1,12 +1,15 @@
-"""Norms, GELU and the temporal convolution against PyTorch; norms in half precision against the formula in float64."""
+"""Layers against PyTorch; norms in half precision against the formula in float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.upsampling import Upsample2D
 from flax import nnx
 
+from mimicmotion_jax.models.blocks import Downsample, Upsample
 from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.layers import GroupNorm, Init, LayerNorm, TemporalConv, gelu
 
@@ -79,6 +82,26 @@ def test_temporal_convolution_is_pytorchs(platform, as_conv):
         np.testing.assert_allclose(
             ours(x.reshape(2, 5, 21, 6), execution), np.moveaxis(expected, 1, -1).reshape(2, 5, 21, 4), atol=2e-6
         )
+
+
+@pytest.mark.parametrize("upsample", [False, True])
+def test_gradients_between_resolutions_are_pytorchs(upsample):
+    """Those of the kernel, the bias and the features."""
+    init = Init(nnx.Rngs(0))
+    ours = Upsample(init, 6) if upsample else Downsample(init, 6, (1, 1))
+    ours.conv.bias[...] = jnp.arange(6.0)
+    theirs = (Upsample2D if upsample else Downsample2D)(6, use_conv=True)
+    kernel = torch.tensor(np.asarray(ours.conv.kernel[...])).permute(3, 2, 0, 1)
+    with torch.no_grad():
+        theirs.conv.weight.copy_(kernel)
+        theirs.conv.bias.copy_(torch.arange(6.0))
+    x = np.random.default_rng(0).standard_normal((2, 4, 6, 6), np.float32)
+    features = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
+    theirs(features).square().sum().backward()
+    layer, of_x = jax.jit(jax.grad(lambda layer, x: jnp.sum(layer(x) ** 2), argnums=(0, 1)))(ours, x)
+    expected = [theirs.conv.weight.grad.permute(2, 3, 1, 0), theirs.conv.bias.grad, features.grad.permute(0, 2, 3, 1)]
+    for found, gradient in zip((layer.conv.kernel[...], layer.conv.bias[...], of_x), expected, strict=True):
+        np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-4)
 
 
 def test_gelu_is_pytorchs():

@@ -37,8 +37,9 @@ def smallest_model() -> ModelConfig:
         num_attention_heads=(2,),
         norm_num_groups=8,
     )
-    pose_net = PoseNetConfig(channels=(8, 8, 16), strides=(2, 2, 2), out_channels=32)
-    return dataclasses.replace(tiny, unet=unet, pose_net=pose_net, window_size=4)
+    vae = dataclasses.replace(tiny.vae, block_out_channels=(32, 32, 32))
+    pose_net = PoseNetConfig(channels=(8, 16), strides=(2, 2), out_channels=32)
+    return dataclasses.replace(tiny, unet=unet, vae=vae, pose_net=pose_net, window_size=4)
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +108,7 @@ def make_vae_config(clips):
         base = [
             *(f"output={output}", f"data.dataset={clips}", f"data.width={SIZE}", f"data.height={SIZE}"),
             *("data.num_frames=2", "data.interval=[1, 2]"),
-            *("vae.block_out_channels=[32, 32]", "vae.layers_per_block=1", "vae.norm_num_groups=8"),
+            *("vae.block_out_channels=[16, 16]", "vae.layers_per_block=1", "vae.norm_num_groups=8"),
             *("image_encoder.hidden_size=32", "image_encoder.intermediate_size=64", "image_encoder.projection_dim=16"),
             *(
                 "image_encoder.num_hidden_layers=1",

@@ -108,7 +108,7 @@ def test_result_encodes_training_videos_with_unit_variance(run):
     with pytest.raises(InputError, match="the strides of PoseNet multiply to 8, but the VAE has 2 pixels"):
         model_config(config)
     config = model_config(dataclasses.replace(config, model=run.model))
-    assert config.vae.block_out_channels == (32, 32)
+    assert config.vae.block_out_channels == (16, 16)
     encode = Encoder.load(model, 4)
     latents = np.concatenate([encode(record, SIZE, SIZE).latents for record in Records(run.config.data.dataset)])
     assert latents.shape[1:] == describe_encodings(model, SIZE, SIZE).latent_shape == (32, 32, 4)

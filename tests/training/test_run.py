@@ -60,7 +60,7 @@ def test_forward_equals_the_pipelines(make_task, weights, tmp_path):
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (64, 64, 3), np.uint8)
     poses = random.integers(0, 256, (4, 64, 64, 3), np.uint8)
-    noise = random.standard_normal((4, 8, 8, 4)).astype(np.float32)
+    noise = random.standard_normal((4, 16, 16, 4)).astype(np.float32)
     options = {"num_inference_steps": 1, "guidance_scale": 1.0, "window_overlap": 0, "output_type": "latent"}
     options |= {"motion_kind": "skeletons", "keep_reference_frame": True}
     denoised = pipeline(image, poses, noise=noise, **options).frames
