@@ -7,6 +7,7 @@ from pydantic import Field
 from mimicmotion_jax.config import config_dataclass
 
 Split = Literal["train", "test"]
+Movement = Literal["facing", "free"]
 Side = Annotated[int, Field(ge=64, multiple_of=2)]  # even, as the stored video's must be
 
 
@@ -26,3 +27,5 @@ class WorldConfig:
     """Frames per second."""
     split: Split | None = None
     """Draw from train or test, which share no people, motions or backgrounds; null: train, but test for a test set."""
+    movement: Movement = "facing"
+    """facing: people always face the viewer; free: they also turn their backs, and hair and skirts swing."""

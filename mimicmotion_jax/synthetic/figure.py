@@ -19,6 +19,8 @@ from mimicmotion_jax.synthetic.trunk import trunk
 
 _SIDES = ((Body.L_SHOULDER, Body.L_HIP), (Body.R_SHOULDER, Body.R_HIP))
 
+_FACE_TURNED_AWAY = -0.3  # cosine of the head's yaw, a little beyond profile
+
 
 def figure_layers(
     view: View, character: Character, joints: Joints, face: Float[np.ndarray, "frames 68 3"]
@@ -50,8 +52,10 @@ def figure_points(
     return np.concatenate([body, hands, face], axis=1)
 
 
-def owning_parts() -> Bool[np.ndarray, "128 256"]:
+def owning_parts(under_hair: bool = False) -> Bool[np.ndarray, "128 256"]:
     """Return True for the parts on which a point is visible when they are on top. A hand counts as one part.
+
+    `under_hair` says that hair may be in front of the body, where it hides nothing.
 
     `folded_away` has the exception for fingers behind a palm.
     """
@@ -73,6 +77,8 @@ def owning_parts() -> Bool[np.ndarray, "128 256"]:
         own[hip, [Part.TORSO, Part.PELVIS, Part.SKIRT, thigh]] = True
         own[hip + 1, [thigh, calf, Part.SKIRT]] = True
         own[hip + 2, [calf, foot]] = True
+    if under_hair:
+        own[[Body.NECK, Body.L_SHOULDER, Body.R_SHOULDER, Body.L_EAR, Body.R_EAR], Part.HAIR] = True
     return own
 
 
@@ -91,4 +97,7 @@ def turned_to_us(joints: Joints, face: Float[np.ndarray, "frames 68 3"]) -> Bool
     towards[:, FACE:] = seen_from_front(joints, face)
     towards[:, [Body.R_EYE, Body.L_EYE]] = towards[:, [FACE + 36, FACE + 45]]  # the outer corners
     towards[:, [Body.L_EAR, Body.R_EAR]] = seen_from_front(joints, EARS)
+    if joints.sway:
+        towards[:, FACE:] &= (joints.head_rotation[:, 2, 2] > _FACE_TURNED_AWAY)[:, None]
+        towards[:, Body.NOSE] = towards[:, FACE + 30]
     return towards

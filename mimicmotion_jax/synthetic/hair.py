@@ -38,13 +38,21 @@ def hair(brush: Brush) -> tuple[list[Fill], list[Fill]]:
 
 def _hairline(brush: Brush) -> list[Fill]:
     """Return hair on the head's upper part, down to a line above the brow that depends on the style."""
-    character = brush.character
-    style, colour = character.hair_style, character.hair
+    style, colour = brush.character.hair_style, brush.character.hair
     longitude = np.linspace(-100, 100, 33)
+    line, _ = line_over_brow(style, longitude)
+    grown = 1.0 if style == "afro" else 1.07
+    # Hair that continues behind the head has no outline against itself.
+    rim_light = 190 if style in ("long", "bob", "afro") else RIM_LIGHT
+    return [*_cap(brush, longitude, line, grown, colour, rim_light), shine(brush, grown)]
+
+
+def line_over_brow(style: str, longitude: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the latitude of the hairline at longitudes up to 100 degrees, and that at the ears."""
     turns = np.radians(longitude)
     over_brow = {
         "side": 30 + 20 * np.sin(1.6 * turns + 0.5),
-        "bob": np.full(33, 22.0),
+        "bob": np.full(longitude.shape, 22.0),
         "spiky": 32 + 10 * abs((longitude / 25) % 1 * 2 - 1),
         "ponytail": 46 - 12 * np.cos(turns) ** 2 * np.sin(turns),
         "bun": 44 + 6 * np.cos(2 * turns),
@@ -53,17 +61,15 @@ def _hairline(brush: Brush) -> list[Fill]:
     }.get(style, 36 + 6 * np.cos(3 * turns))
     low = -12 if style in ("bob", "long") else 6
     temples = 1 / (1 + np.exp(-(abs(longitude) - 58) / 3))
-    line = over_brow + temples * (low - over_brow)
-    grown = 1.0 if style == "afro" else 1.07
-    # Hair that continues behind the head has no outline against itself.
-    rim_light = 190 if style in ("long", "bob", "afro") else RIM_LIGHT
-    fills = _cap(brush, longitude, line, grown, colour, rim_light)
+    return over_brow + temples * (low - over_brow), low
+
+
+def shine(brush: Brush, grown: float) -> Fill:
+    """Return a light stripe on the hair."""
     across = np.linspace(-62, 4, 9)
-    shine = [brush.on_skull(across[::step], np.full(9, lat), grown) for step, lat in ((1, 63.0), (-1, 54.0))]
-    fills.append(
-        fill(np.concatenate(shine, axis=1), tuple(min(255, int(1.12 * c + 14)) for c in colour), 255, convex=False)
-    )
-    return fills
+    rows = [brush.on_skull(across[::step], np.full(9, lat), grown) for step, lat in ((1, 63.0), (-1, 54.0))]
+    colour = tuple(min(255, int(1.12 * c + 14)) for c in brush.character.hair)
+    return fill(np.concatenate(rows, axis=1), colour, 255, convex=False)
 
 
 def _hat(brush: Brush) -> list[Fill]:

@@ -6,9 +6,10 @@ from jaxtyping import Bool, Float
 from mimicmotion_jax.synthetic.appearance import Character
 from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Fill, Layer, Polygon, ellipse, fill
 from mimicmotion_jax.synthetic.hair import hair
+from mimicmotion_jax.synthetic.hair_around import hair_around, hair_depth
 from mimicmotion_jax.synthetic.parts import RIM, Part, View
 from mimicmotion_jax.synthetic.skeleton import Joints
-from mimicmotion_jax.synthetic.skull import EARS, SKULL, Brush, seen_from_front
+from mimicmotion_jax.synthetic.skull import EARS, SKULL, Brush, head_yaw, rolled_to_edge, seen_from_front
 
 _EYE = (0.33, 0.1)  # distance from the middle, and below it
 _INK = (48, 34, 38)
@@ -50,19 +51,24 @@ def head(view: View, character: Character, joints: Joints, face: Float[np.ndarra
     middle = contour.mean(1, keepdims=True)
     reach = np.linalg.norm(contour - middle, axis=-1, keepdims=True)
     for ear in EARS:
-        shown = seen_from_front(joints, ear[None])[:, 0]
+        shown = None if joints.sway else seen_from_front(joints, ear[None])[:, 0]
         centre = brush.at(ear[None])[:, 0]
         layer.rim.append(fill(ellipse(centre, *brush.axes(0.13, 0.2, rim)), skin, RIM_LIGHT, shown=shown))
         layer.rim.append(fill(ellipse(centre, *brush.axes(0.13, 0.2)), skin, LIGHTS[0], shown=shown))
+    if joints.sway:  # a nose in profile
+        layer.rim += [
+            fill(ellipse(brush.at(np.array([[0, 0.39, -0.85]]))[:, 0], *brush.axes(0.1, 0.12, more)), skin, light)
+            for more, light in ((rim, RIM_LIGHT), (0, LIGHTS[1]))
+        ]
     layer.rim.append(fill(middle + (contour - middle) * (1 + rim / reach), skin, RIM_LIGHT, convex=False))
     layer.body.append(fill(contour, skin, LIGHTS[0], convex=False))
     lit = np.array([-0.05, -0.05]) * brush.unit
     layer.body.append(fill(middle + lit + (contour - middle) * 0.9, skin, LIGHTS[1], convex=False))
     layer.body.append(fill(middle + 2.2 * lit + (contour - middle) * 0.74, skin, LIGHTS[2], convex=False))
     layer.body += _features(brush, face)
-    behind, before = hair(brush)
+    behind, before = hair_around(brush) if joints.sway else hair(brush)
     layer.body += before
-    hair_behind = Layer(Part.HAIR, "hair", joints.head[:, 2] + 0.1)
+    hair_behind = Layer(Part.HAIR, "hair", hair_depth(joints, character.hair_style) if joints.sway else joints.head[:, 2] + 0.1)
     hair_behind.body += behind
     return [hair_behind, layer]
 
@@ -70,7 +76,7 @@ def head(view: View, character: Character, joints: Joints, face: Float[np.ndarra
 def _contour(brush: Brush, face: Float[np.ndarray, "frames 68 3"]) -> Polygon:
     """Return the outline of skull and jaw: the convex hull of both."""
     latitude = np.concatenate([np.linspace(-35, 88, 12), np.linspace(88, -35, 12)])
-    edge = brush.on_skull(np.repeat([-200.0, 200.0], 12), latitude)
+    edge = brush.on_skull(np.repeat([-1000.0, 1000.0], 12), latitude)
     points = np.concatenate([edge, brush.at(face[:, :17])], axis=1)
     # The farthest point in each of many directions.
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
@@ -97,7 +103,10 @@ def _features(brush: Brush, face: np.ndarray) -> list[Fill]:
     """Return cheeks, eyes, brows, nose and mouth, painted on their points."""
     character, points = brush.character, brush.at(face)
     fills: list[Fill] = []
-    shown = seen_from_front(brush.joints, face)
+    shown, nose_shown, mouth_shown = seen_from_front(brush.joints, face), None, None
+    if brush.joints.sway:
+        points = brush.at(rolled_to_edge(brush.joints, face))
+        shown, nose_shown, mouth_shown = _partly_seen(brush.joints, face)
     blush = tuple(
         int(np.clip(c + character.blush * d, 0, 255)) for c, d in zip(character.skin, (24, -48, -34), strict=True)
     )
@@ -112,13 +121,24 @@ def _features(brush: Brush, face: np.ndarray) -> list[Fill]:
         outline = np.concatenate([arch - thick, (arch + thick)[:, ::-1]], axis=1)
         fills.append(fill(outline, colour, 255, False, np.all(shown[:, brow], axis=1)))
     nose = np.concatenate([points[:, 29:30], points[:, 31:36]], axis=1)
-    fills.append(fill(nose, tuple(int(0.84 * c) for c in character.skin), 240, convex=False))
+    fills.append(fill(nose, tuple(int(0.84 * c) for c in character.skin), 240, False, nose_shown))
     lips = tuple(round(0.5 * c + 0.5 * d) for c, d in zip(character.skin, (196, 64, 74), strict=True))
     teeth = np.concatenate([points[:, 60:65], 0.6 * points[:, 63:60:-1] + 0.4 * points[:, 65:68]], axis=1)
-    fills.append(fill(points[:, 48:60], lips, 255, convex=False))
-    fills.append(fill(points[:, 60:68], (104, 34, 44), 255, convex=False))
-    fills.append(fill(teeth, (252, 248, 242), 255, convex=False))
+    fills.append(fill(points[:, 48:60], lips, 255, False, mouth_shown))
+    fills.append(fill(points[:, 60:68], (104, 34, 44), 255, False, mouth_shown))
+    fills.append(fill(teeth, (252, 248, 242), 255, False, mouth_shown))
     return fills
+
+
+def _partly_seen(
+    joints: Joints, face: np.ndarray
+) -> tuple[Bool[np.ndarray, "frames 68"], Bool[np.ndarray, " frames"], Bool[np.ndarray, " frames"]]:
+    """Return True for every point of a feature of which any point is seen, and the same for nose and mouth."""
+    beyond = abs(np.arctan2(face[..., 0], -face[..., 2]) - head_yaw(joints)[:, None])
+    seen = np.minimum(beyond, 2 * np.pi - beyond) < np.pi / 2
+    for feature in (slice(17, 22), slice(22, 27), slice(27, 36), slice(36, 42), slice(42, 48), slice(48, 68)):
+        seen[:, feature] = seen[:, feature].any(1, keepdims=True)
+    return seen, seen[:, 30], seen[:, 48]
 
 
 def _eye(

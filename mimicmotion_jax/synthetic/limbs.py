@@ -58,8 +58,8 @@ def leg(view: View, character: Character, joints: Joints, side: int) -> list[Lay
     thigh, calf = Part.THIGH + side, Part.CALF + side
     # Legs are under the shirt however high the knee is.
     depth = joints.pelvis[:, 2] + 0.06 + 0.15 * (knee[:, 2] - joints.pelvis[:, 2])
-    heel = ankle + np.array([0, 0.016, 0.012])
-    foot = limb(view, Part.FOOT + side, group, (heel, joints.toes[:, side]), (0.028, 0.023), character.shoes, depth)
+    ends = joints.heels[:, side], joints.toes[:, side]
+    foot = limb(view, Part.FOOT + side, group, ends, (0.028, 0.023), character.shoes, depth)
     if character.legs > 1:
         hem = ankle + 0.1 * (knee - ankle)
         radii = (0.052 * girth, 0.041 * girth, 0.037 * girth)

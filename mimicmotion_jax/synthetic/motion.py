@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from mimicmotion_jax.synthetic.config import Movement
+from mimicmotion_jax.synthetic.heading import TURNING_KINDS, make_heading
 from mimicmotion_jax.synthetic.skeleton import Tracks
 
 _TAG = 0x6D6F  # separates the random numbers from those of a character with the same number
@@ -50,23 +52,35 @@ KINDS: dict[str, tuple[Sequence[str], bool]] = {
 }
 
 
-def kind_of(number: int) -> str:
-    """Return the kind of motion, a key of `KINDS`, of a number."""
-    return str(_generator(number).choice(list(KINDS)))
+_WALKS = ("walk", "walk away", "pace")
 
 
-def make_tracks(number: int, num_frames: int, fps: float) -> Tracks:
+def kinds_of(movement: Movement) -> dict[str, tuple[Sequence[str], bool]]:
+    """Return the kinds of motion that a number draws from."""
+    return KINDS | TURNING_KINDS if movement == "free" else KINDS
+
+
+def kind_of(number: int, movement: Movement = "facing") -> str:
+    """Return the kind of motion, a key of `kinds_of(movement)`, of a number."""
+    return str(_generator(number).choice(list(kinds_of(movement))))
+
+
+def make_tracks(number: int, num_frames: int, fps: float, movement: Movement = "facing") -> Tracks:
     """Draw the motion of a number, for `num_frames` frames at `fps` frames per second."""
+    return tracks_at(number, np.arange(num_frames) / fps, movement)
+
+
+def tracks_at(number: int, seconds: Float[np.ndarray, " frames"], movement: Movement = "facing") -> Tracks:
+    """Draw the motion of a number at any times, negative ones included; a frame depends on its time only."""
     random = _generator(number)
-    kind = str(random.choice(list(KINDS)))
-    seconds = np.arange(num_frames) / fps
+    kind = str(random.choice(list(kinds_of(movement))))
     beat = random.uniform(0.95, 1.3)  # seconds from one pose to the next
     start = random.uniform(0, 100)
     beats = start + seconds / beat
     wrists, pronation, curl = _arms(random, kind, beats)
-    pelvis, pelvis_turn, feet = _steps(random, kind, beats)
+    pelvis, pelvis_turn, feet, foot_pitch = _steps(random, kind, beats)
     lively = random.uniform(0.5, 1.0)
-    yaw = {"turn": 0.75, "walk": 0.22}.get(kind, 0.3) * lively
+    yaw = {"turn": 0.75, "walk": 0.22, "look back": 0.45}.get(kind, 0.3) * lively
     chest_turn = _swings(random, beats, (yaw, 0.06, 0.1 * lively), period=(2, 4))
     head_turn = _swings(random, beats, (0.28, 0.12, 0.14), period=(2, 4))
     if kind == "turn":
@@ -74,6 +88,16 @@ def make_tracks(number: int, num_frames: int, fps: float) -> Tracks:
     closing = 0.5 - 0.5 * np.cos(np.pi * beats[:, None] * random.choice([0.5, 1.0]) + _finger_delays(random))
     strength = 0.95 if kind == "hands" else random.choice([0.0, 0.0, 0.6])
     curl = curl + (0.97 - curl) * strength * closing[:, None]
+    wrist_bend = _swings(random, beats, (0.25, 0.25), period=(1, 3))
+    spread = 0.75 + _swings(random, beats, (0.45, 0.45), period=(1, 3))
+    mouth = np.clip(random.uniform(-0.5, 0.5) + _swings(random, beats, (0.7,), period=(1, 3))[:, 0], 0, 1)
+    blink = 1.6 * np.cos(2 * np.pi * (seconds / random.uniform(2.2, 3.5) + random.random())) ** 31 - 0.2
+    heading, path = np.zeros(len(beats)), np.zeros((len(beats), 3))
+    if movement == "free":
+        turning = make_heading(random, kind, beats)
+        heading, path = turning.heading, turning.path
+        chest_turn[:, 0] += turning.chest
+        head_turn[:, 0] += turning.head
     return Tracks(
         pelvis=pelvis,
         pelvis_turn=pelvis_turn,
@@ -81,14 +105,15 @@ def make_tracks(number: int, num_frames: int, fps: float) -> Tracks:
         head_turn=head_turn,
         wrists=wrists,
         pronation=pronation,
-        wrist_bend=_swings(random, beats, (0.25, 0.25), period=(1, 3)),
+        wrist_bend=wrist_bend,
         curl=curl,
-        spread=0.75 + _swings(random, beats, (0.45, 0.45), period=(1, 3)),
+        spread=spread,
         feet=feet,
-        mouth=np.clip(random.uniform(-0.5, 0.5) + _swings(random, beats, (0.7,), period=(1, 3))[:, 0], 0, 1),
-        blink=np.clip(
-            1.6 * np.cos(2 * np.pi * (seconds / random.uniform(2.2, 3.5) + random.random())) ** 31 - 0.2, 0, 1
-        ),
+        foot_pitch=foot_pitch if movement == "free" else 0 * foot_pitch,
+        heading=heading,
+        path=path,
+        mouth=mouth,
+        blink=np.clip(blink, 0, 1),
     )
 
 
@@ -99,7 +124,7 @@ def _generator(number: int) -> np.random.Generator:
 def _arms(
     random: np.random.Generator, kind: str, beats: np.ndarray
 ) -> tuple[Float[np.ndarray, "frames 2 3"], Float[np.ndarray, "frames 2"], Float[np.ndarray, "frames 2 5"]]:
-    poses, mirrored = KINDS[kind]
+    poses, mirrored = kinds_of("free")[kind]
     sequence = random.permutation(len(poses))[: random.integers(2, 6)] if len(poses) > 1 else np.zeros(1, int)
     left = [poses[int(i)] for i in sequence]
     if mirrored:
@@ -133,18 +158,22 @@ def _arms(
 
 def _steps(
     random: np.random.Generator, kind: str, beats: np.ndarray
-) -> tuple[Float[np.ndarray, "frames 3"], Float[np.ndarray, "frames 3"], Float[np.ndarray, "frames 2 3"]]:
-    """Return position and turn of the pelvis, and positions of the feet."""
+) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "frames 2 3"], Float[np.ndarray, "frames 2"]]:
+    """Return position and turn of the pelvis, positions of the feet, and their pitch."""
     sway = np.sin(np.pi * beats)
     both = np.array([0, np.pi])
     lifted = np.maximum(0, np.sin(np.pi * beats[:, None] + both))  # each foot in its own half of the step
     feet = np.zeros((len(beats), 2, 3))
     feet[..., 0] = random.uniform(0.055, 0.1)
-    dip, width, height = {"squat": (0.14, 0.01, 0), "walk": (0.012, 0.012, 0.075)}.get(
+    dip, width, height = {"squat": (0.14, 0.01, 0), **dict.fromkeys(_WALKS, (0.012, 0.012, 0.075))}.get(
         kind, (random.uniform(0.005, 0.045), random.uniform(0.005, 0.035), random.choice([0, 0, 0.035, 0.06]))
     )
+    if kind in ("turn around", "spin"):
+        height = max(height, 0.035)  # nobody turns with both feet on the floor
     feet[..., 1] = height * lifted**2
-    feet[..., 2] = (0.05 if kind == "walk" else 0.6 * height) * np.sin(np.pi * beats[:, None] + both - 0.6)
+    feet[..., 2] = (0.05 if kind in _WALKS else 0.6 * height) * np.sin(np.pi * beats[:, None] + both - 0.6)
+    # The heel leaves the floor first and comes down first.
+    pitch = 8 * height * lifted * np.cos(np.pi * beats[:, None] + both)
     if kind == "squat":
         feet[..., 0] += 0.045
     # The pelvis is over the foot on the floor.
@@ -157,7 +186,7 @@ def _steps(
     feet[..., 0] += drift[:, None] * np.array([1, -1])
     turn = _swings(random, beats, (0.14, 0.03, 0.05), period=(2, 4))
     turn[:, 0] += random.uniform(-0.3, 0.3)
-    return pelvis, turn, feet
+    return pelvis, turn, feet, pitch
 
 
 def _eased(keys: Float[np.ndarray, "keys values"], beats: np.ndarray) -> Float[np.ndarray, "frames values"]:

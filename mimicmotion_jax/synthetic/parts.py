@@ -48,6 +48,24 @@ class View:
         return np.stack([self.x + self.scale * points[..., 0], self.y + self.scale * down], axis=-1)
 
 
+def silhouette(
+    view: View, rotation: Float[np.ndarray, "*batch 3 3"], width: np.ndarray | float, depth: np.ndarray | float
+) -> tuple[Float[np.ndarray, "*batch 2"], Float[np.ndarray, "*batch"]]:
+    """Return the edge of an elliptical section to the picture's right, from its middle, and the turn of its front.
+
+    Args:
+        view: camera.
+        rotation: of the part; its columns 0 and 2 span the section.
+        width: half axis along column 0, in heights.
+        depth: half axis along column 2.
+    """
+    x_axis, z_axis = rotation[..., 0], rotation[..., 2]
+    wide, deep = width * x_axis[..., 0], depth * z_axis[..., 0]
+    edge = (width * wide)[..., None] * x_axis + (depth * deep)[..., None] * z_axis
+    edge = edge / np.maximum(np.hypot(wide, deep), 1e-6)[..., None]
+    return view.project(edge) - view.project(np.zeros(3)), np.arctan2(-deep, wide)
+
+
 def limb(
     view: View,
     part: int,

@@ -66,13 +66,25 @@ class Tracks:
     curl: Float[np.ndarray, "frames 2 5"]  # of each finger: 0 stretched, 1 closed
     spread: Float[np.ndarray, "frames 2"]
     feet: Float[np.ndarray, "frames 2 3"]  # outwards, up, forwards
+    foot_pitch: Float[np.ndarray, "frames 2"]  # toes downwards
+    heading: Float[np.ndarray, " frames"]  # yaw of the whole body to the person's right, without a limit
+    path: Float[np.ndarray, "frames 3"]  # of the whole body, in the skeleton's coordinates
     mouth: Float[np.ndarray, " frames"]  # 0 closed, 1 open
     blink: Float[np.ndarray, " frames"]  # 0 open, 1 shut
 
 
 @dataclass(frozen=True, eq=False)
+class Sway:
+    """Displacement of hair and skirt by inertia."""
+
+    hair: Float[np.ndarray, "frames 3"]  # of its tips
+    hem: Float[np.ndarray, "frames 3"]
+    twist: Float[np.ndarray, " frames"]  # yaw of the hem, relative to the pelvis
+
+
+@dataclass(frozen=True, eq=False)
 class Joints:
-    """Positions of all joints, and rotations of pelvis, chest and head."""
+    """Positions of all joints, and rotations of pelvis, chest and head; `sway` if the person moves freely."""
 
     pelvis: Float[np.ndarray, "frames 3"]
     waist: Float[np.ndarray, "frames 3"]
@@ -86,21 +98,44 @@ class Joints:
     knees: Float[np.ndarray, "frames 2 3"]
     ankles: Float[np.ndarray, "frames 2 3"]
     toes: Float[np.ndarray, "frames 2 3"]
+    heels: Float[np.ndarray, "frames 2 3"]
+    pelvis_rotation: Float[np.ndarray, "frames 3 3"]
+    chest_rotation: Float[np.ndarray, "frames 3 3"]
+    head_rotation: Float[np.ndarray, "frames 3 3"]
+    sway: Sway | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trunk:
+    """Positions and rotations of pelvis, chest and head."""
+
+    pelvis: Float[np.ndarray, "frames 3"]
+    waist: Float[np.ndarray, "frames 3"]
+    neck: Float[np.ndarray, "frames 3"]
+    head: Float[np.ndarray, "frames 3"]
     pelvis_rotation: Float[np.ndarray, "frames 3 3"]
     chest_rotation: Float[np.ndarray, "frames 3 3"]
     head_rotation: Float[np.ndarray, "frames 3 3"]
 
 
-def pose(body: Proportions, tracks: Tracks, window: tuple[float, float]) -> Joints:
-    """Pose a body; a soft limit keeps wrists in a window of the picture (half its width, its top above the floor)."""
-    pelvis = tracks.pelvis + np.array([0, -body.pelvis_height, 0])
-    pelvis_rotation = rotation(tracks.pelvis_turn)
+def pose_trunk(body: Proportions, tracks: Tracks) -> Trunk:
+    """Pose pelvis, chest and head."""
+    whole = yaw_matrix(tracks.heading)
+    pelvis = _moved(whole, tracks.pelvis) + tracks.path + np.array([0, -body.pelvis_height, 0])
+    pelvis_rotation = whole @ rotation(tracks.pelvis_turn)
     chest_rotation = pelvis_rotation @ rotation(tracks.chest_turn)
     head_rotation = chest_rotation @ rotation(tracks.head_turn)
     waist = pelvis + pelvis_rotation @ np.array([0, -0.35 * body.spine, 0])
     neck = waist + chest_rotation @ np.array([0, -0.65 * body.spine, 0])
     head = neck + chest_rotation @ np.array([0, -0.055, 0]) + head_rotation @ np.array([0, -0.08, -0.012]) * body.head
+    return Trunk(pelvis, waist, neck, head, pelvis_rotation, chest_rotation, head_rotation)
 
+
+def pose(body: Proportions, tracks: Tracks, window: tuple[float, float]) -> Joints:
+    """Pose a body; a soft limit keeps wrists in a window of the picture (half its width, its top above the floor)."""
+    trunk = pose_trunk(body, tracks)
+    pelvis, neck = trunk.pelvis, trunk.neck
+    pelvis_rotation, chest_rotation = trunk.pelvis_rotation, trunk.chest_rotation
     lateral = SIDES[:, None] * np.array([1.0, 0, 0])  # [2, 3]
     shoulders = neck[:, None] + _turned(chest_rotation, body.shoulder * lateral)
     angle, radius, height = np.moveaxis(tracks.wrists, -1, 0)
@@ -114,14 +149,22 @@ def pose(body: Proportions, tracks: Tracks, window: tuple[float, float]) -> Join
 
     hips = pelvis[:, None] + _turned(pelvis_rotation, HIP_WIDTH * body.hips * lateral)
     outwards, up, forwards = np.moveaxis(tracks.feet, -1, 0)
-    target = np.stack([SIDES * outwards, -body.ankle - up, -forwards], axis=-1)
+    whole = yaw_matrix(tracks.heading)
+    target = _moved(whole, np.stack([SIDES * outwards, -body.ankle - up, -forwards], axis=-1)) + tracks.path[:, None]
     pole = _turned(pelvis_rotation, 0.35 * lateral + np.array([0, 0, -1.0]))
     knees, ankles, _ = _two_bones(hips, target, pole, body.thigh, body.calf)
-    toes = ankles + lateral * 0.028 + np.array([0, 0.022, -0.085])
+    toes = ankles + _moved(whole, lateral * 0.028 + _pitched(tracks.foot_pitch, 0.022, -0.085))
+    heels = ankles + _moved(whole, _pitched(tracks.foot_pitch, 0.016, 0.012))
     return Joints(
-        pelvis, waist, neck, head, shoulders, elbows, wrists, hands, hips, knees, ankles, toes,
-        pelvis_rotation, chest_rotation, head_rotation,
+        pelvis, trunk.waist, neck, trunk.head, shoulders, elbows, wrists, hands, hips, knees, ankles, toes, heels,
+        pelvis_rotation, chest_rotation, trunk.head_rotation,
     )  # fmt: skip
+
+
+def yaw_matrix(yaw: Float[np.ndarray, " frames"]) -> Float[np.ndarray, "frames 3 3"]:
+    """Return the matrix of a turn about the vertical axis."""
+    zero = np.zeros_like(yaw)
+    return rotation(np.stack([yaw, zero, zero], axis=-1))
 
 
 def rotation(turn: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3 3"]:
@@ -135,6 +178,16 @@ def rotation(turn: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3
     yaw = matrix((cy, zero, sy), (zero, one, zero), (-sy, zero, cy))
     nod = matrix((one, zero, zero), (zero, cn, -sn), (zero, sn, cn))
     return yaw @ nod @ matrix((ct, -st, zero), (st, ct, zero), (zero, zero, one))
+
+
+def _moved(matrices: np.ndarray, points: Float[np.ndarray, "frames *pair 3"]) -> Float[np.ndarray, "frames *pair 3"]:
+    return np.einsum("fij,f...j->f...i", matrices, points)
+
+
+def _pitched(pitch: Float[np.ndarray, "frames 2"], down: float, back: float) -> Float[np.ndarray, "frames 2 3"]:
+    """Turn a point of a foot about its ankle."""
+    cos, sin = np.cos(pitch), np.sin(pitch)
+    return np.stack([0 * pitch, cos * down - sin * back, sin * down + cos * back], axis=-1)
 
 
 def _turned(matrices: np.ndarray, vectors: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "frames 2 3"]:

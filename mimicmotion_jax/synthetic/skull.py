@@ -30,6 +30,21 @@ def seen_from_front(joints: Joints, points: Float[np.ndarray, "*frames points 3"
     return (normal @ joints.head_rotation[:, 2, :, None])[..., 0] < 0.12
 
 
+def rolled_to_edge(joints: Joints, points: Float[np.ndarray, "frames points 3"]) -> Float[np.ndarray, "frames points 3"]:
+    """Move points (in the head's coordinates) that are turned away about the head's axis, to the edge that is seen."""
+    yaw = head_yaw(joints)[:, None]
+    beyond = np.arctan2(points[..., 0], -points[..., 2]) - yaw
+    beyond -= 2 * np.pi * np.rint(beyond / (2 * np.pi))
+    turned = np.clip(beyond, -np.pi / 2, np.pi / 2) + yaw
+    radius = np.hypot(points[..., 0], points[..., 2])
+    return np.stack([radius * np.sin(turned), points[..., 1], -radius * np.cos(turned)], axis=-1)
+
+
+def head_yaw(joints: Joints) -> Float[np.ndarray, " frames"]:
+    """Return the longitude of the head that faces the viewer, in radians."""
+    return np.arctan2(joints.head_rotation[:, 0, 2], joints.head_rotation[:, 2, 2])
+
+
 class Brush:
     """Converter of positions on a head to pixels."""
 
@@ -50,7 +65,7 @@ class Brush:
 
     def on_skull(self, longitude: np.ndarray, latitude: np.ndarray, grown: float = 1.0) -> Polygon:
         """Project positions on the skull, in degrees; those turned away are put on the edge."""
-        yaw = np.arctan2(self.joints.head_rotation[:, 0, 2], self.joints.head_rotation[:, 2, 2])[:, None]
+        yaw = head_yaw(self.joints)[:, None]
         turned = np.clip(np.radians(longitude) - yaw, -np.pi / 2, np.pi / 2) + yaw
         latitude = np.broadcast_to(np.radians(latitude), turned.shape)
         points = np.stack(

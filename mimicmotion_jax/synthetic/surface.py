@@ -23,11 +23,17 @@ class Strip:
     centre: Float[np.ndarray, "frames rows 2"]
     across: Float[np.ndarray, "frames rows 2"]
     turn: Float[np.ndarray, " frames"]
+    twist: Float[np.ndarray, " frames"] | None = None  # further turn at t = 1
 
     def at(self, t: Sequence[float] | np.ndarray, longitude: Sequence[float] | np.ndarray) -> Polygon:
         """Return positions on the surface."""
-        turned = np.clip(np.asarray(longitude) + self.turn[:, None], -np.pi / 2, np.pi / 2)
-        return self.flat(t, np.sin(turned))
+        turned = np.asarray(longitude) + self.turn[:, None]
+        if self.twist is not None:
+            turned = turned + self.twist[:, None] * t
+        # A shape that has come round to the front again lies within half a turn of it.
+        middle = turned.mean(1, keepdims=True)
+        turned = turned - np.where(abs(middle) > 1.5 * np.pi, 2 * np.pi * np.rint(middle / (2 * np.pi)), 0)
+        return self.flat(t, np.sin(np.clip(turned, -np.pi / 2, np.pi / 2)))
 
     def flat(self, t: Sequence[float] | np.ndarray, s: np.ndarray | float) -> Polygon:
         """Return positions given by t and the place across the visible side, from -1 to 1."""
@@ -46,7 +52,7 @@ class Strip:
     def column(self, t0: float, t1: float, start: float, end: float) -> Polygon:
         """Return the area between two rows and two longitudes."""
         t = np.linspace(t0, t1, 2 + round((t1 - t0) * (self.centre.shape[1] - 1)))
-        return np.concatenate([self.at(t, np.full(len(t), start)), self.at(t[::-1], np.full(len(t), end))], axis=1)
+        return self.at(np.append(t, t[::-1]), np.repeat([start, end], len(t)))
 
 
 def pattern(strip: Strip, fabric: Fabric, length: float, radius: float) -> list[Fill]:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from mimicmotion_jax.synthetic.appearance import Character
 from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Fill, Layer, capsule, fill, shaded_capsule
-from mimicmotion_jax.synthetic.parts import RIM, SHOULDER, SLEEVE, Part, View, limb
+from mimicmotion_jax.synthetic.parts import RIM, SHOULDER, SLEEVE, Part, View, limb, silhouette
 from mimicmotion_jax.synthetic.skeleton import HIP_WIDTH, SIDES, Joints
 from mimicmotion_jax.synthetic.surface import Strip, grown, pattern, resampled
 
@@ -67,6 +67,9 @@ def _torso_strip(view: View, character: Character, joints: Joints) -> Strip:
     width = _WIDTHS * [1, broad, broad, body.girth, body.waist * body.girth, body.hips, body.hips * body.girth]
     depth = _DEPTHS * body.girth
     rotations = np.stack([*[joints.chest_rotation] * 5, *[joints.pelvis_rotation] * 2], axis=1)
+    if joints.sway:
+        across, turns = silhouette(view, rotations, width, depth)
+        return Strip(resampled(view.project(centre), place), resampled(across, place), turns[:, 3])
     x_axis, z_axis = rotations[..., 0], rotations[..., 2]
     # Silhouette of an elliptical section: the width of both half axes as seen from the camera.
     half = np.hypot(width * x_axis[..., 0], depth * z_axis[..., 0])
@@ -99,6 +102,20 @@ def _collar(character: Character, strip: Strip) -> list[Fill]:
 def _skirt(view: View, character: Character, joints: Joints, torso: Strip) -> Layer:
     """Return a skirt from the waist over the hips to a hem at the thighs; it is over the shirt."""
     body, fabric = character.body, character.bottom
+    strip = _swinging_skirt(view, character, joints, torso) if joints.sway else _hanging_skirt(view, character, joints, torso)
+    layer = Layer(Part.SKIRT, "skirt", trunk_depth(joints) - 0.002)
+    layer.rim.append(fill(grown(strip, RIM * view.scale), fabric.colour, RIM_LIGHT, convex=False))
+    layer.body.append(fill(strip.band(0, 1), fabric.colour, LIGHTS[0], convex=False))
+    layer.body.append(fill(strip.band(0, 1, -0.96, 0.66), None, LIGHTS[1], convex=False))
+    layer.body.append(fill(strip.band(0, 0.98, -0.85, 0.25), None, LIGHTS[2], convex=False))
+    layer.body += pattern(strip, fabric, 0.07 + character.skirt * body.thigh, 0.1)
+    longitudes = (-0.9, -0.2, 0.55, 1.5, 2.3, 3.1, 3.9, 4.6) if joints.sway else (-0.9, -0.2, 0.55)
+    layer.body += [fill(strip.column(0.4, 1, fold, fold + 0.08), None, LIGHTS[0] - 10, convex=False) for fold in longitudes]
+    return layer
+
+
+def _hanging_skirt(view: View, character: Character, joints: Joints, torso: Strip) -> Strip:
+    body = character.body
     hem = view.project(joints.hips + character.skirt * (joints.knees - joints.hips))
     centre = hem.mean(1)
     half = abs(hem[:, 0, 0] - hem[:, 1, 0]) / 2 + view.scale * body.girth * (0.05 + 0.035 * character.skirt)
@@ -110,14 +127,25 @@ def _skirt(view: View, character: Character, joints: Joints, torso: Strip) -> La
     rows = np.stack([waist, hips, centre], axis=1)
     across = np.stack([waist_across, direction * hip_half[:, None], direction * half[:, None]], axis=1)
     place = np.array([0, 0.07, 0.07 + character.skirt * body.thigh])
-    strip = Strip(resampled(rows, place), resampled(across, place), torso.turn)
-    layer = Layer(Part.SKIRT, "skirt", trunk_depth(joints) - 0.002)
-    layer.rim.append(fill(grown(strip, RIM * view.scale), fabric.colour, RIM_LIGHT, convex=False))
-    layer.body.append(fill(strip.band(0, 1), fabric.colour, LIGHTS[0], convex=False))
-    layer.body.append(fill(strip.band(0, 1, -0.96, 0.66), None, LIGHTS[1], convex=False))
-    layer.body.append(fill(strip.band(0, 0.98, -0.85, 0.25), None, LIGHTS[2], convex=False))
-    layer.body += pattern(strip, fabric, place[-1], 0.1)
-    layer.body += [
-        fill(strip.column(0.4, 1, fold, fold + 0.08), None, LIGHTS[0] - 10, convex=False) for fold in (-0.9, -0.2, 0.55)
-    ]
-    return layer
+    return Strip(resampled(rows, place), resampled(across, place), torso.turn)
+
+
+def _swinging_skirt(view: View, character: Character, joints: Joints, torso: Strip) -> Strip:
+    """Return a skirt with elliptical sections; its hem covers both thighs, swings, and widens when the body turns."""
+    body, sway = character.body, joints.sway
+    legs = joints.hips + character.skirt * (joints.knees - joints.hips)
+    middle = legs.mean(1)
+    spread = np.einsum("fij,fi->fj", joints.pelvis_rotation, (legs[:, 0] - legs[:, 1]) / 2)
+    flare = 0.03 * (sway.twist / 0.6) ** 2
+    loose = body.girth * (0.05 + 0.035 * character.skirt) + flare
+    wide, deep = abs(spread[:, 0]) + loose, abs(spread[:, 2]) + loose
+    shirt = max(body.girth, 1.0) * np.array([0.106 * body.hips, 0.068])  # over its hem
+    hip_wide = max(HIP_WIDTH * body.hips + 0.056 * body.girth, shirt[0])
+    wide = np.maximum(wide, 1.05 * hip_wide)
+    hips, turn = silhouette(view, joints.pelvis_rotation, hip_wide, shirt[1])
+    hem, _ = silhouette(view, joints.pelvis_rotation, wide, deep)
+    waist, waist_across = torso.centre[:, 13], torso.across[:, 13] * 1.03
+    rows = [waist, view.project(joints.pelvis + np.array([0, 0.015, 0])), view.project(middle + sway.hem)]
+    place = np.array([0, 0.07, 0.07 + character.skirt * body.thigh])
+    across = np.stack([waist_across, hips, hem], axis=1)
+    return Strip(resampled(np.stack(rows, axis=1), place), resampled(across, place), turn, -sway.twist)

@@ -1,5 +1,6 @@
 """Videos of drawn people who move in drawn rooms, with exact keypoints, for training and tests."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.synthetic.appearance import Character, make_character
 from mimicmotion_jax.synthetic.background import make_background
+from mimicmotion_jax.synthetic.config import Movement
 from mimicmotion_jax.synthetic.drawing import Painter
 from mimicmotion_jax.synthetic.figure import (
     FACE,
@@ -25,6 +27,7 @@ from mimicmotion_jax.synthetic.head import face_points
 from mimicmotion_jax.synthetic.motion import make_tracks
 from mimicmotion_jax.synthetic.parts import Part, View
 from mimicmotion_jax.synthetic.skeleton import pose
+from mimicmotion_jax.synthetic.sway import make_sway
 
 SMALLEST_SIDE = 32
 _TAG = 0x7363
@@ -37,10 +40,12 @@ class Scene:
     """Description of one video, which these values determine.
 
     `character`, `motion` and `background` are numbers from 0; each appearance, motion and room is a function of its
-    number alone. `full` shows the whole body, `half` the body above the thighs, with hands twice as large.
+    number alone. `full` shows the whole body, `half` the body above the thighs, with hands twice as large. `facing` is
+    the movement of people who always face the viewer; `free` has more kinds of motion, in which they turn their backs,
+    and hair and skirts that swing.
 
     Raises:
-        InputError: a negative number, a side below 32 pixels, less than one frame, or a frame rate not above 0.
+        InputError: another framing or movement, a negative number, a side below 32 pixels, less than one frame, or a frame rate not above 0.
     """
 
     character: int
@@ -51,6 +56,7 @@ class Scene:
     height: int
     num_frames: int
     fps: float
+    movement: Movement = "facing"
 
     def __post_init__(self) -> None:
         if min(self.character, self.motion, self.background) < 0:
@@ -59,6 +65,8 @@ class Scene:
             )
         if self.framing not in ("full", "half"):
             raise InputError(f"a scene's framing is 'full' or 'half', not '{self.framing}'.")
+        if self.movement not in ("facing", "free"):
+            raise InputError(f"a scene's movement is 'facing' or 'free', not '{self.movement}'.")
         _check_size(self.width, self.height, self.num_frames, self.fps)
 
 
@@ -85,6 +93,7 @@ def make_scenes(
     height: int,
     num_frames: int,
     fps: float | int = 15.0,
+    movement: Movement = "facing",
 ) -> list[Scene]:
     """Draw scenes; "test" has odd numbers of characters, motions and backgrounds, and "train" even ones.
 
@@ -96,7 +105,8 @@ def make_scenes(
     if count < 0 or seed < 0:
         raise InputError(f"scenes need a count and a seed of at least 0, not {count} and {seed}.")
     _check_size(width, height, num_frames, fps)
-    return [_draw(number, seed, split, width, height, num_frames, float(fps)) for number in range(count)]
+    drawn = [_draw(number, seed, split, width, height, num_frames, float(fps)) for number in range(count)]
+    return [dataclasses.replace(scene, movement=movement) for scene in drawn]
 
 
 def _draw(number: int, seed: int, split: str, width: int, height: int, num_frames: int, fps: float) -> Scene:
@@ -112,16 +122,20 @@ def _draw(number: int, seed: int, split: str, width: int, height: int, num_frame
 def render(scene: Scene) -> Rendered:
     """Render a scene; equal values give equal pictures."""
     character = make_character(scene.character)
-    tracks = make_tracks(scene.motion, scene.num_frames, scene.fps)
+    tracks = make_tracks(scene.motion, scene.num_frames, scene.fps, scene.movement)
     supersampling = 2 if max(scene.width, scene.height) > 400 else 4 if max(scene.width, scene.height) < 220 else 3
     scale, middle, floor = _framing(scene, character)
     joints = pose(character.body, tracks, window=(0.5 * scene.width / scale - 0.06, floor / scale - 0.06))
+    free = scene.movement == "free"
+    if free:
+        seconds = np.arange(scene.num_frames) / scene.fps
+        joints = dataclasses.replace(joints, sway=make_sway(character.body, scene.motion, seconds))
     view = View(scale * supersampling, middle * supersampling, floor * supersampling)
     face = face_points(tracks.mouth, tracks.blink, character.smile)
     layers = figure_layers(view, character, joints, face)
     background = make_background(scene.background, scene.width, scene.height, floor - 0.1 * scale, scale)
 
-    pixels, owners = view.project(figure_points(character, joints, face)), owning_parts()
+    pixels, owners = view.project(figure_points(character, joints, face)), owning_parts(free)
     visible, folded = turned_to_us(joints, face), folded_away(character, joints)
     painter = Painter(scene.width, scene.height, supersampling)
     frames = np.empty((scene.num_frames, scene.height, scene.width, 3), np.uint8)
