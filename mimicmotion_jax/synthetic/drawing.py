@@ -17,6 +17,7 @@ from mimicmotion_jax.synthetic.appearance import Colour
 _FRACTION_BITS = 4  # fixed-point coordinates of OpenCV
 _ARC = 11  # number of corners of the half circle at each end of a capsule
 RIM_LIGHT, LIGHTS = 120, (208, 234, 255)  # light of the outline; of the shaded side, the middle, the lit side
+_BLEND = 0.025  # heights
 _TOWARDS_LIGHT = np.array([-0.55, -0.83])
 
 Polygon = Float[np.ndarray, "frames corners 2"]  # in pixels of the painter's pictures
@@ -42,6 +43,8 @@ class Layer:
     depth: Float[np.ndarray, " frames"]  # larger is farther away
     rim: list[Fill] = field(default_factory=list)
     body: list[Fill] = field(default_factory=list)
+    blend: float = 0.0  # how gradually it changes places with others, see `orders`
+    follows: bool = False  # it does so together with another one
 
 
 def fill(
@@ -93,8 +96,44 @@ def shaded_capsule(a: np.ndarray, b: np.ndarray, radius_a: float, radius_b: floa
     return fills
 
 
+def orders(layers: Sequence[Layer], frame: int) -> list[tuple[float, list[Layer]]]:
+    """Return the orders in which a frame is to be painted, with their shares of the picture.
+
+    Depths count as known to within `_BLEND` times a layer's `blend`. Two layers that pass each other where they overlap
+    are therefore painted in both orders, whose shares change continuously, and the picture does not jump.
+    """
+    depth = np.array([layer.depth[frame] for layer in layers])
+    blend = np.array([layer.blend for layer in layers])
+    leading = ~np.array([layer.follows for layer in layers])
+    pairs = (blend[:, None] > blend) & leading[:, None] & leading
+    pairs &= abs(depth[:, None] - depth) < _BLEND / 2 * (blend[:, None] - blend)
+    meeting = [
+        (depth[i] - depth[j]) / (blend[j] - blend[i])
+        for i, j in np.argwhere(pairs)
+        if _boxes_meet(layers[i], layers[j], frame)
+    ]
+    edges = np.array([-_BLEND / 2, *sorted(meeting), _BLEND / 2])
+    found: list[tuple[float, list[Layer]]] = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        if high - low > 0.04 * _BLEND or not meeting:
+            order = np.argsort(-(depth + blend * (low + high) / 2), kind="stable")
+            found.append((high - low, [layers[i] for i in order]))
+    total = sum(share for share, _ in found)
+    return [(share / total, order) for share, order in found]
+
+
+def _boxes_meet(first: Layer, second: Layer, frame: int) -> bool:
+    """Return True if the boxes around two layers overlap."""
+    shapes = [layer.rim or layer.body for layer in (first, second)]
+    if not all(shapes):
+        return False
+    boxes = [np.concatenate([shape.polygon[frame] for shape in found]) for found in shapes]
+    (low, high), (other_low, other_high) = ((box.min(0), box.max(0)) for box in boxes)
+    return bool((low <= other_high).all() and (other_low <= high).all())
+
+
 class Painter:
-    """Painter of layers, from the farthest to the nearest."""
+    """Painter of layers, one over another."""
 
     def __init__(self, width: int, height: int, scale: int):
         self.size, self.scale = (width, height), scale
@@ -102,10 +141,9 @@ class Painter:
         self._aux = np.zeros((height * scale, width * scale, 2), np.uint8)  # part, light
 
     def paint(self, layers: Sequence[Layer], frame: int) -> None:
-        """Paint one frame over the earlier one."""
+        """Paint one frame over the earlier one, from the first layer to the last."""
         self._aux[:] = 0
-        order = sorted(layers, key=lambda layer: -layer.depth[frame])
-        for _, run in groupby(order, key=lambda layer: layer.group):
+        for _, run in groupby(layers, key=lambda layer: layer.group):
             group = list(run)
             for layer in group:
                 for shape in layer.rim:

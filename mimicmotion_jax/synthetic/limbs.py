@@ -1,11 +1,13 @@
 """Layers of arms, legs and hands, and of the clothes on them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mimicmotion_jax.synthetic.appearance import Character, Colour
 from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Layer, capsule, fill
 from mimicmotion_jax.synthetic.parts import RIM, SHOULDER, SLEEVE, Part, View, limb
-from mimicmotion_jax.synthetic.skeleton import Joints
+from mimicmotion_jax.synthetic.skeleton import SIDES, Joints
 from mimicmotion_jax.synthetic.trunk import trunk_depth
 
 # Half widths at each finger's four points from the thumb on, and the offset of the lit side, in lengths of the hand.
@@ -23,14 +25,23 @@ _HAND_LIGHT = np.array([-0.035, -0.05])
 
 def arm(view: View, character: Character, joints: Joints, side: int) -> list[Layer]:
     """Return upper arm and forearm with the sleeve."""
+    shoulder, elbow, wrist = joints.shoulders[:, side], joints.elbows[:, side], joints.wrists[:, side]
+    # Hanging arms are in front of the body's edge; an arm wholly in front of or behind the body is one piece.
+    depths = [(shoulder[:, 2] + elbow[:, 2]) / 2 - 0.012, (elbow[:, 2] + wrist[:, 2]) / 2 - 0.012]
+    if joints.sway:
+        # Each half has its own depth, so that none jumps. Upper arms are beside the body unless it is in profile.
+        depths[0] = depths[0] - 0.05
+        return _blended(_arm(view, character, joints, side, depths), side, [0.4, 1.0])
+    torso = trunk_depth(joints)
+    depths[0] = np.where((depths[0] < torso) == (depths[1] < torso), depths[1], depths[0])
+    return _arm(view, character, joints, side, depths)
+
+
+def _arm(view: View, character: Character, joints: Joints, side: int, depths: list[np.ndarray]) -> list[Layer]:
     girth = character.body.girth
     shoulder, elbow, wrist = joints.shoulders[:, side], joints.elbows[:, side], joints.wrists[:, side]
     group, skin, top = f"arm {side}", character.skin, character.top
     upper, lower = Part.UPPER_ARM + side, Part.FOREARM + side
-    # Hanging arms are in front of the body's edge; an arm wholly in front of or behind the body is one piece.
-    depths = [(shoulder[:, 2] + elbow[:, 2]) / 2 - 0.012, (elbow[:, 2] + wrist[:, 2]) / 2 - 0.012]
-    torso = trunk_depth(joints)
-    depths[0] = np.where((depths[0] < torso) == (depths[1] < torso), depths[1], depths[0])
     if character.sleeves > 1:
         end = elbow + 0.97 * (wrist - elbow)
         radii = (SLEEVE * girth, 0.034 * girth, 0.029 * girth)
@@ -112,6 +123,13 @@ def hand(view: View, character: Character, joints: Joints, side: int) -> list[La
         layers.append(
             _finger(layer, pixels[:, 4 * finger + 1 : 4 * finger + 5], radii * unit, rim, lit, character.skin)
         )
+    return _blended(layers, side, [1.0] * 6) if joints.sway else layers
+
+
+def _blended(layers: list[Layer], side: int, sizes: Sequence[float]) -> list[Layer]:
+    """Let layers change places with others gradually; those of both sides do so in opposite directions."""
+    for layer, size in zip(layers, sizes, strict=True):
+        layer.blend, layer.follows = float(SIDES[side]) * size, layer.part >= Part.FINGER
     return layers
 
 

@@ -1,6 +1,7 @@
 """Videos of drawn people who move in drawn rooms, with exact keypoints, for training and tests."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.synthetic.appearance import Character, make_character
 from mimicmotion_jax.synthetic.background import make_background
 from mimicmotion_jax.synthetic.config import Movement
-from mimicmotion_jax.synthetic.drawing import Painter
+from mimicmotion_jax.synthetic.drawing import Layer, Painter, orders
 from mimicmotion_jax.synthetic.figure import (
     FACE,
     HANDS,
@@ -141,11 +142,25 @@ def render(scene: Scene) -> Rendered:
     frames = np.empty((scene.num_frames, scene.height, scene.width, 3), np.uint8)
     foreground = np.empty(frames.shape[:3], bool)
     for frame in range(scene.num_frames):
-        painter.paint(layers, frame)
-        frames[frame], foreground[frame] = painter.over(background)
+        frames[frame], foreground[frame] = _paint(painter, layers, frame, background)
         visible[frame] &= _on_top(painter.parts(), pixels[frame], owners, folded[frame])
     size = np.array([scene.width, scene.height]) * supersampling
     return Rendered(frames, foreground, background, _keypoints(scene, pixels / size, visible))
+
+
+def _paint(
+    painter: Painter, layers: Sequence[Layer], frame: int, background: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a frame and its foreground; the painter's parts are those of the order with the largest share."""
+    mixed, cover = np.zeros(background.shape), np.zeros(background.shape[:2], bool)
+    found = sorted(orders(layers, frame), key=lambda order: order[0])
+    for share, order in found:
+        painter.paint(order, frame)
+        picture, cover = painter.over(background)
+        if len(found) == 1:
+            return picture, cover
+        mixed += share * picture
+    return np.rint(mixed).astype(np.uint8), cover
 
 
 def _check_size(width: int, height: int, num_frames: int, fps: float) -> None:
