@@ -85,6 +85,15 @@ def world() -> None:
     Image.fromarray(np.concatenate(rows)).quantize(256).save(IMAGES / "world.png", optimize=True)
 
 
+def world_free() -> None:
+    """Draw people of the synthetic world who turn their backs, a row each."""
+    rows = []
+    for numbers, framing in (((14, 5, 8), "half"), ((9, 10, 8), "half"), ((6, 10, 8), "full")):
+        frames = render(Scene(*numbers, framing, 144, 192, 8, 1.4, "free")).frames
+        rows.append(np.concatenate(list(frames), axis=1))
+    Image.fromarray(np.concatenate(rows)).save(IMAGES / "world_free.webp", quality=70, method=6)
+
+
 def small_model() -> None:
     """Draw results of the small model on people and motions that it has never seen, beside the truth."""
     pipe = MimicMotionPipeline.from_pretrained(WEIGHTS)
@@ -217,7 +226,7 @@ def faster() -> None:
 def main() -> None:
     """Draw the figures that are named, or all."""
     drawn = (
-        *(demo, keypoints, confidence, hands, alignment, windows, fusion, world),
+        *(demo, keypoints, confidence, hands, alignment, windows, fusion, world, world_free),
         *(small_training, small_model, performance, faster),
     )
     figures = {draw.__name__: draw for draw in drawn}

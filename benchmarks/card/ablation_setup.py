@@ -138,7 +138,8 @@ class Setup:
         size, downscale = self.size, self.model.vae.downscale
         cells = (size.height // downscale, size.width // downscale)
         style = self.config.data.draw_style
-        plan = AblationPlan(size.width, size.height, size.scene_frames, size.fps, cells, style, _WORLD_SEED)
+        picture = size.width, size.height, size.scene_frames
+        plan = AblationPlan(*picture, size.fps, cells, style, _WORLD_SEED, movement="free")
         changes = {"num_frames": size.test[1], "fps": size.fps[:1], "seed": _TEST_SEED}
         return plan, dataclasses.replace(plan, split="test", detector=FIGURE_7, **changes)
 

@@ -81,7 +81,7 @@ class SmallModel:
         self.config = size.training(model, 0)
         cells = (size.height // model.vae.downscale, size.width // model.vae.downscale)
         style = self.config.data.draw_style
-        plan = WorldPlan(size.width, size.height, size.scene_frames, size.fps, cells, style, self.run)
+        plan = WorldPlan(size.width, size.height, size.scene_frames, size.fps, cells, style, self.run, movement="free")
         test = dataclasses.replace(plan, num_frames=size.test[1], fps=size.fps[:1], seed=_TEST_SEED, split="test")
         with host_only():
             self._initial = {

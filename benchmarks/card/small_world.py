@@ -23,6 +23,7 @@ import numpy as np
 
 from mimicmotion_jax.pose.hands import hand_mask
 from mimicmotion_jax.pose.render import DrawStyle, draw_poses
+from mimicmotion_jax.synthetic.config import Movement
 from mimicmotion_jax.synthetic.detector import LIKE_DWPOSE, DetectorConfig, simulate_detection
 from mimicmotion_jax.synthetic.world import make_scenes, render
 
@@ -47,6 +48,7 @@ class WorldPlan:
         seed: of people, motions and rooms, below 2^43.
         split: "train" or "test", which share nobody.
         detector: quality of the simulated detector.
+        movement: "facing" for people who always face the viewer, "free" for people who also turn their backs.
     """
 
     width: int
@@ -58,6 +60,7 @@ class WorldPlan:
     seed: int
     split: str = "train"
     detector: DetectorConfig = LIKE_DWPOSE
+    movement: Movement = "facing"
 
     @property
     def arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -73,7 +76,8 @@ class WorldPlan:
             The `arrays`, `background` [height, width, 3], the detected `keypoints` and the `exact` ones.
         """
         seed, fps = self.seed * _SCENES_OF_SEED + number, self.fps[number % len(self.fps)]
-        (scene,) = make_scenes(1, seed, self.split, self.width, self.height, self.num_frames, fps)
+        size = self.width, self.height, self.num_frames
+        (scene,) = make_scenes(1, seed, self.split, *size, fps, self.movement)
         rendered = render(scene)
         detected = simulate_detection(rendered.keypoints, scene.character, self.detector)
         return {

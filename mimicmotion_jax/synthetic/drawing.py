@@ -6,7 +6,7 @@ the figure is on top. Light multiplies colour, so patterns and shading are indep
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import cv2
 import numpy as np
@@ -114,7 +114,7 @@ def orders(layers: Sequence[Layer], frame: int) -> list[tuple[float, list[Layer]
     ]
     edges = np.array([-_BLEND / 2, *sorted(meeting), _BLEND / 2])
     found: list[tuple[float, list[Layer]]] = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         if high - low > 0.04 * _BLEND or not meeting:
             order = np.argsort(-(depth + blend * (low + high) / 2), kind="stable")
             found.append((high - low, [layers[i] for i in order]))

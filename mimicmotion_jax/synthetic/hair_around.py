@@ -99,7 +99,7 @@ def _curtain(brush: Brush, low: float) -> tuple[list[Fill], list[Fill]]:
     strip = Strip(resampled(rows, place), resampled(across, place), -head_yaw(brush.joints))
     colour, rim = brush.character.hair, grown(strip, RIM * brush.view.scale)
     behind = [fill(rim, colour, RIM_LIGHT, convex=False), fill(strip.band(0, 1), colour, LIGHTS[0], convex=False)]
-    edge = Strip(strip.centre + (0, RIM * brush.view.scale), strip.across, strip.turn)
+    edge = Strip(strip.centre + np.array([0, RIM * brush.view.scale]), strip.across, strip.turn)
     over = [
         fill(edge.column(0.6, 1, np.pi - 1.3, np.pi + 1.3), colour, RIM_LIGHT, convex=False),
         fill(strip.column(0, 1, np.pi - 1.3, np.pi + 1.3), colour, LIGHTS[1], convex=False),
@@ -167,7 +167,8 @@ def _cap(
     yaw = head_yaw(brush.joints)[:, None]
     top = np.stack([np.cos(arc) * np.cos(yaw), -1.03 * np.sin(arc), np.cos(arc) * np.sin(yaw)], axis=-1)
     outline = np.concatenate(
-        [brush.on_skull(longitude, latitude, grown_by), brush.at(top * SKULL * grown_by + np.array([0, 0, 0.02]))], axis=1
+        [brush.on_skull(longitude, latitude, grown_by), brush.at(top * SKULL * grown_by + np.array([0, 0, 0.02]))],
+        axis=1,
     )
     middle = brush.at(np.array([[0, -0.5, 0]]))
     reach = np.linalg.norm(outline - middle, axis=-1, keepdims=True)
@@ -184,7 +185,11 @@ def _ears(brush: Brush) -> list[Fill]:
         towards = -(brush.joints.head_rotation[:, 2] @ (normal / np.linalg.norm(normal)))
         width = np.clip(1.5 * towards, 0, 1)[:, None]
         centre = brush.at(ear[None])[:, 0]
-        for size, more, light in ((1.0, RIM * brush.view.scale, RIM_LIGHT), (1.0, 0.0, LIGHTS[1]), (0.55, 0.0, LIGHTS[0])):
+        for size, more, light in (
+            (1.0, RIM * brush.view.scale, RIM_LIGHT),
+            (1.0, 0.0, LIGHTS[1]),
+            (0.55, 0.0, LIGHTS[0]),
+        ):
             across, upright = brush.axes(0.13 * size, 0.2 * size, more)
             fills.append(fill(ellipse(centre, width * across, upright), skin, light, shown=towards > 0.02))
     return fills

@@ -68,7 +68,9 @@ def head(view: View, character: Character, joints: Joints, face: Float[np.ndarra
     layer.body += _features(brush, face)
     behind, before = hair_around(brush) if joints.sway else hair(brush)
     layer.body += before
-    hair_behind = Layer(Part.HAIR, "hair", hair_depth(joints, character.hair_style) if joints.sway else joints.head[:, 2] + 0.1)
+    hair_behind = Layer(
+        Part.HAIR, "hair", hair_depth(joints, character.hair_style) if joints.sway else joints.head[:, 2] + 0.1
+    )
     hair_behind.body += behind
     return [hair_behind, layer]
 

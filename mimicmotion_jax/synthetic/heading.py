@@ -31,7 +31,12 @@ def make_heading(random: np.random.Generator, kind: str, beats: Float[np.ndarray
 
     In a turn the chest comes a little after the pelvis, and the head before both.
     """
-    side, start, size, alternating = random.choice([-1, 1]), random.uniform(0, 20), random.random(), random.random() < 0.5
+    side, start, size, alternating = (
+        random.choice([-1, 1]),
+        random.uniform(0, 20),
+        random.random(),
+        random.random() < 0.5,
+    )
     path, glance = np.zeros((len(beats), 3)), np.zeros(len(beats))
 
     def facing(beats: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from mimicmotion_jax.synthetic.appearance import Character, Colour
 from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Layer, capsule, fill
+from mimicmotion_jax.synthetic.heading import smooth_step
 from mimicmotion_jax.synthetic.parts import RIM, SHOULDER, SLEEVE, Part, View, limb
 from mimicmotion_jax.synthetic.skeleton import SIDES, Joints
 from mimicmotion_jax.synthetic.trunk import trunk_depth
@@ -29,9 +30,10 @@ def arm(view: View, character: Character, joints: Joints, side: int) -> list[Lay
     # Hanging arms are in front of the body's edge; an arm wholly in front of or behind the body is one piece.
     depths = [(shoulder[:, 2] + elbow[:, 2]) / 2 - 0.012, (elbow[:, 2] + wrist[:, 2]) / 2 - 0.012]
     if joints.sway:
-        # Each half has its own depth, so that none jumps. Upper arms are beside the body unless it is in profile.
-        depths[0] = depths[0] - 0.05
-        return _blended(_arm(view, character, joints, side, depths), side, [0.4, 1.0])
+        # Each half has its own depth, so that none jumps. An upper arm beside the body is in front unless in profile.
+        aside = SIDES[side] * np.einsum("fi,fi->f", elbow - joints.neck, joints.chest_rotation[..., 0])
+        depths[0] = depths[0] - 0.05 * smooth_step((aside - 0.06) / 0.06)
+        return _blended(_arm(view, character, joints, side, depths), side, [0.7, 1.0])
     torso = trunk_depth(joints)
     depths[0] = np.where((depths[0] < torso) == (depths[1] < torso), depths[1], depths[0])
     return _arm(view, character, joints, side, depths)

@@ -30,7 +30,9 @@ def seen_from_front(joints: Joints, points: Float[np.ndarray, "*frames points 3"
     return (normal @ joints.head_rotation[:, 2, :, None])[..., 0] < 0.12
 
 
-def rolled_to_edge(joints: Joints, points: Float[np.ndarray, "frames points 3"]) -> Float[np.ndarray, "frames points 3"]:
+def rolled_to_edge(
+    joints: Joints, points: Float[np.ndarray, "frames points 3"]
+) -> Float[np.ndarray, "frames points 3"]:
     """Move points (in the head's coordinates) that are turned away about the head's axis, to the edge that is seen."""
     yaw = head_yaw(joints)[:, None]
     beyond = np.arctan2(points[..., 0], -points[..., 2]) - yaw

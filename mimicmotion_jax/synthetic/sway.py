@@ -1,8 +1,8 @@
 """Swing of hair and skirts: a damped spring that is drawn by the body, in closed form.
 
-A weight on a damped spring whose other end is at p(t) is at the mean of p over the past, weighted by the spring's impulse
-response. Motions are functions of time and go on before the first frame, so the mean needs no state: a frame depends on
-its time alone, whatever the length and the frame rate of the video.
+A weight on a damped spring whose other end is at p(t) is at the mean of p over the past, weighted by the spring's
+impulse response. Motions are functions of time and go on before the first frame, so the mean needs no state: a frame
+depends on its time alone, whatever the length and the frame rate of the video.
 """
 
 import numpy as np
@@ -14,27 +14,27 @@ from mimicmotion_jax.synthetic.skull import UNIT
 
 FREQUENCY, DAMPING = 8.8, 0.4  # radians per second without damping; times critical damping
 _STEP = 0.05
-DELAYS = (np.arange(25) + 0.5) * _STEP
-"""Seconds into the past at which the motion is sampled; what is older than 1.25 s has less than 2 % of the weight."""
+DELAYS = (np.arange(40) + 0.5) * _STEP
+"""Seconds into the past at which the motion is sampled; what is older than 2 s has less than 1 % of the weight."""
 _GAIN = 2.5  # larger than life
 _HAIR_TIP = np.array([0, 1.2, 0.9]) * UNIT
 
 
-def impulse_response() -> Float[np.ndarray, " delays"]:
-    """Return the weight of the past at `DELAYS`; they add up to 1.
+def weights_of_the_past() -> Float[np.ndarray, " delays"]:
+    """Return the weight of the past at `DELAYS`: the increase of the spring's step response; they add up to 1.
 
     Behind a constant velocity the spring lags by 2 * DAMPING / FREQUENCY seconds.
     """
+    t = np.append(DELAYS - _STEP / 2, DELAYS[-1] + _STEP / 2)
     ringing = FREQUENCY * np.sqrt(1 - DAMPING**2)
-    weights = np.exp(-DAMPING * FREQUENCY * DELAYS) * np.sin(ringing * DELAYS)
-    return weights / weights.sum()
+    decay = np.exp(-DAMPING * FREQUENCY * t)
+    response = 1 - decay * (np.cos(ringing * t) + DAMPING * FREQUENCY / ringing * np.sin(ringing * t))
+    return np.diff(response) / response[-1]
 
 
-def displacement(
-    past: Float[np.ndarray, "frames delays *values"], now: Float[np.ndarray, "frames *values"]
-) -> Float[np.ndarray, "frames *values"]:
-    """Return how far from its place `now` the weight on the spring is, from the `past` at `DELAYS`."""
-    return np.einsum("d,fd...->f...", impulse_response(), past) - now
+def displacement(past: Float[np.ndarray, "frames delays *values"], now: np.ndarray) -> np.ndarray:
+    """Return how far from its place `now` [frames, ...] the weight on the spring is, from the `past` at `DELAYS`."""
+    return np.einsum("d,fd...->f...", weights_of_the_past(), past) - now
 
 
 def make_sway(body: Proportions, motion: int, seconds: Float[np.ndarray, " frames"]) -> Sway:

@@ -102,7 +102,11 @@ def _collar(character: Character, strip: Strip) -> list[Fill]:
 def _skirt(view: View, character: Character, joints: Joints, torso: Strip) -> Layer:
     """Return a skirt from the waist over the hips to a hem at the thighs; it is over the shirt."""
     body, fabric = character.body, character.bottom
-    strip = _swinging_skirt(view, character, joints, torso) if joints.sway else _hanging_skirt(view, character, joints, torso)
+    strip = (
+        _swinging_skirt(view, character, joints, torso)
+        if joints.sway
+        else _hanging_skirt(view, character, joints, torso)
+    )
     layer = Layer(Part.SKIRT, "skirt", trunk_depth(joints) - 0.002)
     layer.rim.append(fill(grown(strip, RIM * view.scale), fabric.colour, RIM_LIGHT, convex=False))
     layer.body.append(fill(strip.band(0, 1), fabric.colour, LIGHTS[0], convex=False))
@@ -110,7 +114,9 @@ def _skirt(view: View, character: Character, joints: Joints, torso: Strip) -> La
     layer.body.append(fill(strip.band(0, 0.98, -0.85, 0.25), None, LIGHTS[2], convex=False))
     layer.body += pattern(strip, fabric, 0.07 + character.skirt * body.thigh, 0.1)
     longitudes = (-0.9, -0.2, 0.55, 1.5, 2.3, 3.1, 3.9, 4.6) if joints.sway else (-0.9, -0.2, 0.55)
-    layer.body += [fill(strip.column(0.4, 1, fold, fold + 0.08), None, LIGHTS[0] - 10, convex=False) for fold in longitudes]
+    layer.body += [
+        fill(strip.column(0.4, 1, fold, fold + 0.08), None, LIGHTS[0] - 10, convex=False) for fold in longitudes
+    ]
     return layer
 
 

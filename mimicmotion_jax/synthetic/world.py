@@ -46,7 +46,8 @@ class Scene:
     and hair and skirts that swing.
 
     Raises:
-        InputError: another framing or movement, a negative number, a side below 32 pixels, less than one frame, or a frame rate not above 0.
+        InputError: another framing or movement, a negative number, a side below 32 pixels, less than one frame, or a
+            frame rate not above 0.
     """
 
     character: int

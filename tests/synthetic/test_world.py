@@ -232,6 +232,7 @@ def test_framing_fits_every_shape(width, height):
         {"fps": float("nan")},
         {"motion": -1},
         {"framing": "x"},
+        {"movement": "x"},
     ],
 )
 def test_bad_scenes_say_what_is_wrong(changes):
