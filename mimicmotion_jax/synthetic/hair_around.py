@@ -7,7 +7,7 @@ from mimicmotion_jax.synthetic.appearance import Colour
 from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Fill, ellipse, fill
 from mimicmotion_jax.synthetic.hair import line_over_brow, shine
 from mimicmotion_jax.synthetic.parts import RIM, silhouette
-from mimicmotion_jax.synthetic.skeleton import Joints
+from mimicmotion_jax.synthetic.skeleton import Joints, Sway
 from mimicmotion_jax.synthetic.skull import EARS, SKULL, UNIT, Brush, head_yaw, in_space
 from mimicmotion_jax.synthetic.surface import Strip, grown, resampled
 
@@ -27,7 +27,7 @@ def hair_depth(joints: Joints, style: str) -> Float[np.ndarray, " frames"]:
     return joints.head[:, 2] - HEAD_NEARER + 0.1 * joints.head_rotation[:, 2, 2]
 
 
-def hair_around(brush: Brush) -> tuple[list[Fill], list[Fill]]:
+def hair_around(brush: Brush, sway: Sway) -> tuple[list[Fill], list[Fill]]:
     """Return hair at the back of the head, which swings, and hair or a hat on it."""
     style = brush.character.hair_style
     behind: list[Fill] = []
@@ -38,9 +38,9 @@ def hair_around(brush: Brush) -> tuple[list[Fill], list[Fill]]:
         case "bun":
             behind = _blob(brush, 0, -1.15, 0.25, 0.4, 0.38)
         case "ponytail":
-            behind = _tail(brush, [(0.2, -0.35, 0.75), (0.42, 0.1, 1.05), (0.5, 0.7, 1.1), (0.5, 1.35, 1.0)])
+            behind = _tail(brush, sway, [(0.2, -0.35, 0.75), (0.42, 0.1, 1.05), (0.5, 0.7, 1.1), (0.5, 1.35, 1.0)])
         case "long" | "bob":
-            behind, over = _curtain(brush, 1.75 if style == "long" else 0.85)
+            behind, over = _curtain(brush, sway, 1.75 if style == "long" else 0.85)
     before = _hat(brush) if style in ("cap", "beanie") else _hairline(brush)
     return behind, before + over + (_ears(brush) if style not in ("long", "bob", "afro") else [])
 
@@ -54,7 +54,7 @@ def _blob(brush: Brush, x: float, y: float, z: float, width: float, height: floa
     ]
 
 
-def _hanging(brush: Brush, points: np.ndarray) -> Float[np.ndarray, "frames rows 3"]:
+def _hanging(brush: Brush, sway: Sway, points: np.ndarray) -> Float[np.ndarray, "frames rows 3"]:
     """Convert rows (in the head's coordinates) to space; they hang down from the first one, and swing."""
     joints = brush.joints
     rows = in_space(brush.character, joints, points)
@@ -63,12 +63,12 @@ def _hanging(brush: Brush, points: np.ndarray) -> Float[np.ndarray, "frames rows
     down = rows[:, :1, 1] + down  # gravity takes the lower rows
     part = np.linspace(0, 1, len(points)) ** 1.5
     rows[..., 1] += part * (down - rows[..., 1])
-    return rows + part[:, None] * joints.sway.hair[:, None]
+    return rows + part[:, None] * sway.hair[:, None]
 
 
-def _tail(brush: Brush, points: list[tuple[float, float, float]]) -> list[Fill]:
+def _tail(brush: Brush, sway: Sway, points: list[tuple[float, float, float]]) -> list[Fill]:
     """Return a tail that hangs from the back of the head."""
-    rows = brush.view.project(_hanging(brush, np.array(points)))
+    rows = brush.view.project(_hanging(brush, sway, np.array(points)))
     place = np.linspace(0, 1, len(points))
     centre = resampled(rows, place, 13)
     way = np.gradient(centre, axis=1)
@@ -83,7 +83,7 @@ def _tail(brush: Brush, points: list[tuple[float, float, float]]) -> list[Fill]:
     ]
 
 
-def _curtain(brush: Brush, low: float) -> tuple[list[Fill], list[Fill]]:
+def _curtain(brush: Brush, sway: Sway, low: float) -> tuple[list[Fill], list[Fill]]:
     """Return loose hair from the crown down to `low`: what is behind the body, and what is over the head and the back.
 
     The latter is the rear half of an elliptical strip: it comes round the edge as the head turns.
@@ -94,7 +94,7 @@ def _curtain(brush: Brush, low: float) -> tuple[list[Fill], list[Fill]]:
     rotation = np.broadcast_to(brush.joints.head_rotation[:, None], (len(brush.joints.head), 4, 3, 3))
     unit = UNIT * brush.character.body.head
     across, _ = silhouette(brush.view, rotation, wide * unit, deep * unit)
-    rows = brush.view.project(_hanging(brush, points))
+    rows = brush.view.project(_hanging(brush, sway, points))
     place = y - y[0]
     strip = Strip(resampled(rows, place), resampled(across, place), -head_yaw(brush.joints))
     colour, rim = brush.character.hair, grown(strip, RIM * brush.view.scale)

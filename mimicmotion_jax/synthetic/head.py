@@ -66,7 +66,7 @@ def head(view: View, character: Character, joints: Joints, face: Float[np.ndarra
     layer.body.append(fill(middle + lit + (contour - middle) * 0.9, skin, LIGHTS[1], convex=False))
     layer.body.append(fill(middle + 2.2 * lit + (contour - middle) * 0.74, skin, LIGHTS[2], convex=False))
     layer.body += _features(brush, face)
-    behind, before = hair_around(brush) if joints.sway else hair(brush)
+    behind, before = hair_around(brush, joints.sway) if joints.sway else hair(brush)
     layer.body += before
     hair_behind = Layer(
         Part.HAIR, "hair", hair_depth(joints, character.hair_style) if joints.sway else joints.head[:, 2] + 0.1

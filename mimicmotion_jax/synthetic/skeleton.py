@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from mimicmotion_jax.synthetic.kinematics import moved, rotation, soft_limit, turned, two_bones, upright, yaw_matrix
+
 SIDES = np.array([1.0, -1.0])  # the sign of x on the person's left and right
 HIP_WIDTH = 0.046
 
@@ -121,7 +123,7 @@ class Trunk:
 def pose_trunk(body: Proportions, tracks: Tracks) -> Trunk:
     """Pose pelvis, chest and head."""
     whole = yaw_matrix(tracks.heading)
-    pelvis = _moved(whole, tracks.pelvis) + tracks.path + np.array([0, -body.pelvis_height, 0])
+    pelvis = moved(whole, tracks.pelvis) + tracks.path + np.array([0, -body.pelvis_height, 0])
     pelvis_rotation = whole @ rotation(tracks.pelvis_turn)
     chest_rotation = pelvis_rotation @ rotation(tracks.chest_turn)
     head_rotation = chest_rotation @ rotation(tracks.head_turn)
@@ -137,51 +139,28 @@ def pose(body: Proportions, tracks: Tracks, window: tuple[float, float]) -> Join
     pelvis, neck = trunk.pelvis, trunk.neck
     pelvis_rotation, chest_rotation = trunk.pelvis_rotation, trunk.chest_rotation
     lateral = SIDES[:, None] * np.array([1.0, 0, 0])  # [2, 3]
-    shoulders = neck[:, None] + _turned(chest_rotation, body.shoulder * lateral)
+    shoulders = neck[:, None] + turned(chest_rotation, body.shoulder * lateral)
     angle, radius, height = np.moveaxis(tracks.wrists, -1, 0)
     offset = np.stack([SIDES * radius * np.cos(angle), -height, -radius * np.sin(angle)], axis=-1)
     target = neck[:, None] + np.einsum("fij,fsj->fsi", chest_rotation, offset)
-    target[..., 0] = _soft_limit(target[..., 0], window[0])
-    target[..., 1] = -_soft_limit(-target[..., 1], window[1])
-    pole = _turned(chest_rotation, lateral * 0.8 + np.array([0, 0.45, 0.6]))
-    elbows, wrists, bulge = _two_bones(shoulders, target, pole, body.upper_arm, body.forearm)
+    target[..., 0] = soft_limit(target[..., 0], window[0])
+    target[..., 1] = -soft_limit(-target[..., 1], window[1])
+    pole = turned(chest_rotation, lateral * 0.8 + np.array([0, 0.45, 0.6]))
+    elbows, wrists, bulge = two_bones(shoulders, target, pole, body.upper_arm, body.forearm)
     hands = _hands(body.hand, wrists, wrists - elbows, -bulge, tracks)
 
-    hips = pelvis[:, None] + _turned(pelvis_rotation, HIP_WIDTH * body.hips * lateral)
+    hips = pelvis[:, None] + turned(pelvis_rotation, HIP_WIDTH * body.hips * lateral)
     outwards, up, forwards = np.moveaxis(tracks.feet, -1, 0)
     whole = yaw_matrix(tracks.heading)
-    target = _moved(whole, np.stack([SIDES * outwards, -body.ankle - up, -forwards], axis=-1)) + tracks.path[:, None]
-    pole = _turned(pelvis_rotation, 0.35 * lateral + np.array([0, 0, -1.0]))
-    knees, ankles, _ = _two_bones(hips, target, pole, body.thigh, body.calf)
-    toes = ankles + _moved(whole, lateral * 0.028 + _pitched(tracks.foot_pitch, 0.022, -0.085))
-    heels = ankles + _moved(whole, _pitched(tracks.foot_pitch, 0.016, 0.012))
+    target = moved(whole, np.stack([SIDES * outwards, -body.ankle - up, -forwards], axis=-1)) + tracks.path[:, None]
+    pole = turned(pelvis_rotation, 0.35 * lateral + np.array([0, 0, -1.0]))
+    knees, ankles, _ = two_bones(hips, target, pole, body.thigh, body.calf)
+    toes = ankles + moved(whole, lateral * 0.028 + _pitched(tracks.foot_pitch, 0.022, -0.085))
+    heels = ankles + moved(whole, _pitched(tracks.foot_pitch, 0.016, 0.012))
     return Joints(
         pelvis, trunk.waist, neck, trunk.head, shoulders, elbows, wrists, hands, hips, knees, ankles, toes, heels,
         pelvis_rotation, chest_rotation, trunk.head_rotation,
     )  # fmt: skip
-
-
-def yaw_matrix(yaw: Float[np.ndarray, " frames"]) -> Float[np.ndarray, "frames 3 3"]:
-    """Return the matrix of a turn about the vertical axis."""
-    zero = np.zeros_like(yaw)
-    return rotation(np.stack([yaw, zero, zero], axis=-1))
-
-
-def rotation(turn: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3 3"]:
-    """Return the matrix that tilts, then nods, then turns by (yaw, nod, tilt)."""
-    (cy, cn, ct), (sy, sn, st) = (np.moveaxis(f(turn), -1, 0) for f in (np.cos, np.sin))
-    zero, one = np.zeros_like(cy), np.ones_like(cy)
-
-    def matrix(*rows: tuple[np.ndarray, ...]) -> np.ndarray:
-        return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-
-    yaw = matrix((cy, zero, sy), (zero, one, zero), (-sy, zero, cy))
-    nod = matrix((one, zero, zero), (zero, cn, -sn), (zero, sn, cn))
-    return yaw @ nod @ matrix((ct, -st, zero), (st, ct, zero), (zero, zero, one))
-
-
-def _moved(matrices: np.ndarray, points: Float[np.ndarray, "frames *pair 3"]) -> Float[np.ndarray, "frames *pair 3"]:
-    return np.einsum("fij,f...j->f...i", matrices, points)
 
 
 def _pitched(pitch: Float[np.ndarray, "frames 2"], down: float, back: float) -> Float[np.ndarray, "frames 2 3"]:
@@ -190,47 +169,13 @@ def _pitched(pitch: Float[np.ndarray, "frames 2"], down: float, back: float) -> 
     return np.stack([0 * pitch, cos * down - sin * back, sin * down + cos * back], axis=-1)
 
 
-def _turned(matrices: np.ndarray, vectors: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "frames 2 3"]:
-    return np.einsum("fij,sj->fsi", matrices, vectors)
-
-
-def _soft_limit(values: np.ndarray, limit: float) -> np.ndarray:
-    """Keep values up to 0.8 of the limit, and press larger ones smoothly below the limit."""
-    knee = 0.8 * limit
-    beyond = np.maximum(abs(values) - knee, 0) / (limit - knee)
-    return np.sign(values) * (np.minimum(abs(values), knee) + (limit - knee) * np.tanh(beyond))
-
-
-def _two_bones(
-    root: np.ndarray, target: np.ndarray, pole: np.ndarray, first: float, second: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the joint between two bones, their end (the target if it is in reach), and the joint's direction.
-
-    The joint points to the pole's side, across the line from the root to the end.
-    """
-    way = target - root
-    distance = np.linalg.norm(way, axis=-1, keepdims=True)
-    along = way / np.maximum(distance, 1e-6)
-    distance = np.clip(distance, 0.35 * (first + second), 0.998 * (first + second))
-    part = (first**2 - second**2 + distance**2) / (2 * distance)
-    height = np.sqrt(np.maximum(first**2 - part**2, 0))
-    side = _upright(pole, along)
-    return root + along * part + side * height, root + along * distance, side
-
-
-def _upright(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Return the unit vector perpendicular to `axis` nearest to `vector`."""
-    across = vector - (vector * axis).sum(-1, keepdims=True) * axis
-    return across / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-6)
-
-
 def _hands(
     length: float, wrists: np.ndarray, forearm: np.ndarray, inwards: np.ndarray, tracks: Tracks
 ) -> Float[np.ndarray, "frames 2 21 3"]:
     """Return the points of both hands; the elbow bends `inwards`."""
     forearm = forearm / np.linalg.norm(forearm, axis=-1, keepdims=True)
     # With the forearm half turned, the thumb lies in the plane of the arm, on the side to which the elbow bends.
-    flexion = _upright(inwards, forearm)
+    flexion = upright(inwards, forearm)
     angle = (tracks.pronation * SIDES)[..., None]
     thumbwards = np.cos(angle) * flexion + np.sin(angle) * np.cross(forearm, flexion)
     palm = np.cross(forearm, thumbwards) * SIDES[:, None]
@@ -247,7 +192,7 @@ def _hands(
         total = 0.0
         for bone, most in zip(bones, _FINGER_BEND if finger else _THUMB_BEND, strict=True):
             total = total + curl * most
-            closing = _upright(palm if finger else palm - thumbwards, straight)
+            closing = upright(palm if finger else palm - thumbwards, straight)
             point = point + length * bone * (np.cos(total) * straight + np.sin(total) * closing)
             points.append(point)
     return np.stack(points, axis=-2)

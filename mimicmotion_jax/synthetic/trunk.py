@@ -6,7 +6,7 @@ from jaxtyping import Float
 from mimicmotion_jax.synthetic.appearance import Character
 from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Fill, Layer, capsule, fill, shaded_capsule
 from mimicmotion_jax.synthetic.parts import RIM, SHOULDER, SLEEVE, Part, View, limb, silhouette
-from mimicmotion_jax.synthetic.skeleton import HIP_WIDTH, SIDES, Joints
+from mimicmotion_jax.synthetic.skeleton import HIP_WIDTH, SIDES, Joints, Sway
 from mimicmotion_jax.synthetic.surface import Strip, grown, pattern, resampled
 
 # Half widths and half depths of the upper body, from the neck down to the hem, in heights.
@@ -103,7 +103,7 @@ def _skirt(view: View, character: Character, joints: Joints, torso: Strip) -> La
     """Return a skirt from the waist over the hips to a hem at the thighs; it is over the shirt."""
     body, fabric = character.body, character.bottom
     strip = (
-        _swinging_skirt(view, character, joints, torso)
+        _swinging_skirt(view, character, joints, torso, joints.sway)
         if joints.sway
         else _hanging_skirt(view, character, joints, torso)
     )
@@ -136,9 +136,9 @@ def _hanging_skirt(view: View, character: Character, joints: Joints, torso: Stri
     return Strip(resampled(rows, place), resampled(across, place), torso.turn)
 
 
-def _swinging_skirt(view: View, character: Character, joints: Joints, torso: Strip) -> Strip:
+def _swinging_skirt(view: View, character: Character, joints: Joints, torso: Strip, sway: Sway) -> Strip:
     """Return a skirt with elliptical sections; its hem covers both thighs, swings, and widens when the body turns."""
-    body, sway = character.body, joints.sway
+    body = character.body
     legs = joints.hips + character.skirt * (joints.knees - joints.hips)
     middle = legs.mean(1)
     spread = np.einsum("fij,fi->fj", joints.pelvis_rotation, (legs[:, 0] - legs[:, 1]) / 2)
