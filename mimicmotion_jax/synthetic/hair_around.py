@@ -125,7 +125,8 @@ def _hairline(brush: Brush) -> list[Fill]:
     style, colour = brush.character.hair_style, brush.character.hair
     longitude = _longitudes(brush)
     line = _with_nape(_wrapped(longitude), *line_over_brow(style, _wrapped(longitude)))
-    rim_light = 190 if style in ("long", "bob", "afro") else RIM_LIGHT
+    # Hair that continues behind the head has no outline against itself.
+    rim_light = {"long": 190, "bob": 190, "afro": LIGHTS[1]}.get(style, RIM_LIGHT)
     grown_by = 1.0 if style == "afro" else 1.07
     return [*_cap(brush, longitude, line, grown_by, colour, rim_light), shine(brush, grown_by)]
 

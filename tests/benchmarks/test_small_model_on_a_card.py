@@ -48,6 +48,10 @@ def test_scenes_are_those_of_the_world_and_the_newest_are_kept(world):
     assert 0 < world.arrays["hand_mask"].mean() < 0.5
     test = dataclasses.replace(PLAN, split="test").make(2)
     assert not np.array_equal(test["background"], world.plan.make(2)["background"])
+    (free,) = make_scenes(1, 3_000_002, "train", 64, 64, 9, PLAN.fps[0], "free")
+    turning = dataclasses.replace(PLAN, movement="free").make(2)["frames"]
+    np.testing.assert_array_equal(turning, render(free).frames)
+    assert not np.array_equal(turning, world.plan.make(2)["frames"])
 
 
 def test_a_world_without_workers_says_so(world):

@@ -9,6 +9,7 @@ from mimicmotion_jax.pose.keypoints import Body
 from mimicmotion_jax.pose.layout import FACE
 from mimicmotion_jax.synthetic import world
 from mimicmotion_jax.synthetic.appearance import make_character
+from mimicmotion_jax.synthetic.config import WorldConfig
 from mimicmotion_jax.synthetic.drawing import Layer, orders
 from mimicmotion_jax.synthetic.drawing import fill as make_fill
 from mimicmotion_jax.synthetic.figure import figure_points, turned_to_us
@@ -17,7 +18,7 @@ from mimicmotion_jax.synthetic.heading import TURNING_KINDS
 from mimicmotion_jax.synthetic.motion import KINDS, kind_of, kinds_of, make_tracks
 from mimicmotion_jax.synthetic.parts import View
 from mimicmotion_jax.synthetic.skeleton import Joints, pose
-from mimicmotion_jax.synthetic.source import scene_digest
+from mimicmotion_jax.synthetic.source import draw_scenes, scene_digest
 from mimicmotion_jax.synthetic.surface import Strip
 from mimicmotion_jax.synthetic.sway import DAMPING, DELAYS, FREQUENCY, displacement, make_sway
 from mimicmotion_jax.synthetic.world import Rendered, Scene, make_scenes, render
@@ -179,3 +180,9 @@ def test_scenes_of_before_keep_their_names(number, digest):
     scene = make_scenes(2, 7, "test", 96, 128, 18, 15.0)[number]
     assert scene_digest(scene)[:16] == digest
     assert scene_digest(dataclasses.replace(scene, movement="free"))[:16] != digest
+
+
+def test_a_world_has_one_kind_of_movement():
+    scenes = [draw_scenes(WorldConfig(movement=movement), 3) for movement in ("facing", "free")]
+    assert [scene.movement for drawn in scenes for scene in drawn] == ["facing"] * 3 + ["free"] * 3
+    assert [dataclasses.replace(scene, movement="free") for scene in scenes[0]] == scenes[1]
