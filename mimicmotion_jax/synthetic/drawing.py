@@ -17,7 +17,7 @@ from mimicmotion_jax.synthetic.appearance import Colour
 _FRACTION_BITS = 4  # fixed-point coordinates of OpenCV
 _ARC = 11  # number of corners of the half circle at each end of a capsule
 RIM_LIGHT, LIGHTS = 120, (208, 234, 255)  # light of the outline; of the shaded side, the middle, the lit side
-_BLEND = 0.025  # heights
+_BLEND = 0.016  # heights
 _TOWARDS_LIGHT = np.array([-0.55, -0.83])
 
 Polygon = Float[np.ndarray, "frames corners 2"]  # in pixels of the painter's pictures
@@ -99,23 +99,26 @@ def shaded_capsule(a: np.ndarray, b: np.ndarray, radius_a: float, radius_b: floa
 def orders(layers: Sequence[Layer], frame: int) -> list[tuple[float, list[Layer]]]:
     """Return the orders in which a frame is to be painted, with their shares of the picture.
 
-    Depths count as known to within `_BLEND` times a layer's `blend`. Two layers that pass each other where they overlap
-    are therefore painted in both orders, whose shares change continuously, and the picture does not jump.
+    Depths count as known to within `_BLEND` times a layer's `blend`. Two layers of different groups that pass each
+    other where they overlap are therefore painted in both orders, whose shares change continuously, so that the picture
+    does not jump.
     """
     depth = np.array([layer.depth[frame] for layer in layers])
     blend = np.array([layer.blend for layer in layers])
+    if not blend.any():
+        return [(1.0, sorted(layers, key=lambda layer: -layer.depth[frame]))]
     leading = ~np.array([layer.follows for layer in layers])
     pairs = (blend[:, None] > blend) & leading[:, None] & leading
     pairs &= abs(depth[:, None] - depth) < _BLEND / 2 * (blend[:, None] - blend)
     meeting = [
         (depth[i] - depth[j]) / (blend[j] - blend[i])
         for i, j in np.argwhere(pairs)
-        if _boxes_meet(layers[i], layers[j], frame)
+        if layers[i].group != layers[j].group and _boxes_meet(layers[i], layers[j], frame)
     ]
     edges = np.array([-_BLEND / 2, *sorted(meeting), _BLEND / 2])
     found: list[tuple[float, list[Layer]]] = []
     for low, high in pairwise(edges):
-        if high - low > 0.04 * _BLEND or not meeting:
+        if high - low > 0.08 * _BLEND or not meeting:
             order = np.argsort(-(depth + blend * (low + high) / 2), kind="stable")
             found.append((high - low, [layers[i] for i in order]))
     total = sum(share for share, _ in found)

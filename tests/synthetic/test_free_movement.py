@@ -130,7 +130,7 @@ def test_keypoints_of_free_movement_lie_on_the_figure():
 
 
 def test_layers_that_pass_each_other_change_places_gradually():
-    """The nearer layer's share is 1/2 + (difference of depths) / (0.025 * difference of `blend`)."""
+    """The nearer layer's share is 1/2 + (difference of depths) / (0.016 * difference of `blend`)."""
     square = np.array([[[0.0, 0], [9, 0], [9, 9], [0, 9]]])
 
     def layer(depth: float, blend: float, shift: float = 0.0) -> Layer:
@@ -142,7 +142,7 @@ def test_layers_that_pass_each_other_change_places_gradually():
     for depth in (-0.02, -0.006, -0.001, 0.004, 0.03):
         arm = layer(depth, 1.0)
         in_front = sum(share for share, order in orders([trunk, arm], 0) if order[-1] is arm)
-        np.testing.assert_allclose(in_front, np.clip(0.5 - depth / 0.025, 0, 1), atol=1e-9)
+        np.testing.assert_allclose(in_front, np.clip(0.5 - depth / 0.016, 0, 1), atol=1e-9)
     assert len(orders([trunk, layer(0.001, 1.0, shift=40)], 0)) == 1  # they do not overlap
 
 
