@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-POINTS, MEDIA = 12, 11
+POINTS, MEDIA = 12, 16
 # Commands with networks take several times as long; `test_progress` and `test_trainer` have kills of generation and
 # training in the ordinary suite.
 WITHOUT_NETWORKS = ("prepare", "pose", "score")

@@ -265,9 +265,9 @@ def write(path, num_frames):
     with open_writer(path, 15, 640, 360, progress=False) as writer:
         for i in range(num_frames):
             writer.write(np.roll(frame, 8 * i, 1))
+    print(sum(int(f[0, 0, 0] >= 0) for f in open_video(path).frames()))
     # (`ru_maxrss` would include what the parent process had.)
-    peak = next(line.split()[1] for line in pathlib.Path("/proc/self/status").open() if line.startswith("VmHWM"))
-    print(sum(int(f[0, 0, 0] >= 0) for f in open_video(path).frames()), peak)
+    print(next(line.split()[1] for line in pathlib.Path("/proc/self/status").open() if line.startswith("VmHWM")))
 
 for path, *numbers in zip(*[iter(sys.argv[1:])] * 3):
     if not os.fork():  # a peak of its own, with the modules of this process
