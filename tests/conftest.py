@@ -88,6 +88,14 @@ def tiny_pipeline():
     return MimicMotionPipeline.random(TINY, dtype="float32", mesh=sharding.sampling_mesh(1))
 
 
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_pipeline, tmp_path_factory) -> Path:
+    """Folder of that pipeline, to be read only."""
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    tiny_pipeline.save_pretrained(folder)
+    return folder
+
+
 def pytest_report_header() -> str:
     """Say whether the browser's tests are part of the run."""
     return chromium.HEADER

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from flax import nnx
 from PIL import Image
+from tiny import FEW, SIDE
 
 import mimicmotion_jax
 from mimicmotion_jax.checkpoint import save_checkpoint
@@ -28,12 +29,12 @@ def test_readme_example_runs(tiny_pipeline, tmp_path):
     """Run the README's Python with other file names, one step, and a reference pose that is given, not detected."""
     source = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     networks = {name: nnx.state(getattr(tiny_pipeline, name)) for name in NETWORKS}
-    size = {"width": 64, "height": 64, "decode_chunk_size": 2}  # as in tests/cli: the same programs
+    size = FEW | {"width": SIDE, "height": SIDE}
     save_checkpoint(tmp_path / "checkpoint", tiny_pipeline.config, networks, sampling=size, progress=False)
     picture, pose = demo_reference(64, 64)
     Image.fromarray(picture).save(tmp_path / "person.png")
     save_keypoints(pose, tmp_path / "person.npz")
-    save_keypoints(demo_motion(5, 15, 64, 64), tmp_path / "dance.npz")
+    save_keypoints(demo_motion(13, 15, 64, 64), tmp_path / "dance.npz")
     image, motion, image_pose = (str(tmp_path / name) for name in ("person.png", "dance.npz", "person.npz"))
     for written, here in {
         '"checkpoints/mimicmotion"': repr(str(tmp_path / "checkpoint")),
@@ -45,9 +46,9 @@ def test_readme_example_runs(tiny_pipeline, tmp_path):
         source = source.replace(written, here)
     names = {}
     exec(source, names)
-    assert names["video"].frames.shape == (5, 64, 64, 3)
+    assert names["video"].frames.shape == (13, 64, 64, 3)
     saved = open_video(tmp_path / "person.mp4")
-    assert (saved.num_frames, saved.fps, saved.width, saved.height) == (5, 15, 64, 64)
+    assert (saved.num_frames, saved.fps, saved.width, saved.height) == (13, 15, 64, 64)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

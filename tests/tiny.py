@@ -19,6 +19,11 @@ TINY = dataclasses.replace(
 )
 """One resolution, windows of 8 frames; sides are multiples of 8 pixels."""
 
+SIDE = 64
+FEW = {"num_inference_steps": 2, "decode_chunk_size": 2, "decode_overlap": 1}
+"""Options whose compiled programs tests share, for `SIDE` x `SIDE` pixels and one window (8 frames, the reference's
+included): up to nine steps are called one by one, and overlapping chunks have one length."""
+
 TWO_RESOLUTIONS = dataclasses.replace(
     _TINY,
     unet=dataclasses.replace(

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 from studio_browser import LONG, assert_fits, frame, give, give_keypoints, watched_page
+from tiny import FEW, SIDE
 
 from mimicmotion_jax.app.serve import serve
 from mimicmotion_jax.pose.files import save_keypoints
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def url(tiny_pipeline, monkeypatch):
-    monkeypatch.setattr(tiny_pipeline, "defaults", {"width": 64, "height": 64, "num_inference_steps": 2})
+    monkeypatch.setattr(tiny_pipeline, "defaults", FEW | {"width": SIDE, "height": SIDE})
     running = serve(tiny_pipeline, block=False)
     yield running.url
     running.close()

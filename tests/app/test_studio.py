@@ -12,6 +12,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from tiny import FEW
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.app import form
@@ -25,7 +26,7 @@ from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import open_writer
 from mimicmotion_jax.video.provenance import read_provenance
 
-SIZE = {"width": "64", "height": "64", "num_inference_steps": 2}
+SIZE = FEW | {"width": "64", "height": "64"}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_the_preflight_is_a_page_and_findings(client, inputs):
 
 def test_generate_gives_the_video_of_the_pipeline(client, inputs, tiny_pipeline):
     video, settings = client.predict(**given(inputs), **SIZE, seed="7", align="limb", api_name="/generate")
-    options = {"width": 64, "height": 64, "num_inference_steps": 2, "seed": 7, "align": "limb"}
+    options = FEW | {"width": 64, "height": 64, "seed": 7, "align": "limb"}
     expected = tiny_pipeline(
         inputs / "person.png", inputs / "dance.npz", image_pose=inputs / "person.npz", **options, progress=False
     )
@@ -261,7 +262,7 @@ def test_a_video_that_is_too_long_is_refused_before_anything_is_detected(studio,
 def test_a_stop_ends_it_at_the_next_step(tiny_pipeline, inputs, tmp_path):
     stop, steps = threading.Event(), []
     arguments = {"image": str(inputs / "person.png"), "motion": str(inputs / "dance.npz")}
-    arguments |= {"image_pose": str(inputs / "person.npz"), "width": 64, "height": 64, "num_inference_steps": 50}
+    arguments |= {"image_pose": str(inputs / "person.npz"), "width": 64, "height": 64, **FEW, "num_inference_steps": 50}
 
     def watch():
         for update in generate(tiny_pipeline, arguments, tmp_path / "new", stop, Timing()):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from tiny import FEW, SIDE
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.checkpoint import save_checkpoint
@@ -28,16 +29,16 @@ from mimicmotion_jax.video.provenance import read_provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 
-WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 7, 12.5  # one window, beside the reference
-# Chunks of one length decode videos of any length: one program for all.
-OPTIONS = [f"width={WIDTH}", f"height={HEIGHT}", "num_inference_steps=1", "decode_chunk_size=2"]
+FRAMES, FPS = 7, 12.5  # one window, beside the reference
+FAST = FEW | {"width": SIDE, "height": SIDE, "num_inference_steps": 1}
+OPTIONS = [f"{name}={value}" for name, value in FAST.items()]
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_pipeline, tmp_path_factory) -> Path:
+def folder(tiny_checkpoint, tmp_path_factory) -> Path:
     """A checkpoint, a reference picture with its pose, a motion."""
     folder = tmp_path_factory.mktemp("inputs")
-    tiny_pipeline.save_pretrained(folder / "checkpoint")
+    (folder / "checkpoint").symlink_to(tiny_checkpoint)
     picture, pose = demo_reference(192, 320)
     Image.fromarray(picture).save(folder / "person.png")
     save_keypoints(pose, folder / "person.npz")
@@ -59,10 +60,10 @@ def test_a_video_keeps_frame_rate_and_length(folder, tmp_path, monkeypatch):
     output = tmp_path / "out.mp4"
     assert run(monkeypatch, *one_video(folder, output, "--save-pose", "seed=7", "stride=2")) == 0
     video = open_video(output)
-    assert (video.num_frames, video.fps, video.width, video.height) == (4, FPS / 2, WIDTH, HEIGHT)
+    assert (video.num_frames, video.fps, video.width, video.height) == (4, FPS / 2, SIDE, SIDE)
     assert read_provenance(output)["seed"] == "7"
     pose = load_keypoints(tmp_path / "out_pose.npz")
-    assert (pose.num_frames, pose.fps, pose.width, pose.height) == (4, FPS / 2, WIDTH, HEIGHT)
+    assert (pose.num_frames, pose.fps, pose.width, pose.height) == (4, FPS / 2, SIDE, SIDE)
     assert open_video(tmp_path / "out_pose.mp4").num_frames == 4
 
 
@@ -110,8 +111,8 @@ def test_frames_of_the_file_are_those_of_the_pipeline(folder, tiny_pipeline, tmp
     """PNG keeps every level, so files and library can be compared exactly."""
     run(monkeypatch, *one_video(folder, tmp_path / "frames"))
     written = np.stack(list(open_video(tmp_path / "frames").frames()))
-    options = {"width": WIDTH, "height": HEIGHT, "num_inference_steps": 1, "decode_chunk_size": 2, "progress": False}
-    out = tiny_pipeline(folder / "person.png", folder / "dance.npz", image_pose=folder / "person.npz", **options)
+    inputs = {"image": folder / "person.png", "motion": folder / "dance.npz", "image_pose": folder / "person.npz"}
+    out = tiny_pipeline(**inputs, progress=False, **FAST)
     np.testing.assert_array_equal(written, np.round(out.frames * 255).astype(np.uint8))
 
 
@@ -120,12 +121,12 @@ def test_side_by_side_shows_the_reference_and_the_skeleton(folder, tmp_path, mon
     frame = next(iter(open_video(tmp_path / "wide").frames()))
     shown = 256  # so small a video is enlarged
     assert frame.shape[1] > 3 * shown
-    left = frame[8 : 8 + shown, 8 : 8 + shown].reshape(HEIGHT, shown // HEIGHT, WIDTH, shown // WIDTH, 3).mean((1, 3))
+    left = frame[8 : 8 + shown, 8 : 8 + shown].reshape(SIDE, shown // SIDE, SIDE, shown // SIDE, 3).mean((1, 3))
     picture = np.asarray(
-        Image.open(folder / "person.png").resize((WIDTH, round(WIDTH * 320 / 192)), Image.Resampling.BILINEAR)
+        Image.open(folder / "person.png").resize((SIDE, round(SIDE * 320 / 192)), Image.Resampling.BILINEAR)
     )
-    top = round((picture.shape[0] - HEIGHT) / 2)
-    assert np.abs(left - picture[top : top + HEIGHT]).mean() < 2
+    top = round((picture.shape[0] - SIDE) / 2)
+    assert np.abs(left - picture[top : top + SIDE]).mean() < 2
 
 
 def test_options_of_the_checkpoint_come_first(folder, tiny_pipeline, tmp_path):

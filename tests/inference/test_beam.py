@@ -12,6 +12,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 from etils import epath
 from PIL import Image
+from tiny import FEW, SIDE
 
 from mimicmotion_jax import InputError, MimicMotionPipeline
 from mimicmotion_jax.cli import sample
@@ -23,22 +24,15 @@ from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
 
 # One video at a time: programs that other tests have compiled already.
-OPTIONS = {
-    "width": 64,
-    "height": 64,
-    "num_inference_steps": 1,
-    "decode_chunk_size": 2,
-    "num_frames": 2,
-    "batch_size": 1,
-}
+OPTIONS = FEW | {"width": SIDE, "height": SIDE, "num_inference_steps": 1, "num_frames": 2, "batch_size": 1}
 JOB = {"image": "person.png", "image_pose": "person.npz", "motion": "dance.npz"}
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_pipeline, tmp_path_factory) -> Path:
+def folder(tiny_checkpoint, tmp_path_factory) -> Path:
     """A checkpoint, a reference picture with its pose, a motion."""
     folder = tmp_path_factory.mktemp("inputs")
-    tiny_pipeline.save_pretrained(folder / "checkpoint")
+    (folder / "checkpoint").symlink_to(tiny_checkpoint)
     picture, pose = demo_reference(64, 64)
     Image.fromarray(picture).save(folder / "person.png")
     save_keypoints(pose, folder / "person.npz")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from etils import epath
 from PIL import Image
+from tiny import FEW, SIDE
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.inference.job import Job, Prepared
@@ -183,9 +184,7 @@ def test_odd_files_fail_alone(tiny_pipeline, tmp_path):
 
     def prepare(job):
         check_outputs(job.output, GenerateConfig())
-        return tiny_pipeline.prepare(
-            job.image, job.motion, image_pose=job.image_pose, width=64, height=64, num_inference_steps=1
-        )
+        return tiny_pipeline.prepare(job.image, job.motion, image_pose=job.image_pose, width=SIDE, height=SIDE, **FEW)
 
     def generate(batch):
         write_videos(batch, [jobs[-1].output], tiny_pipeline.generate(batch), GenerateConfig())

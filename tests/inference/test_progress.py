@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import FEW, SIDE
 
 import mimicmotion_jax.pipeline
 from mimicmotion_jax import InputError
@@ -15,16 +16,15 @@ from mimicmotion_jax.inference.jobs import run_jobs
 from mimicmotion_jax.inference.progress import Progress, progress_folder
 from mimicmotion_jax.video.encode import open_writer
 
-HEIGHT, WIDTH = 32, 48
 STEPS = 4
 OPTIONS = {
     **{"motion_kind": "skeletons", "progress": False, "save_seconds": 0, "seed": 3},
-    **{"num_inference_steps": STEPS, "decode_chunk_size": 4, "decode_overlap": 1},
+    **FEW | {"num_inference_steps": STEPS},
 }
 GENERATOR = np.random.default_rng(0)
-IMAGE = GENERATOR.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-POSES = GENERATOR.integers(0, 256, (12, HEIGHT, WIDTH, 3), np.uint8)
-CHUNKS = 4  # of 4 frames that share one, in a video of 12
+IMAGE = GENERATOR.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+POSES = GENERATOR.integers(0, 256, (5, SIDE, SIDE, 3), np.uint8)
+CHUNKS = 4  # of 2 frames that share one, in a video of 5
 
 
 class Killed(BaseException):
@@ -97,7 +97,7 @@ def test_a_call_killed_while_denoising_goes_on_after_its_last_step(
 
 @pytest.mark.parametrize("chunks", [1, 2, CHUNKS])
 def test_a_stream_killed_while_decoding_goes_on_after_its_last_chunk(tiny_pipeline, whole, counted, tmp_path, chunks):
-    taken = min(3 * chunks, len(whole))  # the first chunk has a frame that only stands for the reference
+    taken = min(chunks, len(whole))  # the first chunk finishes a frame that only stands for the reference
     kill_in_decoding(tiny_pipeline, tmp_path / "progress", taken)
     counted.update(dict.fromkeys(counted, 0))
     video = tiny_pipeline.stream(IMAGE, POSES, resume_dir=tmp_path / "progress", **OPTIONS)
@@ -123,13 +123,13 @@ def test_progress_of_another_video_is_not_used(
         case "image":
             image[5, 5, 1] ^= 1
         case "motion":
-            poses[5, 5, 5, 1] ^= 1
+            poses[3, 5, 5, 1] ^= 1
         case "weights":
             monkeypatch.setattr(tiny_pipeline, "_weights_sha256", "f" * 64)
         case "software":
             monkeypatch.setattr(mimicmotion_jax.pipeline, "__version__", "0.0.0")
         case "latents":
-            options["latents"] = np.zeros((12, HEIGHT // 8, WIDTH // 8, 4), np.float32)
+            options["latents"] = np.zeros((5, SIDE // 8, SIDE // 8, 4), np.float32)
     kill_after(None)
     counted.update(dict.fromkeys(counted, 0))
     tiny_pipeline(image, poses, resume_dir=tmp_path, **options)
@@ -154,7 +154,7 @@ def test_weights_are_told_apart_by_every_number(tiny_pipeline, monkeypatch):
 
 def test_damaged_progress_is_never_used(tiny_pipeline, whole, kill_after, tmp_path, caplog):
     """Flipped bytes and cuts all over both kinds of files: what is loaded equals what was saved, or nothing is."""
-    kill_in_decoding(tiny_pipeline, tmp_path, 7)
+    kill_in_decoding(tiny_pipeline, tmp_path, 3)
     (item,) = tiny_pipeline._prepare_all(IMAGE, POSES, None, **OPTIONS)
 
     def load():

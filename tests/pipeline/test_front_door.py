@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import FEW, SIDE
 
 from mimicmotion_jax import InputError, Keypoints, MimicMotionPipeline, Video, VideoStream
 from mimicmotion_jax.inference.options import PipelineOptions
@@ -17,8 +18,7 @@ from mimicmotion_jax.synthetic.dancer import demo_motion, demo_reference
 from mimicmotion_jax.video.decode import open_video
 from mimicmotion_jax.video.encode import open_writer
 
-SIDE = 64
-FAST = {"width": SIDE, "height": SIDE, "num_inference_steps": 2, "progress": False}
+FAST = FEW | {"width": SIDE, "height": SIDE, "progress": False}
 MOTION = demo_motion(5, 10, 192, 320)
 
 
@@ -64,7 +64,7 @@ def test_kinds_of_motions(tiny_pipeline, person, video, tmp_path, kind):
         return
     drawn = video.prepared.poses
     motion = {"drawn lazily": drawn, "array": drawn[:], "PIL images": list(map(Image.fromarray, drawn[:]))}[kind]
-    found = tiny_pipeline(video.prepared.image, motion, motion_fps=10, seed=3, num_inference_steps=2, progress=False)
+    found = tiny_pipeline(video.prepared.image, motion, motion_fps=10, seed=3, progress=False, **FEW)
     np.testing.assert_array_equal(found.frames, video.frames)
     assert found.keypoints is None
 
@@ -100,17 +100,16 @@ def test_a_list_of_images(tiny_pipeline, person, video):
 
 def test_a_stream_gives_the_same_frames(tiny_pipeline, person, video, tmp_path):
     def stream() -> VideoStream:
-        return tiny_pipeline.stream(person[0], MOTION, image_pose=person[1], seed=3, decode_chunk_size=2, **FAST)
+        return tiny_pipeline.stream(person[0], MOTION, image_pose=person[1], seed=3, **FAST)
 
     once = stream()
     assert (len(once), once.fps) == (5, 10)
-    whole = tiny_pipeline(person[0], MOTION, image_pose=person[1], seed=3, decode_chunk_size=2, **FAST)
-    np.testing.assert_array_equal(np.stack(list(once)), whole.frames)
+    np.testing.assert_array_equal(np.stack(list(once)), video.frames)
     stream().save(tmp_path / "streamed")
-    whole.save(tmp_path / "whole")
+    video.save(tmp_path / "whole")
     written = [np.stack(list(open_video(tmp_path / name).frames())) for name in ("streamed", "whole")]
     np.testing.assert_array_equal(*written)
-    np.testing.assert_array_equal(written[0], np.round(whole.frames * 255).astype(np.uint8))
+    np.testing.assert_array_equal(written[0], np.round(video.frames * 255).astype(np.uint8))
 
 
 def test_output_types(tiny_pipeline, person, video, tmp_path):

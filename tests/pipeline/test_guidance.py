@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-
-HEIGHT, WIDTH = 32, 48
+from tiny import SIDE
 
 
 @pytest.fixture(scope="module")
 def run(tiny_pipeline):
     """A function from options to latents; with `after_first`, the latents after step one are replaced by these."""
     random = np.random.default_rng(0)
-    image = random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    poses = random.integers(0, 256, (8, HEIGHT, WIDTH, 3), np.uint8)
+    image = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    poses = random.integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
 
     def generate(after_first=None, in_one_call=False, **options):
         found = []
@@ -78,8 +77,8 @@ def test_the_strength_of_the_image(run):
 def test_a_solver_that_remembers_goes_from_call_to_call(run, tiny_pipeline):
     """A callback takes steps one by one; without it they are one program."""
     random = np.random.default_rng(0)
-    image = random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    poses = random.integers(0, 256, (8, HEIGHT, WIDTH, 3), np.uint8)
+    image = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    poses = random.integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
     options = {"sampler": "dpmpp_2m", "num_inference_steps": 4, "motion_kind": "skeletons", "progress": False}
     _, expected = run(**options)
     whole = tiny_pipeline(image, poses, output_type="latent", keep_reference_frame=True, **options).frames

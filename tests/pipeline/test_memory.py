@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import FEW, SIDE, TINY
 
 from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
 from mimicmotion_jax.diffusion.config import SamplingConfig
@@ -22,10 +22,15 @@ BYTES = {"unet": 3_049_246_164, "vae": 195_485_694, "image_encoder": 1_264_153_6
 
 def test_the_same_video(tiny_pipeline):
     random = np.random.default_rng(5)
-    images = [random.integers(0, 256, (32, 48, 3), np.uint8) for _ in range(2)]
-    poses = random.integers(0, 256, (14, 32, 48, 3), np.uint8)
-    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "group_size": 2, "window_overlap": 2}
-    options |= {"motion_kind": "skeletons", "progress": False}
+    images = [random.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(2)]
+    poses = random.integers(0, 256, (14, SIDE, SIDE, 3), np.uint8)
+    options = FEW | {
+        "num_inference_steps": 1,
+        "guidance_scale": 3.0,
+        "group_size": 2,
+        "motion_kind": "skeletons",
+        "progress": False,
+    }
     low = tiny_pipeline(images, [poses, poses[::-1]], memory="low", **options)
     networks = tiny_pipeline._engine.networks
     on_host = {name for name in networks._fields if isinstance(jax.tree.leaves(getattr(networks, name))[0], np.ndarray)}

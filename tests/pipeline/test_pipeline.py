@@ -9,21 +9,23 @@ import jax
 import jax.monitoring
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import FEW, SIDE, TINY
 
 from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
 from mimicmotion_jax.inference.decoding import decode_in_chunks
 
 ROOT = Path(__file__).resolve().parents[2]
-HEIGHT, WIDTH = 32, 48
 DRAWN = {"motion_kind": "skeletons", "progress": False}  # noise is no picture of a skeleton
-FAST = {"num_inference_steps": 2, "decode_chunk_size": 4, **DRAWN}
+FAST = FEW | DRAWN
+
+
+LONG = 14  # three windows, the last off the beat; the arrays have 16 frames
 
 
 def inputs(num_frames, seed=0):
     generator = np.random.default_rng(seed)
-    image = generator.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    return image, generator.integers(0, 256, (num_frames, HEIGHT, WIDTH, 3), np.uint8)
+    image = generator.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    return image, generator.integers(0, 256, (num_frames, SIDE, SIDE, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_one_step_worked_by_hand():
     # One step from sigma to 0 gives D = c_skip x + c_out v; with a UNet whose last convolution is 0 that is c_skip x.
     pipeline = MimicMotionPipeline.random(TINY, dtype="float32", mesh=sharding.sampling_mesh(1))
     pipeline.unet.conv_out.kernel.set_value(0 * pipeline.unet.conv_out.kernel[...])
-    noise = np.random.default_rng(0).normal(size=(8, HEIGHT // 8, WIDTH // 8, 4)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(8, SIDE // 8, SIDE // 8, 4)).astype(np.float32)
     image, poses = inputs(8)
     options = {"num_inference_steps": 1, "keep_reference_frame": True, "output_type": "latent", **DRAWN}
     latents = pipeline(image, poses, noise=noise, **options)
@@ -66,15 +68,17 @@ def test_one_step_worked_by_hand():
 @pytest.mark.parametrize(
     ("num_frames", "fusion"),
     [
-        *((length, "official") for length in (1, 8, 19)),
-        *((19, fusion) for fusion in ("progressive", "uniform")),  # the ways of fusing differ only between windows
-        pytest.param(19, "none", marks=pytest.mark.slow),
+        # `test_blended_chunks` decodes a single frame, tests/cli/test_sample.py makes a video of one.
+        pytest.param(1, "official", marks=pytest.mark.slow),
+        *((length, "official") for length in (8, LONG)),
+        *((LONG, fusion) for fusion in ("progressive", "uniform")),  # the ways of fusing differ only between windows
+        pytest.param(LONG, "none", marks=pytest.mark.slow),
     ],
 )
 def test_any_length_works_in_every_mode(tiny_pipeline, num_frames, fusion):
     image, poses = inputs(num_frames)
     out = tiny_pipeline(image, poses, fusion=fusion, keep_reference_frame=True, **FAST)
-    assert out.frames.shape == (num_frames, HEIGHT, WIDTH, 3)
+    assert out.frames.shape == (num_frames, SIDE, SIDE, 3)
     assert np.isfinite(out.frames).all()
     assert out.frames.min() >= 0
     assert out.frames.max() <= 1
@@ -88,11 +92,13 @@ def test_a_short_video_is_the_beginning_of_one_that_holds_its_last_pose(tiny_pip
 
 
 def test_same_video_on_one_and_eight_devices_and_for_any_group_size(tiny_pipeline):
-    image, poses = inputs(19)
+    image, poses = inputs(LONG)
     expected = tiny_pipeline(image, poses, output_type="latent", **FAST).frames
     scale = np.abs(expected).max()
-    grouped = tiny_pipeline(image, poses, output_type="latent", group_size=3, **FAST).frames
-    np.testing.assert_allclose(grouped, expected, atol=1e-5 * scale)
+    # Of two videos, as in `test_memory`; two groups for three windows.
+    grouped = tiny_pipeline([image] * 2, [poses, poses[::-1]], output_type="latent", group_size=2, **FAST)
+    np.testing.assert_allclose(grouped[0].frames, expected, atol=1e-5 * scale)
+    # Two windows at a time, their branches and halves on devices of their own; tests/test_readme.py runs it as well.
     eight = MimicMotionPipeline.random(TINY, mesh=sharding.sampling_mesh(8))
     np.testing.assert_allclose(eight(image, poses, output_type="latent", **FAST).frames, expected, atol=1e-5 * scale)
 
@@ -128,16 +134,14 @@ def test_progress_slices_give_the_same_video(tiny_pipeline, capsys):
 
 
 def test_seeds_and_options_matter(tiny_pipeline):
-    image, poses = inputs(19)
-    base = tiny_pipeline(image, poses, output_type="latent", **FAST).frames
-    for change in (
-        {"seed": 1},
-        {"guidance_scale": 3.0},
-        {"guidance_scale": 1.0},
-        {"periodic_noise": True},
-        {"fps": 12},
-    ):
-        assert not np.allclose(base, tiny_pipeline(image, poses, output_type="latent", **FAST, **change).frames)
+    def latents(num_frames=8, **change):
+        return tiny_pipeline(*inputs(num_frames), output_type="latent", **FAST, **change).frames
+
+    base = latents()
+    for change in ({"seed": 1}, {"guidance_scale": 3.0}, {"guidance_scale": 1.0}, {"fps": 12}):
+        assert not np.allclose(base, latents(**change))
+    assert not np.allclose(latents(LONG), latents(LONG, periodic_noise=True))  # one window has one period
+    image, poses = inputs(8)
     # With strength zero the noise of the augmentation has no effect; otherwise it has.
     strong = {"noise_aug_strength": 0.3, "output_type": "latent", **FAST}
     one, other = (tiny_pipeline(image, poses, noise_aug=np.full(image.shape, x), **strong).frames for x in (0.0, 1.0))

@@ -9,19 +9,12 @@ from mimicmotion_jax import InputError, MimicMotionPipeline, sharding
 from mimicmotion_jax.convert.lora import write_lora
 from mimicmotion_jax.models.lora import LowRank, linear_layers
 
-OPTIONS = {"num_inference_steps": 2, "motion_kind": "skeletons", "progress": False}
+OPTIONS = {"num_inference_steps": 2, "guidance_scale": 1.0, "motion_kind": "skeletons", "progress": False}
 
 
 @pytest.fixture(scope="module")
-def saved(tiny_pipeline, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint") / "model"
-    tiny_pipeline.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def quantized(saved):
-    return MimicMotionPipeline.from_pretrained(saved, "float32", num_devices=1, quantize="int8")
+def quantized(tiny_checkpoint):
+    return MimicMotionPipeline.from_pretrained(tiny_checkpoint, "float32", num_devices=1, quantize="int8")
 
 
 def test_nearly_the_same_video(tiny_pipeline, quantized, error):
@@ -33,9 +26,9 @@ def test_nearly_the_same_video(tiny_pipeline, quantized, error):
     assert 1e-5 < error(found, expected) < 0.05
 
 
-def test_bytes_on_every_device(tiny_pipeline, saved):
+def test_bytes_on_every_device(tiny_pipeline, tiny_checkpoint):
     mesh = sharding.sampling_mesh(devices=jax.devices()[:2])
-    pipeline = MimicMotionPipeline.from_pretrained(saved, "float32", mesh, quantize="int8")
+    pipeline = MimicMotionPipeline.from_pretrained(tiny_checkpoint, "float32", mesh, quantize="int8")
     plain = nnx.to_flat_state(nnx.state(tiny_pipeline.unet))
     rounded = {".".join(map(str, path)): array for path, array in plain if path[-1] == "kernel"}
     rounded = {path: array for path, array in rounded.items() if "embedding" not in path and path[:5] != "conv_"}
@@ -45,20 +38,22 @@ def test_bytes_on_every_device(tiny_pipeline, saved):
     assert all(x.sharding.is_fully_replicated and len(x.sharding.device_set) == 2 for x in after)
 
 
-def test_another_identity(saved, quantized):
+def test_another_identity(tiny_checkpoint, quantized):
     """Progress that a run without quantize saved is not continued."""
-    plain = MimicMotionPipeline.from_pretrained(saved, "float32", num_devices=1)
+    plain = MimicMotionPipeline.from_pretrained(tiny_checkpoint, "float32", num_devices=1)
     assert plain._identity() != quantized._identity()
     assert plain._model_sha256 != quantized._model_sha256
 
 
 @pytest.mark.slow
-def test_a_lora_is_merged_before(saved, tiny_pipeline, tmp_path):
+def test_a_lora_is_merged_before(tiny_checkpoint, tiny_pipeline, tmp_path):
     name, random = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q", np.random.default_rng(0)
     a, b = (random.standard_normal(shape, np.float32) for shape in ((32, 2), (2, 32)))
     write_lora(tmp_path / "lora", {name: LowRank(a, b)}, {}, tiny_pipeline.config)
     lora = f"{tmp_path / 'lora'}:0.5"
-    pipeline = MimicMotionPipeline.from_pretrained(saved, "float32", num_devices=1, lora=lora, quantize="int8")
+    pipeline = MimicMotionPipeline.from_pretrained(
+        tiny_checkpoint, "float32", num_devices=1, lora=lora, quantize="int8"
+    )
     merged = np.asarray(linear_layers(tiny_pipeline.unet)[name].kernel[...]) + 0.5 * a @ b
     found = np.asarray(linear_layers(pipeline.unet)[name].kernel[...])
     scale = np.abs(merged).max(axis=0) / 127
@@ -68,9 +63,9 @@ def test_a_lora_is_merged_before(saved, tiny_pipeline, tmp_path):
     assert linear_layers(pipeline.unet)[name].lora is not None
 
 
-def test_refusals(saved, quantized, tmp_path):
+def test_refusals(tiny_checkpoint, quantized, tmp_path):
     with pytest.raises(InputError, match="quantize must be"):
-        MimicMotionPipeline.from_pretrained(saved, quantize="int4")
+        MimicMotionPipeline.from_pretrained(tiny_checkpoint, quantize="int4")
     with pytest.raises(InputError, match="cannot be saved"):
         quantized.save_pretrained(tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
