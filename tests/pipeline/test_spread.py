@@ -67,9 +67,9 @@ def test_decoding_on_eight_devices(tiny_pipeline):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def report(program: str, num_frames: int, devices: int, model: ModelConfig = TINY) -> CompileReport:
+def report(program: str, num_frames: int, devices: int, model: ModelConfig = TINY, steps: int = 1) -> CompileReport:
     """A program of a call for that many frames, the reference's included."""
-    options = GenerateConfig(width=64, height=64, num_inference_steps=1, decode_chunk_size=4)
+    options = GenerateConfig(width=64, height=64, num_inference_steps=steps, decode_chunk_size=4)
     mesh = sharding.sampling_mesh(devices)
     lowered = MimicMotionPipeline.abstract(model, "float32", mesh).lower(num_frames - 1, 64, 64, options)[program]()
     layout = lay_out(mesh, model, options, 1, num_frames, 64, 64)
@@ -85,20 +85,20 @@ def test_decoding_work_per_device():
 
 
 @pytest.mark.parametrize(
-    ("devices", "windows", "model"),
+    ("devices", "windows", "model", "steps"),
     [
-        (3, 3, TINY),  # on one device the program that `test_pipeline` runs
-        pytest.param(8, 8, TINY, marks=pytest.mark.slow),
-        pytest.param(8, 1, TWO_RESOLUTIONS, marks=pytest.mark.slow),
+        (3, 3, TINY, 1),  # on one device the program that `test_pipeline` runs
+        pytest.param(8, 8, TINY, 3, marks=pytest.mark.slow),
+        pytest.param(8, 1, TWO_RESOLUTIONS, 3, marks=pytest.mark.slow),  # of one step a tenth is not divided
     ],
 )
-def test_work_per_device(devices, windows, model):
+def test_work_per_device(devices, windows, model, steps):
     """An equal part of the FLOPs on each of the devices, for as many windows and for the frames of a single one.
 
     (Of a single one `test_layout` and `test_one_window_on_eight_devices` say that its frames are spread.)
     """
     num_frames = model.window_size + (windows - 1) * (model.window_size - 1 - 3)  # the reference is in every window
-    alone, shared = (report("run_denoising", num_frames, number, model) for number in (1, devices))
+    alone, shared = (report("run_denoising", num_frames, number, model, steps) for number in (1, devices))
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip / devices, rel=0.05)
 
 
