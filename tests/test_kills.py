@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS, MEDIA = 12, 16
-# Commands with networks take several times as long; `test_progress` and `test_trainer` have kills of generation and
-# training in the ordinary suite.
+# The ordinary suite has kills of generation (`inference/test_progress`), training (`training/test_trainer`), preparation
+# (`data/test_prepare`) and writing of files (`runtime/test_atomic_files`), and damaged media (`video`).
+pytestmark = pytest.mark.slow
 WITHOUT_NETWORKS = ("prepare", "pose", "score")
 WITH_NETWORKS = ("sample", "jobs", "train", "evaluate", "convert", "export")
 
@@ -20,7 +21,7 @@ WITH_NETWORKS = ("sample", "jobs", "train", "evaluate", "convert", "export")
     scope="module",
     params=[
         pytest.param(WITHOUT_NETWORKS, id="without networks"),
-        pytest.param(WITH_NETWORKS, id="with networks", marks=pytest.mark.slow),
+        pytest.param(WITH_NETWORKS, id="with networks"),
     ],
 )
 def commands(request) -> tuple[str, ...]:

@@ -278,6 +278,7 @@ def test_a_stop_ends_it_at_the_next_step(tiny_pipeline, inputs, tmp_path):
     assert all(preview.shape == (64, 64, 3) for preview in previews)
 
 
+@pytest.mark.slow  # the previews' sizes and order are above
 def test_the_last_preview_is_nearly_the_result(tiny_pipeline, inputs, tmp_path):
     """The last step heads for the result itself."""
     save_keypoints(demo_motion(7, 10, 640, 640), inputs / "long.npz")  # with the reference one window, and one chunk

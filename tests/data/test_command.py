@@ -2,9 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from counted import write_counted
@@ -12,8 +9,6 @@ from counted import write_counted
 from mimicmotion_jax.cli import prepare as command
 from mimicmotion_jax.config import load_config
 from mimicmotion_jax.runtime.errors import run_script
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_examples_of_the_help_are_valid(capsys):
@@ -28,23 +23,24 @@ def test_the_examples_of_the_help_are_valid(capsys):
         assert args.output.startswith(("data/", "gs://"))
 
 
-def test_the_script(tmp_path):
-    """Run the root's script with options of Beam, and a detector on pictures of nobody."""
+def test_a_run(tmp_path, capsys):
+    """With options of Beam, and a detector on pictures of nobody."""
     pytest.importorskip("mediapipe")  # there is no wheel for Python 3.13
     videos = tmp_path / "videos"
     write_counted(videos / "a.mp4", 5)
     write_counted(videos / "b.mp4", 5)
     (videos / "b.npz").unlink()
-    line = [sys.executable, ROOT / "prepare_data.py", "--videos", videos, "--output", tmp_path / "out"]
+    line = ["--videos", videos, "--output", tmp_path / "out"]
     line += [
         "detector=mediapipe",
         "min_frames=5",
         "--beam-options",
         "direct_num_workers=2,direct_running_mode=multi_threading",
     ]
-    run = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("prepared 1 videos (5 frames, 0.0 minutes), 1 skipped:\n  b.mp4: nobody was found")
+    assert not command.main([*map(str, line)])
+    assert capsys.readouterr().out.startswith(
+        "prepared 1 videos (5 frames, 0.0 minutes), 1 skipped:\n  b.mp4: nobody was found"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ def quantized(tiny_checkpoint):
     return MimicMotionPipeline.from_pretrained(tiny_checkpoint, "float32", num_devices=1, quantize="int8")
 
 
+@pytest.mark.slow  # `models/test_quantization` compares the UNet and its layers
 def test_nearly_the_same_video(tiny_pipeline, quantized, error):
     random = np.random.default_rng(5)
     image, poses = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (6, 64, 64, 3), np.uint8)

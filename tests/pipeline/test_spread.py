@@ -84,12 +84,12 @@ def test_decoding_work_per_device():
     assert shared.flops_per_chip == pytest.approx(alone.flops_per_chip, rel=0.01)
 
 
+@pytest.mark.slow  # `test_layout` says what lies where, and `test_pipeline` compares the video
 @pytest.mark.parametrize(
     ("devices", "windows", "model", "steps"),
     [
-        (3, 3, TINY, 1),  # on one device the program that `test_pipeline` runs
-        pytest.param(8, 8, TINY, 3, marks=pytest.mark.slow),
-        pytest.param(8, 1, TWO_RESOLUTIONS, 3, marks=pytest.mark.slow),  # of one step a tenth is not divided
+        (8, 8, TINY, 3),
+        (8, 1, TWO_RESOLUTIONS, 3),  # of one step a tenth is not divided
     ],
 )
 def test_work_per_device(devices, windows, model, steps):

@@ -72,6 +72,7 @@ def test_every_parameter_has_had_a_gradient(state):
     assert without == {key for key in moments if unused.search(key)}
 
 
+@pytest.mark.slow  # the loop is that of `test_resume`
 def test_stopped_and_resumed_is_the_same_to_the_bit(run, state, make_vae_config, tmp_path):
     """Two steps in one task, a checkpoint, two steps in another."""
     config = make_vae_config(tmp_path)
