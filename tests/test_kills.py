@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS, MEDIA = 12, 16
-# The ordinary suite has kills of generation (`inference/test_progress`), training (`training/test_trainer`), preparation
-# (`data/test_prepare`) and writing of files (`runtime/test_atomic_files`), and damaged media (`video`).
+# The ordinary suite has kills of generation (`inference/test_progress`), of training (`training/test_trainer`), of
+# preparation (`data/test_prepare`) and of writing files (`runtime/test_atomic_files`), and damaged media (`video`).
 pytestmark = pytest.mark.slow
 WITHOUT_NETWORKS = ("prepare", "pose", "score")
 WITH_NETWORKS = ("sample", "jobs", "train", "evaluate", "convert", "export")
