@@ -168,7 +168,7 @@ def test_same_losses_on_a_mesh_and_in_parts(whole, make_config, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param((*MESH, "remat=true"), id="remat"),
+        pytest.param((*MESH, "accumulation=2", "remat=true"), id="remat"),
         pytest.param(("mesh.data=4", "mesh.fsdp=1"), id="data-parallel"),
         pytest.param(("mesh.data=1", "mesh.fsdp=1", "accumulation=4"), id="accumulation"),
         pytest.param(("mesh.data=1", "mesh.fsdp=2", "accumulation=2"), id="fsdp, accumulation"),
