@@ -26,8 +26,7 @@ from mimicmotion_jax.runtime.atomic_files import write_file
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
-# With the least effort the compiler is three to ten times faster and the program several times slower
-# (docs/training_pod.md).
+# With the least effort the compiler is three times as fast and the program six times slower (docs/training_pod.md).
 QUICK = "JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1"
 
 PAPER = ["train.py", "--config", "configs/train_paper.yaml"]

@@ -72,9 +72,9 @@ def follow_people(keypoints: Keypoints) -> Keypoints:
 
 
 def _assign(people: Sequence[tuple[np.ndarray, np.ndarray]], weights: Float[np.ndarray, " points"]) -> list[list[int]]:
-    tracks: list[_Track] = []
     from scipy.optimize import linear_sum_assignment  # takes half a second to import
 
+    tracks: list[_Track] = []
     columns = []
     for points, scores in people:
         seen = scores > _SEEN

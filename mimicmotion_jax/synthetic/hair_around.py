@@ -6,6 +6,7 @@ from jaxtyping import Float
 from mimicmotion_jax.synthetic.appearance import Colour
 from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Fill, ellipse, fill
 from mimicmotion_jax.synthetic.hair import line_over_brow, shine
+from mimicmotion_jax.synthetic.kinematics import smooth_step
 from mimicmotion_jax.synthetic.parts import RIM, silhouette
 from mimicmotion_jax.synthetic.skeleton import Joints, Sway
 from mimicmotion_jax.synthetic.skull import EARS, SKULL, UNIT, Brush, head_yaw, in_space
@@ -133,8 +134,7 @@ def _hairline(brush: Brush) -> list[Fill]:
 
 def _with_nape(longitude: np.ndarray, line: np.ndarray, low: float) -> np.ndarray:
     """Return the latitude of a line that falls from `low` at the ears to the nape."""
-    back = np.clip((abs(longitude) - 100) / 30, 0, 1)
-    back = back * back * (3 - 2 * back)
+    back = smooth_step((abs(longitude) - 100) / 30)
     return np.where(back > 0, low + back * (_NAPE - low), line)
 
 

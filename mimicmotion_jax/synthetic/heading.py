@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from mimicmotion_jax.synthetic.kinematics import smooth_step
+
 # Kinds of motion in which a person turns their back: poses of the arms, and whether both do the same (see `KINDS`).
 TURNING_KINDS: dict[str, tuple[Sequence[str], bool]] = {
     "turn around": (("hang", "hip", "low", "show", "side", "swing ahead"), False),
@@ -39,8 +41,10 @@ def make_heading(random: np.random.Generator, kind: str, beats: Float[np.ndarray
     )
     path, glance = np.zeros((len(beats), 3)), np.zeros(len(beats))
 
+    def to_and_fro(beats: np.ndarray) -> np.ndarray:
+        return 2 * np.pi * (beats + start) / (14 + 6 * size)
+
     def facing(beats: np.ndarray) -> np.ndarray:
-        phase = 2 * np.pi * (beats + start) / (14 + 6 * size)  # of a walk to and fro
         match kind:
             case "turn around":
                 turns = (beats + start) / (3 + size)
@@ -50,29 +54,22 @@ def make_heading(random: np.random.Generator, kind: str, beats: Float[np.ndarray
             case "spin":
                 return side * 2 * np.pi * (beats + start) / (6 + 4 * size)
             case "walk away":
-                return side * np.pi * smooth_step(0.5 + np.cos(phase))
+                return side * np.pi * smooth_step(0.5 + np.cos(to_and_fro(beats)))
             case "pace":
-                return np.pi * alternating + (1 - 2 * alternating) * -1.5 * np.tanh(2.2 * np.cos(phase))
+                return np.pi * alternating + (1 - 2 * alternating) * -1.5 * np.tanh(2.2 * np.cos(to_and_fro(beats)))
             case "look back":
-                return np.pi + 0.5 * np.sin(phase)
+                return np.pi + 0.5 * np.sin(to_and_fro(beats))
             case _:
                 return np.zeros(len(beats))
 
     heading = facing(beats)
-    phase = 2 * np.pi * (beats + start) / (14 + 6 * size)
     match kind:
         case "walk away":
-            path[:, 2] = 0.3 * np.sin(phase)
+            path[:, 2] = 0.3 * np.sin(to_and_fro(beats))
         case "pace":
-            path[:, 0] = 0.09 * np.sin(phase)
+            path[:, 0] = 0.09 * np.sin(to_and_fro(beats))
         case "look back":
             glance = side * (0.75 + 0.55 * np.sin(2 * np.pi * beats / 3.7 + start))
     chest = 0.5 * np.tanh(2 * (facing(beats - 0.12) - heading))
     head = 0.8 * np.tanh((facing(beats + 0.25) - heading) / 0.8) - chest + glance
     return Turning(heading, path, chest, head)
-
-
-def smooth_step(x: np.ndarray) -> np.ndarray:
-    """Return 0 below 0, 1 above 1, and a smooth rise between."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)

@@ -1,4 +1,4 @@
-"""Rotations, and the joint between two bones.
+"""Rotations, the joint between two bones, and a smooth step from one place to another.
 
 Coordinates are those of the skeleton: x to the picture's right, y down, z away from the viewer.
 """
@@ -64,3 +64,9 @@ def upright(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
     """Return the unit vector perpendicular to `axis` nearest to `vector`."""
     across = vector - (vector * axis).sum(-1, keepdims=True) * axis
     return across / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-6)
+
+
+def smooth_step(x: np.ndarray) -> np.ndarray:
+    """Return 0 below 0, 1 above 1, and a smooth rise between."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)

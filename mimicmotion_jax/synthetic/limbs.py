@@ -6,7 +6,7 @@ import numpy as np
 
 from mimicmotion_jax.synthetic.appearance import Character, Colour
 from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Layer, capsule, fill
-from mimicmotion_jax.synthetic.heading import smooth_step
+from mimicmotion_jax.synthetic.kinematics import smooth_step
 from mimicmotion_jax.synthetic.parts import RIM, SHOULDER, SLEEVE, Part, View, limb
 from mimicmotion_jax.synthetic.skeleton import SIDES, Joints
 from mimicmotion_jax.synthetic.trunk import trunk_depth

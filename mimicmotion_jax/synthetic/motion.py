@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from mimicmotion_jax.synthetic.config import Movement
 from mimicmotion_jax.synthetic.heading import TURNING_KINDS, make_heading
+from mimicmotion_jax.synthetic.kinematics import smooth_step
 from mimicmotion_jax.synthetic.skeleton import Tracks
 
 _TAG = 0x6D6F  # separates the random numbers from those of a character with the same number
@@ -192,8 +193,7 @@ def _steps(
 def _eased(keys: Float[np.ndarray, "keys values"], beats: np.ndarray) -> Float[np.ndarray, "frames values"]:
     """Move from key to key, one per beat, in a cycle: at rest at each key, fastest half-way."""
     first = np.floor(beats).astype(int)
-    u = np.clip((beats - first) / 0.92, 0, 1)[:, None]
-    u = u * u * (3 - 2 * u)
+    u = smooth_step((beats - first) / 0.92)[:, None]
     return keys[first % len(keys)] * (1 - u) + keys[(first + 1) % len(keys)] * u
 
 

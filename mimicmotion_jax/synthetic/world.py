@@ -107,17 +107,19 @@ def make_scenes(
     if count < 0 or seed < 0:
         raise InputError(f"scenes need a count and a seed of at least 0, not {count} and {seed}.")
     _check_size(width, height, num_frames, fps)
-    drawn = [_draw(number, seed, split, width, height, num_frames, float(fps)) for number in range(count)]
-    return [dataclasses.replace(scene, movement=movement) for scene in drawn]
+    style = width, height, num_frames, float(fps), movement
+    return [_draw(number, seed, split, *style) for number in range(count)]
 
 
-def _draw(number: int, seed: int, split: str, width: int, height: int, num_frames: int, fps: float) -> Scene:
+def _draw(
+    number: int, seed: int, split: str, width: int, height: int, num_frames: int, fps: float, movement: Movement
+) -> Scene:
     """Draw scene `number` of a seed; it does not depend on the count."""
     parity = _SPLITS.index(split)
     random = np.random.default_rng([_TAG, seed, parity, number])
     character, motion, background = (2 * int(random.integers(_NUMBERS)) + parity for _ in range(3))
     framing = "full" if random.random() < 0.5 else "half"
-    return Scene(character, motion, background, framing, width, height, num_frames, fps)
+    return Scene(character, motion, background, framing, width, height, num_frames, fps, movement)
 
 
 @beartype
