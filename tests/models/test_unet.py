@@ -47,6 +47,7 @@ CONFIGS = {
         "projection_class_embeddings_input_dim": 48,
     },
 }
+CONFIGS["two blocks, deeper outside"] = CONFIGS["two blocks, deeper"] | {"transformer_layers_per_block": (2, 1)}
 
 
 def model_config(unet: UNetConfig) -> ModelConfig:
@@ -91,6 +92,7 @@ def networks(load_torch, random_weights):
     [
         pytest.param("three blocks, two layers", 3, 8, 16, marks=pytest.mark.slow),
         ("two blocks, deeper", 5, 16, 8),
+        pytest.param("two blocks, deeper outside", 5, 16, 8, marks=pytest.mark.slow),
     ],
 )
 def test_matches_diffusers(name, frames, height, width, networks, error):
