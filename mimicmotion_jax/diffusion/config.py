@@ -86,6 +86,11 @@ class SamplingConfig:
             raise ValueError(f"cache_interval ({self.cache_interval}) must not be above the steps ({self.num_steps})")
         if self.pose_start > self.pose_end:
             raise ValueError(f"pose_start ({self.pose_start:g}) must not be larger than pose_end ({self.pose_end:g})")
+        low, high = self.guidance_interval or (0, np.inf)
+        if low > high:
+            raise ValueError(
+                f"guidance_interval: its lowest noise level ({low:g}) must not be above its highest ({high:g})"
+            )
         if self.guided and not self.guided_steps.any():
             raise ValueError(
                 f"guidance_interval: none of the steps' noise levels, {self.sigmas[0]:g} to {self.sigmas[-2]:g}, lies "

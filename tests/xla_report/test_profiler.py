@@ -9,8 +9,8 @@ import pytest
 PROGRAM = """
 import sys
 import jax
-from jax.experimental import topologies
-topologies.get_topology_desc("v5e:2x2", platform="tpu")  # loads libtpu, whose profiler takes part in the trace
+from mimicmotion_jax.xla_report.topologies import topology_devices
+topology_devices("v5e:2x2")  # loads libtpu, whose profiler takes part in the trace
 with jax.profiler.trace(sys.argv[1]):
     jax.block_until_ready(jax.numpy.ones(8) * 2)
 """
