@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers", "tokamax", "libtpu")
 OURS = ("jax", "flax", "beartype", "jaxtyping", "einops", "pydantic", "safetensors", "av")
 TORCH = (*OURS, "torch", "diffusers", "transformers")
+_MINUTES = 600.0
 _LEAST = 20  # seconds that a part needs to come to anything
 DEADLINE = "CARD_DEADLINE"
 """Environment variable of a part's process: the time (seconds since 1970) at which it is ended."""
@@ -84,8 +85,9 @@ def main(experiments: Sequence[Experiment], description: str | None, folder: str
     device = describe_device()
     size = args.size or ("full" if "host" not in device else "tiny")
     output = args.output or ROOT / "benchmarks" / "results" / folder / _slug(f"{device['device']} {size}")
-    deadline = time.monotonic() + 60 * args.minutes
+    deadline = time.monotonic() + 60 * (args.minutes or _MINUTES)
     wanted = [experiment for experiment in experiments if not args.only or experiment.name in args.only]
+    unlimited = args.minutes is not None and len(wanted) == 1
     for name in (experiment.name for experiment in wanted) if args.again else ():
         (output / f"{name}.json").unlink(missing_ok=True)
     failures = 0
@@ -100,7 +102,8 @@ def main(experiments: Sequence[Experiment], description: str | None, folder: str
             continue
         facts = {"experiment": experiment.name, "question": experiment.question, "size": size, **device, **versions()}
         results.content = {**facts, "command": " ".join(["python", *sys.argv]), **results.content}
-        failures += _run(experiment, results, size, min(experiment.limit, deadline - time.monotonic()), args.rows)
+        limit = deadline - time.monotonic()
+        failures += _run(experiment, results, size, limit if unlimited else min(experiment.limit, limit), args.rows)
         write_memory(output)
     print(f"results: {output}", flush=True)
     return int(failures > 0)
@@ -112,7 +115,8 @@ def _parse(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [experiment.name for experiment in experiments]
     add = parser.add_argument
-    add("--minutes", type=float, default=600.0, metavar="N", help="stop after so many minutes; default: 600")
+    about = "stop after so many minutes; an experiment named alone may take all of them; default: 600"
+    add("--minutes", type=float, metavar="N", help=about)
     add("--only", nargs="+", choices=names, metavar="NAME", help="run only these; --list names all")
     add("--again", action="store_true", help="forget the results of these and measure anew")
     add("--list", action="store_true", help="list the experiments with their limits, and stop")

@@ -65,6 +65,7 @@ def train_by_clock(
     until: float,
     *,
     frames: int,
+    first_tick: int = 0,
     max_steps: int | None = None,
     after_step: Callable[[TrainState], None] = lambda state: None,
     about: Callable[[], str] = str,
@@ -79,6 +80,7 @@ def train_by_clock(
         clock: of the run.
         until: when to end.
         frames: of a batch, for the speed.
+        first_tick: place in the schedule of learning rates to begin at, below `TICKS`.
         max_steps: end after so many steps.
         after_step: called after every step was started.
         about: further words for the lines.
@@ -98,7 +100,7 @@ def train_by_clock(
             passed = max(passed, number / max_steps)
         if passed >= 1:
             break
-        state, metrics = step(at_tick(state, int(TICKS * passed)), next(batches))
+        state, metrics = step(at_tick(state, int(first_tick + (TICKS - first_tick) * passed)), next(batches))
         running.append(metrics)
         number += 1
         after_step(state)

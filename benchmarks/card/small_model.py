@@ -27,7 +27,7 @@ from card.small_batches import VAE_FRAMES, EncodedWorld, vae_batches
 from card.small_clock import Clock, train_by_clock
 from card.small_files import Weights, write_picture
 from card.small_profile import profiled
-from card.small_sizes import SMALL_SIZES, SmallSize
+from card.small_sizes import SMALL_SIZES, TICKS, SmallSize
 from card.small_world import Task, World, WorldPlan, host_only
 from mimicmotion_jax import checkpoint, sharding
 from mimicmotion_jax.inference.prefetch import prefetch
@@ -41,12 +41,18 @@ _OWN_CORES = 4  # for compilation and batches; with renderers on every core the 
 _UNHURRIED = 120.0  # seconds that a run has if nobody set an end
 _EXPORT_SECONDS = 120.0
 _TEST_SEED = 20261126
-_NEWEST = 1500  # scenes of the time before that UNet and PoseNet begin with
 _SCALING_SCENES = 64
 _ENCODE_GROUPS = 4  # per step, to keep up with the rendering
 
 VAE_SHARE = "SMALL_MODEL_VAE_SHARE"
 """Environment variable: share of the time for the VAE, in place of the size's; with it, any VAE is trained further."""
+
+CYCLES = "SMALL_MODEL_CYCLES"
+"""Environment variable: shares of the time for UNet and PoseNet at which the learning rate has fallen to zero and the
+checkpoint is written, such as "0.7 1"; it goes on from half its peak."""
+
+RESERVE = "SMALL_MODEL_RESERVE"
+"""Environment variable: seconds kept for scores and export, in place of the size's."""
 
 
 def train(results: Results, part: str, size: str) -> None:
@@ -54,7 +60,7 @@ def train(results: Results, part: str, size: str) -> None:
     enable_compilation_cache()
     results.parts.pop(part, None)
     seconds = float(os.environ.get(DEADLINE) or time.time() + _UNHURRIED) - time.time()
-    clock = Clock(seconds, SMALL_SIZES[size].reserve)
+    clock = Clock(seconds, float(os.environ.get(RESERVE) or SMALL_SIZES[size].reserve))
     with small_networks.temporal_convolutions():
         model = SmallModel(SMALL_SIZES[size], results.path.parent, clock)
         with contextlib.closing(model):
@@ -124,7 +130,7 @@ class SmallModel:
             "VAE",
             state,
             profiled("VAE", step, step),
-            vae_batches(self.world, config.batch_size, self.run),
+            prefetch(vae_batches(self.world, config.batch_size, self.run)),
             until,
             frames=config.batch_size * VAE_FRAMES,
         )
@@ -144,23 +150,29 @@ class SmallModel:
         state = init_state(params, self.config.optimizer, self.config.steps, self.mesh)
         fixed = jax.device_put(fixed, sharding.shard_parameters(self.mesh, fixed))
         self._export()
-        program, encoded = self._step.result(), self._encoded(_NEWEST)
+        program, encoded = self._step.result(), self._encoded(self.size.capacity)
 
         def after_step(state: TrainState) -> None:
             encoded.advance(_ENCODE_GROUPS)
             if time.monotonic() - self._last_export > _EXPORT_SECONDS:
                 self._export(state, fixed)
 
-        state, history = self._train(
-            "UNet",
-            state,
-            profiled("UNet", lambda state, batch: program(state, fixed, batch), program),
-            encoded.batches(self.config, model.vae.scaling_factor, self.mesh, self.run),
-            self.clock.training_end,
-            frames=self.config.batch_size * model.window_size,
-            after_step=after_step,
-        )
-        self._export(state, fixed)
+        step = profiled("UNet", lambda state, batch: program(state, fixed, batch), program)
+        batches = prefetch(encoded.batches(self.config, model.vae.scaling_factor, self.mesh, self.run))
+        begin, history = time.monotonic(), []
+        for number, share in enumerate(map(float, os.environ.get(CYCLES, "1").split())):
+            state, lines = self._train(
+                "UNet",
+                state,
+                step,
+                batches,
+                begin + share * (self.clock.training_end - begin),
+                first_tick=number and TICKS // 2,
+                frames=self.config.batch_size * model.window_size,
+                after_step=after_step,
+            )
+            history += [{"cycle": number + 1} | line for line in lines]
+            self._export(state, fixed)
         return {"history": history, "scenes": self.world.count, "host_peak_GB": host_peak()} | jax_peak()
 
     def scores(self) -> Row:
@@ -207,7 +219,7 @@ class SmallModel:
             return f", {self.world.count} scenes"
 
         options |= {"max_steps": self.size.max_steps, "about": about}
-        return train_by_clock(name, state, step, prefetch(batches), self.clock, until, **options)
+        return train_by_clock(name, state, step, batches, self.clock, until, **options)
 
     def _encoded(self, newest: int) -> EncodedWorld:
         """Encode the newest scenes."""
