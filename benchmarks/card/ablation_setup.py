@@ -38,7 +38,7 @@ from mimicmotion_jax.training.template import Template, split_trainable
 Trained = tuple[Mapping[str, Any], list[dict[str, float]]]
 """Parameters of UNet and PoseNet, and the losses on the way."""
 
-SHIPPED = ROOT / "mimicmotion_jax" / "weights" / "small"
+SHIPPED = ROOT / "mimicmotion_jax" / "weights" / "small-student"
 _OWN_CORES = 4  # for compilation
 _WORLD_SEED, _TEST_SEED = 20261127, 20261128
 _WARM_STEPS, _TIMED_STEPS = 3, 10

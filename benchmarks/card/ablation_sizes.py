@@ -9,7 +9,7 @@ SEEDS = (0, 1, 2)
 _SHIPPED = dataclasses.replace(SMALL_SIZES["middle"], channels=(64, 128), heads=(2, 4), test=(16, 42))
 
 ABLATION_SIZES = {
-    # Six million parameters with the VAE, as in mimicmotion_jax/weights/small.
+    # Six million parameters with the VAE, as in mimicmotion_jax/weights/small-student.
     "full": dataclasses.replace(_SHIPPED, clips=16, dtype="bfloat16", workers=None, limit=3000, reserve=10.0),
     "middle": dataclasses.replace(_SHIPPED, limit=200, test=(4, 24), reserve=5.0),
     "tiny": dataclasses.replace(

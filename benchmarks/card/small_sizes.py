@@ -149,7 +149,7 @@ SMALL_SIZES = {
         vae_clips=16,
         clips=16,
         capacity=6000,
-        limit=6000,  # encoding new scenes until the end took a fifth of the time
+        limit=6000,  # people enough; encoding more of them takes a tenth of the time
     ),
     "middle": SmallSize(
         width=96,

@@ -16,7 +16,7 @@ from mimicmotion_jax.video.image import target_size
 
 WEIGHTS = PACKAGED / "small"
 DEFAULTS = {"side_by_side": True, "num_frames": 45, "align": "limb"}
-_SIZE = (96, 128)  # width, height: the small models'
+_SIZE = (192, 256)  # width, height: the small model's
 # There is no file to cut or to look for people in.
 _WITHOUT_EFFECT = (
     *("stride", "start", "motion_size", "motion_fps", "motion_kind", "tolerate_truncation", "detector"),

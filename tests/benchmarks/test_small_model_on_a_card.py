@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import subprocess
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,18 +11,19 @@ import pytest
 from card.results import Results
 from card.small_batches import EncodedWorld, vae_batches
 from card.small_clock import Clock, at_tick, train_by_clock
-from card.small_files import Weights, find_earlier, pack
+from card.small_files import Weights, find_earlier, pack, shorten
 from card.small_sizes import SMALL_SIZES, TICKS
 from card.small_world import World, WorldPlan
 from test_card import GPU, run
 
 from mimicmotion_jax import MimicMotionPipeline, sharding
+from mimicmotion_jax.checkpoint import PACKAGED, read_config
+from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.pose.render import DrawStyle
 from mimicmotion_jax.synthetic.world import make_scenes, render
 from mimicmotion_jax.training.config import OptimizerConfig
 from mimicmotion_jax.training.state import TrainState, apply_gradients, init_state
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 SIZE = SMALL_SIZES["tiny"]
 PLAN = WorldPlan(64, 64, 9, (15.0, 5.0), (8, 8), DrawStyle(stroke_width=6.0), seed=3)
 
@@ -151,13 +151,20 @@ def test_parts_are_a_tar_and_are_found_again(tmp_path, monkeypatch):
         find_earlier(output)
 
 
-def test_the_vae_among_the_results_is_enough_to_begin_with(tmp_path, monkeypatch):
-    monkeypatch.setenv("SMALL_MODEL_FROM", str(RESULTS / "gpu" / "nvidia-h100-80gb-hbm3-full"))
+def test_exported_kernels_have_seven_significant_bits():
+    kernel = np.array([[1.0, -1.0078125, 1.01171875, 100.4, 0.0]], np.float32)  # 1, 1 + 2^-7, 1 + 1.5 * 2^-7
+    np.testing.assert_array_equal(shorten(kernel), [[1.0, -1.0, 1.015625, 100.0, 0.0]])  # 1 + 2^-6
+    np.testing.assert_array_equal(shorten(bias := kernel[0]), bias)
+
+
+@pytest.mark.parametrize(("name", "trained_anew"), [("small", set()), ("small-student", {"unet", "pose_net"})])
+def test_a_run_goes_on_from_a_packaged_model_or_from_its_vae(tmp_path, monkeypatch, name, trained_anew):
+    monkeypatch.setenv("SMALL_MODEL_FROM", str(PACKAGED / name))
     weights = Weights(SMALL_SIZES["full"].model, tmp_path)
-    assert set(weights.missing()) == {"unet", "pose_net"}
+    assert set(weights.missing()) == trained_anew
     weights.load()
-    assert weights.networks.keys() == {"vae", "image_encoder"}
-    assert weights.model.vae.scaling_factor == pytest.approx(0.9945, abs=1e-4)
+    assert weights.networks.keys() == NETWORKS.keys() - trained_anew
+    assert weights.model.vae == read_config(PACKAGED / name).vae
 
 
 @pytest.mark.slow
