@@ -18,8 +18,9 @@ from mimicmotion_jax.synthetic.source import detect
 from mimicmotion_jax.synthetic.world import Scene, make_scenes, render
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+CARD = RESULTS / "gpu" / "nvidia-h100-80gb-hbm3-full"
 FRAMES, WINDOW, OVERLAP, CHUNK = 41, 16, 6, 8
-WIDTH, HEIGHT = 96, 128  # of the small model
+WIDTH, HEIGHT = 192, 256  # of the small model
 
 
 def fusion() -> None:
@@ -97,16 +98,16 @@ def world_free() -> None:
 def small_model() -> None:
     """Draw results of the small model on people and motions that it has never seen, beside the truth."""
     pipe = MimicMotionPipeline.from_pretrained(WEIGHTS)
-    moments = range(7, 32, 8)
+    moments = (7, 19, 31)
     rows = []
-    for scene in (make_scenes(8, 1234, "test", WIDTH, HEIGHT, 32)[i] for i in (0, 4, 6)):
+    for scene in (make_scenes(8, 1234, "test", WIDTH, HEIGHT, 32, movement="free")[i] for i in (0, 4, 6)):
         truth = render(scene)
         detected = detect(scene, truth.keypoints)
         video = pipe(truth.frames[0], detected[1:], image_pose=detected[:1], align="none", gaps="dark", progress=False)
         poses, generated = video.prepared.poses, to_uint8(video.frames)
         panels = [x for i in moments for x in (poses[i : i + 1][0], generated[i - 1], truth.frames[i])]
         rows.append(np.concatenate([truth.frames[0], *panels], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(IMAGES / "small_model.png", optimize=True)
+    Image.fromarray(np.concatenate(rows)).save(IMAGES / "small_model.webp", quality=85, method=6)
 
 
 def demo() -> None:
@@ -121,8 +122,7 @@ def demo() -> None:
         video = pipe(person.frames[0], motion, image_pose=person.keypoints, align="limb", progress=False)
         poses = video.prepared.poses[1:]
         strips += [np.broadcast_to(person.frames[0], poses.shape), poses, to_uint8(video.frames)]
-    frames = np.concatenate(strips, axis=2)
-    first, *others = (Image.fromarray(x).resize((2 * x.shape[1], 2 * x.shape[0]), Image.LANCZOS) for x in frames)
+    first, *others = map(Image.fromarray, np.concatenate(strips, axis=2))
     first.save(IMAGES / "demo.webp", save_all=True, append_images=others, duration=67, loop=0, quality=80, method=6)
 
 
@@ -134,17 +134,19 @@ def to_uint8(frames: np.ndarray) -> np.ndarray:
 def small_training() -> None:
     """Plot the training of the small model."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
-    vae, unet = (read_lines(WEIGHTS / "training" / name) for name in ("vae_validation.jsonl", "unet_metrics.jsonl"))
-    for name, label in (("psnr", "whole frames"), ("psnr_hands", "hands")):
-        axes[0].plot([line["step"] for line in vae], [line[name] for line in vae], "o-", ms=3.5, label=label)
-    axes[0].set_ylabel("PSNR of reconstructions, dB")
-    for name, label in (("loss_elsewhere", "elsewhere"), ("loss_hands", "hands")):
-        axes[1].plot([line["step"] for line in unet], [line[name] for line in unet], lw=0.9, label=label)
-    axes[1].set(ylabel="squared error of v", yscale="log")
-    for axis, title in zip(axes, ("VAE", "UNet and PoseNet"), strict=True):
+    vae, unet = (
+        json.loads((CARD / f"{name}.json").read_text())["parts"] for name in ("small-model_first", "small-model")
+    )
+    curves = (vae["vae"]["history"][:-1], [line for line in unet["train"]["unet"]["history"] if "frames_per_s" in line])
+    for axis, title, lines in zip(axes, ("VAE", "UNet and PoseNet, two cycles"), curves, strict=True):
+        begin, seconds = 0.0, []
+        for before, line in zip([{}, *lines], lines, strict=False):
+            if line.get("cycle", 1) > before.get("cycle", 1):
+                begin = seconds[-1]
+            seconds.append(begin + line["second"])
+        axis.plot(seconds, [line["loss"] for line in lines], lw=1.2)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.set_xlabel("step")
-        axis.legend(frameon=False)
+        axis.set(xlabel="seconds on an H100", ylabel="loss", yscale="log")
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(IMAGES / "small_training.png", dpi=110)
 
@@ -186,15 +188,10 @@ def performance() -> None:
     axes[2].plot(frames, [row["peak_MiB"] for row in rows], "s--", ms=3.5, label="MiB at the peak")
     axes[2].set(xscale="log", yscale="log", xlabel="frames")
     axes[2].legend(frameon=False, fontsize=8)
-    axes[2].set_title("Small model, two CPU cores", loc="left", fontsize=10)
+    axes[2].set_title("First small model, two CPU cores", loc="left", fontsize=10)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(IMAGES / "performance.png", dpi=110)
-
-
-def read_lines(path: Path) -> list[dict[str, float]]:
-    """Read a file of one JSON object per line."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def faster() -> None:
