@@ -109,7 +109,7 @@ class Weights:
 
 
 def shorten(x: np.ndarray) -> np.ndarray:
-    """Round a kernel to 7 significant bits, one less than bfloat16 has: three quarters of float16's space, compressed."""
+    """Round a kernel to 7 significant bits, one less than bfloat16 has: three quarters of the space, compressed."""
     if x.ndim < 2:
         return x
     mantissa, exponent = np.frexp(np.asarray(x, np.float32))

@@ -8,6 +8,7 @@ from mimicmotion_jax.config import config_dataclass
 
 Split = Literal["train", "test"]
 Movement = Literal["facing", "free"]
+Cast = Literal["people", "cartoons"]
 Side = Annotated[int, Field(ge=64, multiple_of=2)]  # even, as the stored video's must be
 
 
@@ -29,3 +30,5 @@ class WorldConfig:
     """Draw from train or test, which share no people, motions or backgrounds; null: train, but test for a test set."""
     movement: Movement = "facing"
     """facing: people always face the viewer; free: they also turn their backs, and hair and skirts swing."""
+    cast: Cast = "people"
+    """people, or cartoons for test sets: eight with large heads, short legs or paws, who face the viewer."""

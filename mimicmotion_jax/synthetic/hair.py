@@ -23,6 +23,18 @@ def hair(brush: Brush) -> tuple[list[Fill], list[Fill]]:
     match style:
         case "afro":
             blob(0, -0.33, 0.1, 1.22, 1.15)
+        case "bear":
+            for x in (-0.75, 0.75):
+                blob(x, -0.9, 0.1, 0.3, 0.3)
+        case "cat":
+            for x in (-0.62, 0.62):
+                blob(x, -0.95, 0.1, 0.2, 0.42)
+        case "rabbit":
+            for x in (-0.36, 0.36):
+                blob(x, -1.6, 0.1, 0.2, 0.75)
+        case "mouse":
+            for x in (-0.95, 0.95):
+                blob(x, -0.8, 0.1, 0.48, 0.48)
         case "bun":
             blob(0, -1.15, 0.25, 0.4, 0.38)
         case "ponytail":

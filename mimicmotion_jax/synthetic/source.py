@@ -98,7 +98,7 @@ def draw_scenes(config: WorldConfig, count: int, split: Split = "train") -> list
     if count < 1:
         raise InputError(f"a world of {count} scenes is empty; ask for 1 or more.")
     split, size = config.split or split, (config.width, config.height, config.num_frames)
-    return make_scenes(count, config.seed, split, *size, config.fps, config.movement)
+    return make_scenes(count, config.seed, split, *size, config.fps, config.movement, config.cast)
 
 
 def named(scenes: Sequence[Scene]) -> dict[str, Scene]:
@@ -109,8 +109,10 @@ def named(scenes: Sequence[Scene]) -> dict[str, Scene]:
 def scene_digest(scene: Scene) -> str:
     """Hash all that determines a scene's video and poses, as a hex string."""
     values = dataclasses.asdict(scene)
-    if scene.movement == "facing":  # scenes of before the option keep their names and their detector's errors
-        del values["movement"]
+    # Scenes of before these options keep their names and their detector's errors.
+    for name, default in (("movement", "facing"), ("cast", "people")):
+        if values[name] == default:
+            del values[name]
     return hashlib.sha256(json.dumps([VERSION, values], sort_keys=True).encode()).hexdigest()
 
 

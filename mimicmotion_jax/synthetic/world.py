@@ -13,7 +13,8 @@ from mimicmotion_jax.pose.keypoints import Keypoints
 from mimicmotion_jax.runtime.errors import InputError
 from mimicmotion_jax.synthetic.appearance import Character, make_character
 from mimicmotion_jax.synthetic.background import make_background
-from mimicmotion_jax.synthetic.config import Movement
+from mimicmotion_jax.synthetic.cast import CARTOONS
+from mimicmotion_jax.synthetic.config import Cast, Movement
 from mimicmotion_jax.synthetic.drawing import Layer, Painter, orders
 from mimicmotion_jax.synthetic.figure import (
     FACE,
@@ -43,11 +44,11 @@ class Scene:
     `character`, `motion` and `background` are numbers from 0; each appearance, motion and room is a function of its
     number alone. `full` shows the whole body, `half` the body above the thighs, with hands twice as large. `facing` is
     the movement of people who always face the viewer; `free` has more kinds of motion, in which they turn their backs,
-    and hair and skirts that swing.
+    and hair and skirts that swing. `cartoons` takes `character` modulo eight from `cast.CARTOONS`.
 
     Raises:
-        InputError: another framing or movement, a negative number, a side below 32 pixels, less than one frame, or a
-            frame rate not above 0.
+        InputError: another framing, movement or cast, a cartoon that shall turn, a negative number, a side below 32
+            pixels, less than one frame, or a frame rate not above 0.
     """
 
     character: int
@@ -59,6 +60,7 @@ class Scene:
     num_frames: int
     fps: float
     movement: Movement = "facing"
+    cast: Cast = "people"
 
     def __post_init__(self) -> None:
         if min(self.character, self.motion, self.background) < 0:
@@ -69,6 +71,10 @@ class Scene:
             raise InputError(f"a scene's framing is 'full' or 'half', not '{self.framing}'.")
         if self.movement not in ("facing", "free"):
             raise InputError(f"a scene's movement is 'facing' or 'free', not '{self.movement}'.")
+        if self.cast not in ("people", "cartoons"):
+            raise InputError(f"a scene's cast is 'people' or 'cartoons', not '{self.cast}'.")
+        if self.cast == "cartoons" and self.movement != "facing":
+            raise InputError("cartoons have no backs; take movement 'facing' with them.")
         _check_size(self.width, self.height, self.num_frames, self.fps)
 
 
@@ -96,36 +102,49 @@ def make_scenes(
     num_frames: int,
     fps: float | int = 15.0,
     movement: Movement = "facing",
+    cast: Cast = "people",
 ) -> list[Scene]:
     """Draw scenes; "test" has odd numbers of characters, motions and backgrounds, and "train" even ones.
 
     None therefore occurs in both, whatever the seeds.
 
     Raises:
-        InputError: a negative count or seed, a side below 32 pixels, less than one frame, a frame rate not above 0.
+        InputError: a negative count or seed, a side below 32 pixels, less than one frame, a frame rate not above 0;
+            cartoons to train on, or who shall turn.
     """
+    if cast == "cartoons" and split == "train":
+        raise InputError("cartoons are for test sets only; ask for world.split=test or a test set.")
     if count < 0 or seed < 0:
         raise InputError(f"scenes need a count and a seed of at least 0, not {count} and {seed}.")
     _check_size(width, height, num_frames, fps)
-    style = width, height, num_frames, float(fps), movement
+    style = width, height, num_frames, float(fps), movement, cast
     return [_draw(number, seed, split, *style) for number in range(count)]
 
 
 def _draw(
-    number: int, seed: int, split: str, width: int, height: int, num_frames: int, fps: float, movement: Movement
+    number: int,
+    seed: int,
+    split: str,
+    width: int,
+    height: int,
+    num_frames: int,
+    fps: float,
+    movement: Movement,
+    cast: Cast,
 ) -> Scene:
     """Draw scene `number` of a seed; it does not depend on the count."""
     parity = _SPLITS.index(split)
     random = np.random.default_rng([_TAG, seed, parity, number])
     character, motion, background = (2 * int(random.integers(_NUMBERS)) + parity for _ in range(3))
     framing = "full" if random.random() < 0.5 else "half"
-    return Scene(character, motion, background, framing, width, height, num_frames, fps, movement)
+    return Scene(character, motion, background, framing, width, height, num_frames, fps, movement, cast)
 
 
 @beartype
 def render(scene: Scene) -> Rendered:
     """Render a scene; equal values give equal pictures."""
-    character = make_character(scene.character)
+    cartoon = scene.cast == "cartoons"
+    character = CARTOONS[scene.character % len(CARTOONS)] if cartoon else make_character(scene.character)
     tracks = make_tracks(scene.motion, scene.num_frames, scene.fps, scene.movement)
     supersampling = 2 if max(scene.width, scene.height) > 400 else 4 if max(scene.width, scene.height) < 220 else 3
     scale, middle, floor = _framing(scene, character)
