@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--motions", type=int, nargs="+", default=[5, 7, 9, 13], metavar="N", help="default: 5 7 9 13")
-    add("--generated", type=int, default=2, metavar="N", help="of how many motions frames are made; default: 2")
+    add("--generated", type=int, default=1, metavar="N", help="of how many motions frames are made; default: 1")
     add("--output", type=Path, default=OUTPUT, help="default: %(default)s")
     add("--picture", type=Path, default=PICTURE, help="default: %(default)s")
     args = parser.parse_args()
@@ -94,7 +94,7 @@ def main() -> None:
                 video = pipe(truth.frames[0], person, image_pose=reference, **options)
                 frames = np.round(video.frames * 255).astype(np.uint8)
                 rows[-1] |= score(frames, truth)
-                panels += [video.prepared.poses[SHOWN], frames[SHOWN - 1]]
+                panels += [video.prepared.poses[SHOWN : SHOWN + 1][0], frames[SHOWN - 1]]
         if number < len(CARTOONS):
             pictures.append(np.concatenate([*panels, truth.frames[SHOWN]], axis=1))
     report = {
