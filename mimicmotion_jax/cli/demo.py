@@ -15,7 +15,7 @@ from mimicmotion_jax.synthetic.world import Scene, render
 from mimicmotion_jax.video.image import target_size
 
 WEIGHTS = PACKAGED / "small"
-DEFAULTS = {"side_by_side": True, "num_frames": 45, "align": "limb"}
+DEFAULTS = {"side_by_side": True, "num_frames": 36, "align": "limb"}
 _SIZE = (192, 256)  # width, height: the small model's
 # There is no file to cut or to look for people in.
 _WITHOUT_EFFECT = (
