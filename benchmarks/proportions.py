@@ -4,7 +4,7 @@
 
 The drawn world renders eight characters with large heads, short legs or paws while they do what a person does. The
 reference is their first frame, the motion is the person's, as a detector sees it; the truth is known for skeletons and
-for frames. Skeletons are compared in percent of the picture's height, frames as `mimicmotion evaluate` compares them.
+for frames. Skeletons are compared in percent of the picture's height; scores of frames are plain means over frames.
 """
 
 import argparse

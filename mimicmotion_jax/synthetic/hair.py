@@ -7,6 +7,14 @@ from mimicmotion_jax.synthetic.drawing import LIGHTS, RIM_LIGHT, Fill, ellipse, 
 from mimicmotion_jax.synthetic.parts import RIM
 from mimicmotion_jax.synthetic.skull import SKULL, Brush
 
+# Ears of animals: distance from the middle, place below the head's centre, width and height.
+_EARS = {
+    "bear": (0.75, -0.9, 0.3, 0.3),
+    "cat": (0.62, -0.95, 0.2, 0.42),
+    "rabbit": (0.36, -1.6, 0.2, 0.75),
+    "mouse": (0.95, -0.8, 0.48, 0.48),
+}
+
 
 def hair(brush: Brush) -> tuple[list[Fill], list[Fill]]:
     """Return hair behind the body, and hair or a hat in front of the head."""
@@ -23,18 +31,10 @@ def hair(brush: Brush) -> tuple[list[Fill], list[Fill]]:
     match style:
         case "afro":
             blob(0, -0.33, 0.1, 1.22, 1.15)
-        case "bear":
-            for x in (-0.75, 0.75):
-                blob(x, -0.9, 0.1, 0.3, 0.3)
-        case "cat":
-            for x in (-0.62, 0.62):
-                blob(x, -0.95, 0.1, 0.2, 0.42)
-        case "rabbit":
-            for x in (-0.36, 0.36):
-                blob(x, -1.6, 0.1, 0.2, 0.75)
-        case "mouse":
-            for x in (-0.95, 0.95):
-                blob(x, -0.8, 0.1, 0.48, 0.48)
+        case "bear" | "cat" | "rabbit" | "mouse":
+            x, y, *size = _EARS[style]
+            for side in (-x, x):
+                blob(side, y, 0.1, *size)
         case "bun":
             blob(0, -1.15, 0.25, 0.4, 0.38)
         case "ponytail":
