@@ -32,9 +32,9 @@ def hair(brush: Brush) -> tuple[list[Fill], list[Fill]]:
         case "afro":
             blob(0, -0.33, 0.1, 1.22, 1.15)
         case "bear" | "cat" | "rabbit" | "mouse":
-            x, y, *size = _EARS[style]
+            x, y, width, height = _EARS[style]
             for side in (-x, x):
-                blob(side, y, 0.1, *size)
+                blob(side, y, 0.1, width, height)
         case "bun":
             blob(0, -1.15, 0.25, 0.4, 0.38)
         case "ponytail":
