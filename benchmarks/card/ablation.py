@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from card import ablation_scores, small_scores
+from card import ablation_pictures, ablation_scores, small_scores
 from card.ablation_page import row_name, write_page
 from card.ablation_setup import Setup, Trained
 from card.ablation_sizes import ABLATION_SIZES, SEEDS
@@ -116,20 +116,29 @@ class Rows:
             self._trained[key] = setup.train(variant, seed, self._steps, row_name(variant.name, seed))
         params, history = self._trained[key]
         videos = self._videos[seed, variant.name] = setup.generate(params, variant, seed)
-        plan = setup.sampling(variant).plan(videos.shape[1], setup.model.window_size)
+        plan = setup.plan(variant, videos.shape[1])
         scores = ablation_scores.score(videos, setup.scenes, plan)
         row = {"name": variant.name, "seed": seed, "variant": dataclasses.asdict(variant), "scores": scores}
         return row | {"history": history} | jax_peak()
 
     def draw(self, seed: int, folder: Path) -> None:
-        """Draw pictures like the paper's figures 7 and 9, of the first seed and if this run has made all its rows."""
+        """Draw pictures like the paper's figures 5, 7, 8 and 9, of the first seed, if this run has made all its rows."""
         videos = {name: self._videos[seed, name] for name in VARIANTS if (seed, name) in self._videos}
         if seed != SEEDS[0] or len(videos) < len(VARIANTS):
             return
-        scenes = self._setup.scenes
-        write_picture(folder / "ablation-mistakes.png", ablation_scores.mistakes_strip(scenes, videos))
+        setup, scenes = self._setup, self._setup.scenes
         fused = {name: videos[name] for name, variant in VARIANTS.items() if all(variant.ticks[:2])}
-        write_picture(folder / "ablation-seams.png", ablation_scores.slices_strip(scenes, fused))
+        seams = {name: setup.seams(VARIANTS[name], videos[name].shape[1]) for name in fused}
+        hands = {name: videos[name] for name in ("full", "no hand enhancement")}
+        first = {name: those[0] for name, those in fused.items()}
+        pictures = {
+            "mistakes": ablation_pictures.mistakes_strip(scenes, videos),
+            "seams": ablation_pictures.slices_strip(scenes, fused),
+            "hands": ablation_pictures.hands_strip(scenes, hands),
+            "differences": ablation_pictures.differences_plot(scenes[0]["frames"], first, seams),
+        }
+        for name, picture in pictures.items():
+            write_picture(folder / f"ablation-{name}.png", picture)
 
 
 def _vae(setup: Setup) -> str:

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from card.small_sizes import SmallSize
 from card.small_world import SPARE, Task, World, host_only
 from mimicmotion_jax import checkpoint, sharding
 from mimicmotion_jax.diffusion.config import SamplingConfig
+from mimicmotion_jax.diffusion.fusion import WindowPlan, plan_seams
 from mimicmotion_jax.inference.prefetch import prefetch
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.runtime.cpu_devices import available_cores
@@ -122,6 +123,14 @@ class Setup:
     def sampling(self, variant: Variant) -> SamplingConfig:
         """Options of sampling for a variant."""
         return dataclasses.replace(self.config.trained_sampling, fusion=variant.fusion)
+
+    def plan(self, variant: Variant, frames: int) -> WindowPlan:
+        """Windows in which a variant generates videos of so many frames."""
+        return self.sampling(variant).plan(frames, self.model.window_size)
+
+    def seams(self, variant: Variant, frames: int) -> Sequence[int]:
+        """Frames with which a new window begins, 0 for the first after the reference."""
+        return plan_seams(self.plan(variant, frames), frames)
 
     def generate(self, params: Mapping[str, Any], variant: Variant, seed: int) -> np.ndarray:
         """Generate the test sequences with UNet's and PoseNet's parameters."""

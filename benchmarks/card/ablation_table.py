@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from card import stand_in
 from mimicmotion_jax.diffusion.fusion import FusionMode
 
 SEAM, TRUE_SEAM, MISTAKEN = "seam_discontinuity", "seam_discontinuity_true", "mistaken_hand_psnr"
@@ -15,6 +16,8 @@ SEAM, TRUE_SEAM, MISTAKEN = "seam_discontinuity", "seam_discontinuity_true", "mi
 COLUMNS = {
     "fid_vid": ("FID-VID ↓", 2),
     "fvd": ("FVD ↓", 1),
+    stand_in.FID_VID: ("stand-in for FID-VID ↓", 2),
+    stand_in.FVD: ("stand-in for FVD ↓", 2),
     "ssim": ("SSIM ↑", 4),
     "psnr": ("PSNR, dB ↑", 2),
     "hand_psnr": ("PSNR of hands, dB ↑", 2),

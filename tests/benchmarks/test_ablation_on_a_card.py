@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from card.ablation import fit_steps
 from card.ablation_page import row_name, table_rows, write_page
-from card.ablation_scores import mistakes_strip, score, slices_strip
+from card.ablation_pictures import differences_plot, hands_strip, mistakes_strip, slices_strip
+from card.ablation_scores import score
 from card.ablation_setup import SHIPPED
 from card.ablation_sizes import ABLATION_SIZES, SEEDS
 from card.ablation_table import MISTAKEN, SEAM, TRUE_SEAM, VARIANTS, summarise
@@ -147,6 +148,19 @@ def test_pictures_show_all_variants(scene):
     videos = {name: scene["frames"][None] for name in VARIANTS}
     assert mistakes_strip([scene], videos).shape[1] > 9 * 2 * 64
     assert slices_strip([scene], videos).shape[1] > 6 * 4 * 19
+    hands = hands_strip([scene], {"full": scene["frames"][None], "inverted": 255 - scene["frames"][None]})
+    left, middle, right = np.split(hands[-200:, : 3 * (hands.shape[1] // 3)].astype(int), 3, axis=1)
+    assert np.abs(left - middle).mean() < 1 < np.abs(left - right).mean()
+
+
+def test_the_plot_of_frame_differences_marks_the_seams(scene):
+    frames = scene["frames"]
+    still = np.broadcast_to(frames[:1], frames.shape)
+    plain = differences_plot(frames, {"full": still}, {"full": []})
+    marked = differences_plot(frames, {"full": still}, {"full": [3, 15]})
+    changed = np.flatnonzero((plain != marked).any((0, 2)))
+    gaps = np.flatnonzero(np.diff(changed) > 1)
+    assert len(gaps) == 1  # two dots, beside each other
 
 
 def make_row(name, seed, psnr):
@@ -184,8 +198,8 @@ def test_the_whole_run_and_another_that_goes_on(tmp_path):
     assert full["history"] != rows["train/full, seed 1"]["history"]
     assert full["scores"]["psnr"] != uniform["scores"]["psnr"]
     assert full["history"][-1]["finite"] == 1
-    for name in ("ablation-mistakes.png", "ablation-seams.png"):
-        assert (tmp_path / name).stat().st_size > 1000
+    for name in ("mistakes", "seams", "hands", "differences"):
+        assert (tmp_path / f"ablation-{name}.png").stat().st_size > 1000
     page = (tmp_path / "ablation.md").read_text()
     assert page.count("| 0, 1, 2 |") == 5
     # A row that is missing is made again, with as many steps.
