@@ -2,9 +2,7 @@
 """Train UNet and PoseNet: the same as `mimicmotion train`."""
 
 from mimicmotion_jax.cli.train import main
-from mimicmotion_jax.runtime.cpu_memory import keep_freed_memory
 from mimicmotion_jax.runtime.errors import run_script
 
 if __name__ == "__main__":
-    keep_freed_memory()
     run_script(main)()

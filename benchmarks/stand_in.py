@@ -1,6 +1,6 @@
 """Train the stand-ins for the networks of FVD and FID-VID on the synthetic world, and see what they notice.
 
-    python benchmarks/stand_in.py [--scenes 1600] [--epochs 12]
+    python benchmarks/stand_in.py [--scenes 1000] [--epochs 12]
 
 Renders people who move freely, trains two networks to tell their kinds of motion apart, and writes their parameters
 (benchmarks/card/stand_in.npz) and results (benchmarks/results/stand_in.json): how often they are right about people and
@@ -121,7 +121,7 @@ def accuracy(network: StandIn, clips: Clips) -> float:
 def main() -> None:
     """Render, train, write and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=1600, metavar="N", help="to train on; default: 1600")
+    parser.add_argument("--scenes", type=int, default=1000, metavar="N", help="to train on; default: 1000")
     parser.add_argument("--epochs", type=int, default=12, metavar="N", help="passes over them; default: 12")
     parser.add_argument("--weights", type=Path, default=stand_in.WEIGHTS, metavar="FILE.npz", help="to write")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="FILE.json", help="the results")

@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         "size": args.size,
         "torch.compile": args.compile,
         "devices": args.devices,
+        "environment": {name: os.environ[name] for name in ("GLIBC_TUNABLES", "XLA_FLAGS") if name in os.environ},
         "device": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "date": datetime.date.today().isoformat(),
         "jax": jax.__version__,

@@ -122,7 +122,7 @@ class Rows:
         return row | {"history": history} | jax_peak()
 
     def draw(self, seed: int, folder: Path) -> None:
-        """Draw pictures like the paper's figures 5, 7, 8 and 9, of the first seed, if this run has made all its rows."""
+        """Draw pictures like the paper's figures 5, 7, 8 and 9, of the first seed, once this run has all its rows."""
         videos = {name: self._videos[seed, name] for name in VARIANTS if (seed, name) in self._videos}
         if seed != SEEDS[0] or len(videos) < len(VARIANTS):
             return

@@ -44,7 +44,7 @@ def write_page(results: Results, part: str) -> None:
         f"{test['hidden_elbow']:.0%}. Hands are scored where they really are, once more in the frames of the former "
         "kind alone. Seam discontinuity is the frame difference where windows change over that elsewhere; the modes of "
         "fusion have their seams at different frames, so each is to be read against the true videos there. The "
-        "stand-ins are Frechet distances like FID-VID and FVD, but by two small networks that tell the synthetic world's "
+        "stand-ins are Frechet distances like FID-VID and FVD, by two small networks that tell the synthetic world's "
         "motions apart (benchmarks/stand_in.py): they compare with nothing outside this table.",
         "",
         f"{plan['steps']} steps of {plan['clips']} clips of {plan['window']} frames, from {plan['scenes']} scenes; "

@@ -4,7 +4,6 @@ import importlib
 import sys
 
 from mimicmotion_jax import __version__
-from mimicmotion_jax.runtime.cpu_memory import keep_freed_memory
 from mimicmotion_jax.runtime.errors import run_script
 
 COMMANDS = {
@@ -19,7 +18,6 @@ COMMANDS = {
     "study": ("study", "ask people which of two methods' videos is better, and report preferences"),
     "verify": ("verify", "look whether a file was made by this software"),
 }
-TRAININGS = ("train", "train-vae")
 
 _COMMAND_LIST = "\n".join(f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items())
 USAGE = f"""\
@@ -50,8 +48,6 @@ def main() -> None:
     if command not in COMMANDS:
         print(f"error: unknown command '{command}'; choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)
-    if command in TRAININGS:
-        keep_freed_memory()
     sys.argv[0] = f"mimicmotion {command}"
     module = importlib.import_module(f"mimicmotion_jax.cli.{COMMANDS[command][0]}")
     run_script(lambda: module.main(argv))()
