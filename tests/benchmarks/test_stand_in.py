@@ -3,6 +3,8 @@
 import json
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import stand_in as script
@@ -22,9 +24,14 @@ def unseen():
     return frames, np.array([KINDS.index(kind_of(scene.motion, "free")) for scene in scenes])
 
 
-def test_motions_of_unseen_people_are_told_apart(unseen):
-    """One of fifteen would be chance; a second of video seldom says more than a third of the time which kind it is."""
-    assert script.accuracy(stand_in.load()[FVD], unseen) > 0.2
+@pytest.mark.parametrize("name", TEMPORAL)
+def test_motions_of_unseen_people_are_told_apart(unseen, name):
+    """Who knows nothing gives the true kind a mean logarithm of at most -ln 15 = -2.7, by Gibbs' inequality."""
+    frames, kinds = unseen
+    network = stand_in.load()[name]
+    logits = network.classify(jnp.asarray(stand_in.window_features(network, list(frames))))
+    of_videos = jax.nn.log_softmax(logits.reshape(len(frames), -1, len(KINDS)).mean(1))
+    assert np.mean(of_videos[np.arange(len(kinds)), kinds]) > -2.4
 
 
 def test_distances_grow_with_what_is_spoilt(unseen):
@@ -36,7 +43,7 @@ def test_distances_grow_with_what_is_spoilt(unseen):
     assert all(min(distances.values()) > 0.01 for what, distances in found.items() if "order" not in what)
     # Another order changes no frame: a network that does not know the order notices only what each window holds.
     shuffled = found["frames in another order"]
-    assert shuffled[FVD] > 3 * shuffled[FID_VID]
+    assert shuffled[FVD] > 2 * shuffled[FID_VID]
 
 
 def test_a_block_is_pytorchs():
