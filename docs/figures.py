@@ -153,7 +153,7 @@ def small_training() -> None:
 
 def performance() -> None:
     """Plot speed against PyTorch, memory on TPUs and GPUs, time and memory against the length of a video."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), constrained_layout=True, width_ratios=(2, 3, 2))
+    figure, axes = plt.subplots(1, 3, figsize=(12, 6.5), constrained_layout=True, width_ratios=(2, 3, 2))
     for name, offset in (("versus_torch_cpu_2026-11-23", -0.2), ("versus_torch_cpu", 0.2)):
         results = json.loads((RESULTS / f"{name}.json").read_text())
         places = [place + offset for place in range(len(results["parts"]))]
