@@ -23,15 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from card import small_scores
+from card.packaged import load_small
 from card.small_world import WorldPlan
-from flax import nnx
 
-from mimicmotion_jax import checkpoint
-from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.diffusion.config import SamplingConfig
-from mimicmotion_jax.inference.options import PRESETS, PipelineOptions, load_options, with_options
+from mimicmotion_jax.inference.options import PRESETS, with_options
 from mimicmotion_jax.metrics.frames import average_psnr, psnr
-from mimicmotion_jax.models.build import NETWORKS, abstract_network
+from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
 from mimicmotion_jax.models.quantization import QUANTIZED, quantize_network
 from mimicmotion_jax.models.unet import UNet
@@ -134,19 +132,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     args = parser.parse_args()
 
-    model = checkpoint.read_config(WEIGHTS)
-    base, networks = _load(WEIGHTS, model)
+    small = load_small()
+    model, networks, base, cells = small.model, small.networks, small.options, small.cells
     ways = {REFERENCE: WAYS[REFERENCE], **{name: WAYS[name] for name in args.ways or WAYS}}
-    quantized = _load(WEIGHTS, model)[1]
+    quantized = load_small().networks
     for name in QUANTIZED:
         quantize_network(quantized[name])
     todo = [(name, base, quantized if "int8" in name else networks, changes) for name, changes in ways.items()]
     if args.student:
-        todo += [(name, *_load(args.student, model), changes) for name, changes in STUDENT.items()]
-    assert base.width is not None
-    assert base.height is not None
-    cells = (base.height // model.vae.downscale, base.width // model.vae.downscale)
-    plan = WorldPlan(base.width, base.height, args.frames, (15.0,), cells, base.draw_style, SEED, split="test")
+        student = load_small(args.student)
+        todo += [(name, student.options, student.networks, changes) for name, changes in STUDENT.items()]
+    plan = WorldPlan(*small.size, args.frames, (15.0,), cells, base.draw_style, SEED, split="test")
     scenes = [plan.make(number) for number in range(args.scenes)]
     kind = {"scenes": args.scenes, "frames": args.frames}
     earlier = json.loads(args.output.read_text()) if args.output.exists() and not args.again else {}
@@ -185,12 +181,6 @@ def main() -> None:
             "rows": rows,
         }
         write_file(args.output, (json.dumps(report, indent=1) + "\n").encode())
-
-
-def _load(path: Path, model: ModelConfig) -> tuple[PipelineOptions, dict[str, nnx.Module]]:
-    """Default options and networks of a checkpoint."""
-    networks = {name: checkpoint.load_network(path, name, model, "float32") for name in NETWORKS}
-    return load_options(path, cls=PipelineOptions), networks
 
 
 if __name__ == "__main__":

@@ -23,13 +23,10 @@ from card.ablation_pictures import differences_plot, slices_strip
 from card.ablation_scores import score
 from card.ablation_table import FULL, VARIANTS
 from card.ablation_world import FIGURE_7, AblationPlan
+from card.packaged import load_small
 from card.small_files import write_picture
 
-from mimicmotion_jax import checkpoint
-from mimicmotion_jax.cli.demo import WEIGHTS
 from mimicmotion_jax.diffusion.fusion import plan_seams
-from mimicmotion_jax.inference.options import PipelineOptions, load_options
-from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
 
@@ -51,29 +48,23 @@ def main() -> None:
     args = parser.parse_args()
 
     enable_compilation_cache()
-    model = checkpoint.read_config(WEIGHTS)
-    networks = {name: checkpoint.load_network(WEIGHTS, name, model, "float32") for name in NETWORKS}
-    options = load_options(WEIGHTS, cls=PipelineOptions)
-    assert options.width is not None
-    assert options.height is not None
-    cells = (options.height // model.vae.downscale, options.width // model.vae.downscale)
-    size = options.width, options.height, args.frames
-    plan = AblationPlan(
-        *size, (15.0,), cells, options.draw_style, WORLD_SEED, split="test", detector=FIGURE_7, movement="free"
-    )
+    small = load_small()
+    world = *small.size, args.frames, (15.0,), small.cells, small.options.draw_style, WORLD_SEED
+    plan = AblationPlan(*world, split="test", detector=FIGURE_7, movement="free")
     scenes = [plan.make(number) for number in range(args.scenes)]
+    repeated = score(small_scores.repeat_first(scenes), scenes)
     kind = {"scenes": args.scenes, "frames": args.frames}
     earlier = json.loads(args.output.read_text()) if args.output.exists() else {}
     rows = earlier["rows"] if earlier.items() >= kind.items() else {}
-    windows = {name: dataclasses.replace(options, fusion=mode) for name, mode in MODES.items()}
-    plans = {name: those.plan(args.frames, model.window_size) for name, those in windows.items()}
+    windows = {name: dataclasses.replace(small.options, fusion=mode) for name, mode in MODES.items()}
+    plans = {name: those.plan(args.frames, small.model.window_size) for name, those in windows.items()}
     shown: dict[str, np.ndarray] = {}
     for seed in args.seeds:
         for name in MODES:
             key = f"{name}, seed {seed}"
             if key in rows:
                 continue
-            videos = small_scores.generate(model, networks, scenes, windows[name], seed)
+            videos = small_scores.generate(small.model, small.networks, scenes, windows[name], seed)
             rows[key] = {"name": name, "seed": seed, "scores": score(videos, scenes, plans[name])}
             print(f"{key}: {json.dumps(rows[key]['scores'])}", flush=True)
             if seed == args.seeds[0]:
@@ -85,7 +76,7 @@ def main() -> None:
                 "date": datetime.date.today().isoformat(),
                 "windows": plans[FULL.name].num_windows,
                 "mistaken": float(np.mean([scene["mistaken"] for scene in scenes])),
-                "repeating the reference": score(small_scores.repeat_first(scenes), scenes),
+                "repeating the reference": repeated,
                 "rows": rows,
             }
             write_file(args.output, (json.dumps(report, indent=1) + "\n").encode())

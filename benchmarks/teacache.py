@@ -19,17 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from card import small_scores
+from card.packaged import load_small
 from card.small_world import WorldPlan
 from einops import rearrange
 from flax import nnx
 
-from mimicmotion_jax import checkpoint, sharding
-from mimicmotion_jax.cli.demo import WEIGHTS
+from mimicmotion_jax import sharding
 from mimicmotion_jax.diffusion.edm import precondition
 from mimicmotion_jax.inference.engine import Batch, Engine, Networks
-from mimicmotion_jax.inference.options import PipelineOptions, load_options, with_options
+from mimicmotion_jax.inference.options import with_options
 from mimicmotion_jax.metrics.frames import average_psnr, psnr
-from mimicmotion_jax.models.build import NETWORKS
 from mimicmotion_jax.models.layers import sinusoidal_embedding
 from mimicmotion_jax.models.unet import UNet
 from mimicmotion_jax.runtime.atomic_files import write_file
@@ -80,13 +79,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     args = parser.parse_args()
 
-    model = checkpoint.read_config(WEIGHTS)
-    networks = {name: checkpoint.load_network(WEIGHTS, name, model, "float32") for name in NETWORKS}
-    base = load_options(WEIGHTS, cls=PipelineOptions)
-    assert base.width is not None
-    assert base.height is not None
-    cells = (base.height // model.vae.downscale, base.width // model.vae.downscale)
-    plan = WorldPlan(base.width, base.height, args.frames, (15.0,), cells, base.draw_style, SEED, split="test")
+    small = load_small()
+    model, networks, base = small.model, small.networks, small.options
+    plan = WorldPlan(*small.size, args.frames, (15.0,), small.cells, base.draw_style, SEED, split="test")
     scenes = [plan.make(number) for number in range(args.scenes)]
 
     full, inputs = with_options(base, faster.WAYS[faster.REFERENCE]), []

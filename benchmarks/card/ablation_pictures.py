@@ -11,6 +11,8 @@ from mimicmotion_jax.metrics.temporal import frame_differences, yt_slice
 from mimicmotion_jax.video.compose import side_by_side
 from mimicmotion_jax.video.image import resize
 
+_HAND_SIDE = 224  # pixels of an enlarged hand's picture
+
 
 def differences_plot(
     truth: np.ndarray, videos: Mapping[str, np.ndarray], seams: Mapping[str, Sequence[int]]
@@ -77,30 +79,31 @@ def slices_strip(scenes: Sequence[Scene], videos: Mapping[str, Videos], most: in
 
 
 def hands_strip(scenes: Sequence[Scene], videos: Mapping[str, Videos], most: int = 6) -> np.ndarray:
-    """Draw a row per scene: the right hand at its sharpest, true and as every variant generates it, enlarged.
+    """Draw a row per scene: the hand and the frame where most of one is seen, true and by every variant, enlarged.
 
-    This is the paper's figure 8. Scenes whose right hand is never seen are left out.
+    This is the paper's figure 8. Scenes in which no hand is ever seen are left out.
     """
     rows = []
     for number, scene in enumerate(scenes):
-        seen = scene["exact"].hands_score[1:, 0, 0].mean(-1)
+        seen = scene["exact"].hands_score[1:, 0].mean(-1)
         if not seen.any() or len(rows) == most:
             continue
-        time = int(seen.argmax()) + 1
+        time, side = np.unravel_index(seen.argmax(), seen.shape)
+        time += 1
         panels = {"true": scene["frames"][time], **{name: those[number][time] for name, those in videos.items()}}
-        crops = [_around_hand(frame, scene, time) for frame in panels.values()]
+        crops = [_around_hand(frame, scene, time, side) for frame in panels.values()]
         rows.append(side_by_side(crops, labels=list(panels))[0])
     return np.concatenate(rows)
 
 
-def _around_hand(frame: np.ndarray, scene: Scene, time: int, side: int = 224) -> np.ndarray:
-    """Cut out the square that is a quarter of the picture's height around the right hand, enlarged to `side` pixels."""
+def _around_hand(frame: np.ndarray, scene: Scene, time: int, side: int) -> np.ndarray:
+    """Cut out the square that is a quarter of the picture's height around a hand (0: left), enlarged."""
     height, width = frame.shape[:2]
-    points, score = scene["exact"].hands[time, 0, 0], scene["exact"].hands_score[time, 0, 0]
+    points, score = scene["exact"].hands[time, 0, side], scene["exact"].hands_score[time, 0, side]
     x, y = points[score > 0].mean(0) * (width, height)
     size = height // 4
     left, top = (int(np.clip(middle - size / 2, 0, end - size)) for middle, end in ((x, width), (y, height)))
-    return resize(frame[top : top + size, left : left + size], side, side)
+    return resize(frame[top : top + size, left : left + size], _HAND_SIDE, _HAND_SIDE)
 
 
 def _amid(there: np.ndarray) -> int:
