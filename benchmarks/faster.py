@@ -141,6 +141,8 @@ def main() -> None:
     todo = [(name, base, quantized if "int8" in name else networks, changes) for name, changes in ways.items()]
     if args.student:
         student = load_small(args.student)
+        if student.model != model:
+            parser.error(f"{args.student} has other sizes than the small model; give one that was distilled from it.")
         todo += [(name, student.options, student.networks, changes) for name, changes in STUDENT.items()]
     plan = WorldPlan(*small.size, args.frames, (15.0,), cells, base.draw_style, SEED, split="test")
     scenes = [plan.make(number) for number in range(args.scenes)]
