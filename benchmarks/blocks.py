@@ -28,6 +28,7 @@ from mimicmotion_jax.models.layers import Init
 from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
 from mimicmotion_jax.runtime.atomic_files import write_file
 from mimicmotion_jax.runtime.hardware import peak_flops
+from mimicmotion_jax.sharding import TPU_PART_SIZE
 from mimicmotion_jax.xla_report import compile_report, topology_devices
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -76,6 +77,7 @@ BLOCKS: dict[str, Block] = {
     "UNet residual block, 18x32": unet_resnet(1280, 18, 32),
     "UNet transformer, 72x128": unet_transformer(320, 72, 128),
     "UNet transformer, 36x64": unet_transformer(640, 36, 64),
+    "UNet transformer, 18x32": unet_transformer(1280, 18, 32),
     "VAE residual block, 144x256": vae_resnet(512, 144, 256),
     "VAE residual block, 576x1024": vae_resnet(128, 576, 1024),
 }
@@ -85,7 +87,9 @@ def measure(block: Block, chip: str) -> dict[str, Any]:
     """Compile a block; return its estimates."""
     build, shapes = block
     mesh = Mesh(np.array(topology_devices(TOPOLOGIES[chip])), ("chip",))
-    execution = Execution(platform="tpu" if chip == "v5e" else "cuda", cudnn_attention=chip == "h100")
+    execution = Execution(platform="cuda", cudnn_attention=True)
+    if chip == "v5e":
+        execution = Execution(platform="tpu", part_size=TPU_PART_SIZE)
     here = NamedSharding(mesh, PartitionSpec())
     graph, params = nnx.split(nnx.eval_shape(lambda: build(Init(nnx.Rngs(0), jnp.bfloat16))))
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), params)

@@ -17,6 +17,7 @@ Training has three axes as well, and shards parameters:
 # (jaxlib has no stubs, so jax.Device is a variable to a type checker)
 
 import collections
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
@@ -27,13 +28,15 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mimicmotion_jax.models import cudnn
-from mimicmotion_jax.models.execution import Attend, Execution
+from mimicmotion_jax.models.execution import Attend, Execution, Layer
 from mimicmotion_jax.runtime.errors import InputError
 
 WINDOWS, BRANCHES = "windows", "branches"
 DATA, FSDP, FRAMES = "data", "fsdp", "frames"
 _SAMPLES = (DATA, FSDP)
 _SMALL = 2**14  # parameters with fewer elements are replicated: sharding them costs more than it saves
+# By the compiler's estimate for v5e (docs/performance.md): 48 MiB in half precision, of 128 MiB of fast memory.
+TPU_PART_SIZE = 24 * 2**20
 
 
 class Rows(NamedTuple):
@@ -197,7 +200,8 @@ def training_execution(mesh: Mesh, remat: bool) -> Execution:
 
 def sampling_execution(mesh: Mesh) -> Execution:
     """Execution settings of the UNet on a `window_mesh`, for batches [windows * branches, ...]."""
-    return _execution(mesh, (WINDOWS, BRANCHES), remat=False)
+    execution = _execution(mesh, (WINDOWS, BRANCHES), remat=False)
+    return dataclasses.replace(execution, part_size=TPU_PART_SIZE if execution.platform == "tpu" else None)
 
 
 def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
@@ -217,6 +221,7 @@ def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
         by_position=constrain(samples, None, FRAMES),
         by_sequence=constrain(sequences),
         per_device=_per_device(mesh, PartitionSpec(sequences)),
+        per_shard=_per_shard(mesh, samples),
         platform=device.platform if capability is None else "cuda",
         cudnn_attention=capability is not None and cudnn.runs_on(device),
         num_devices=mesh.size,
@@ -228,6 +233,16 @@ def _per_device(mesh: Mesh, spec: PartitionSpec) -> Callable[[Attend], Attend]:
     def wrap(function: Attend) -> Attend:
         # Custom kernels do not declare how their outputs vary over the mesh, so this is not checked.
         return jax.shard_map(function, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
+
+    return wrap
+
+
+def _per_shard(mesh: Mesh, samples: tuple[str, str]) -> Callable[[Layer, int], Layer]:
+    def wrap(layer: Layer, axis: int) -> Layer:
+        activations = PartitionSpec(samples, *[None] * (axis - 1), FRAMES)
+        # As above: a layer may call custom kernels.
+        specs = (PartitionSpec(), PartitionSpec(samples), activations)
+        return jax.shard_map(layer, mesh=mesh, in_specs=specs, out_specs=activations, check_vma=False)
 
     return wrap
 

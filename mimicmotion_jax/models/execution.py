@@ -7,10 +7,16 @@ from typing import Any
 import jax
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Layer = Callable[[Any, Any, jax.Array], jax.Array]
+"""Function of what all samples share, of what each has alone [B, ...], and of activations [B, F, P, C]."""
 
 
 def _identity(x: Any) -> Any:
     return x
+
+
+def _on_one_device(layer: Layer, axis: int) -> Layer:
+    return layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +35,28 @@ class Execution:
             constraint the partitioner splits tokens and gathers keys and values.
         per_device: wraps a function of arrays [N, ...], sharded by sequence, so that each device runs it on its own
             shard; the partitioner cannot split custom kernels.
+        per_shard: wraps a `Layer` of activations that are sharded by frames (axis 1) or by positions (axis 2), so that
+            each device runs it on its own shard.
         platform: "tpu", "cuda" or "cpu" select kernels; "any" selects code that every device runs.
         cudnn_attention: True if the devices run cuDNN's attention (`models.cudnn`).
         num_devices: number of devices that a batch of frames is sharded over; attention divides its memory bound by it.
         remat: recompute the inside of each residual block and each transformer in the backward pass.
+        part_size: number of elements that an activation may have on a device before a layer is computed in parts
+            (`models.parts`); None computes everything at once.
+        inside_part: True inside such a part.
     """
 
     by_frame: Callable[[jax.Array], jax.Array] = _identity
     by_position: Callable[[jax.Array], jax.Array] = _identity
     by_sequence: Callable[[jax.Array], jax.Array] = _identity
     per_device: Callable[[Attend], Attend] = _identity
+    per_shard: Callable[[Layer, int], Layer] = _on_one_device
     platform: str = "any"
     cudnn_attention: bool = False
     num_devices: int = 1
     remat: bool = False
+    part_size: int | None = None
+    inside_part: bool = False
 
     def checkpoint(self, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         """Rematerialise `function` if `remat`: only its arguments are kept for the backward pass.

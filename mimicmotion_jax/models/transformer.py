@@ -5,15 +5,17 @@ layer adds the constant vector to_out(to_v(context)), and its queries, keys and 
 is computed once for all denoising steps, by `SpatioTemporalTransformer.conditions`.
 """
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
 from mimicmotion_jax.models.blocks import AlphaBlender
-from mimicmotion_jax.models.execution import Execution
+from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.layers import (
     GroupNorm,
     Init,
@@ -25,6 +27,7 @@ from mimicmotion_jax.models.layers import (
     sinusoidal_embedding,
     value,
 )
+from mimicmotion_jax.models.parts import in_parts
 
 
 class TransformerConditions(NamedTuple):
@@ -42,14 +45,17 @@ class FeedForward(nnx.Module):
         self.proj_in = Linear(init, channels, 8 * channels)
         self.proj_out = Linear(init, 4 * channels, channels)
 
-    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+    def __call__(self, x: Float[Array, "... c"], execution: Execution = DEFAULT) -> Float[Array, "... c"]:
         # Two products that compilers fuse with what follows, instead of a large result that is written and read again.
         kernel, bias = (jnp.split(x, 2, axis=-1) for x in (value(self.proj_in.kernel), value(self.proj_in.bias)))
         gate, hidden = (x @ kernel[part] + bias[part] for part in (1, 0))
         if self.proj_in.lora is not None:
             adapted = jnp.split(self.proj_in.lora(x), 2, axis=-1)
             hidden, gate = hidden + adapted[0], gate + adapted[1]
-        return self.proj_out(hidden * gelu(gate))
+        gate = gelu(gate)
+        if execution.inside_part:  # where keeping it costs nothing; the TPU compiler would compute it once per tile
+            gate = jax.lax.optimization_barrier(gate)
+        return self.proj_out(hidden * gate)
 
 
 class CrossAttention(nnx.Module):
@@ -84,7 +90,7 @@ class TransformerBlock(nnx.Module):
     ) -> Float[Array, "n tokens c"]:
         x += self.attn1(self.norm1(x), execution)
         x += cross
-        return x + self.ff(self.norm3(x))
+        return x + self.ff(self.norm3(x), execution)
 
 
 class TemporalTransformerBlock(TransformerBlock):
@@ -98,7 +104,7 @@ class TemporalTransformerBlock(TransformerBlock):
     def __call__(
         self, x: Float[Array, "n frames c"], cross: Float[Array, "n 1 c"], execution: Execution
     ) -> Float[Array, "n frames c"]:
-        return super().__call__(x + self.ff_in(self.norm_in(x)), cross, execution)
+        return super().__call__(x + self.ff_in(self.norm_in(x), execution), cross, execution)
 
 
 class SpatioTemporalTransformer(nnx.Module):
@@ -128,20 +134,46 @@ class SpatioTemporalTransformer(nnx.Module):
     def __call__(
         self, x: Float[Array, "b f h w c"], conditions: TransformerConditions, execution: Execution
     ) -> Float[Array, "b f h w c"]:
-        batch, frames, height, width, _ = x.shape
-        residual = x
-        x = self.norm(rearrange(x, "b f h w c -> (b f) (h w) c"))
-        x = self.proj_in(x)
-        for layer, (block, temporal) in enumerate(
-            zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)
-        ):
-            spatial_cross = jnp.repeat(conditions.spatial[layer], frames, axis=0)[:, None]
-            x = block(x, spatial_cross, execution)  # [(B F), (H W), C]
-            temporal_cross = jnp.repeat(conditions.temporal[layer], height * width, axis=0)[:, None]
-            h = execution.by_position(rearrange(x, "(b f) p c -> b f p c", b=batch))
-            h = rearrange(h, "b f p c -> (b p) f c") + conditions.frame_position
-            h = temporal(h, temporal_cross, execution)  # [(B H W), F, C]
-            h = execution.by_frame(execution.by_position(rearrange(h, "(b p) f c -> b f p c", b=batch)))
-            x = self.time_mixer(x, rearrange(h, "b f p c -> (b f) p c"))
-        x = self.proj_out(x)
-        return residual + rearrange(x, "(b f) (h w) c -> b f h w c", b=batch, h=height)
+        height, channels = x.shape[2], x.shape[-1]
+        residual = x = rearrange(x, "b f h w c -> b f (h w) c")
+        for layer, (spatial, temporal) in enumerate(zip(conditions.spatial, conditions.temporal, strict=True)):
+            within_frames = functools.partial(_within_frames, layer)
+            x = in_parts(within_frames, self, spatial, x, execution, axis=1, width=4 * channels)
+            along_frames, shared = functools.partial(_along_frames, layer), (self, conditions.frame_position)
+            x = execution.by_position(x)
+            x = in_parts(along_frames, shared, temporal, x, execution, axis=2, width=4 * channels)
+            x = execution.by_frame(execution.by_position(x))
+        out = residual + x
+        return rearrange(out, "b f (h w) c -> b f h w c", h=height)
+
+
+def _within_frames(
+    layer: int,
+    transformer: SpatioTemporalTransformer,
+    cross: Float[Array, "b c"],
+    x: Float[Array, "b f p c"],
+    execution: Execution,
+) -> Float[Array, "b f p c"]:
+    """Spatial block of one layer; before the first one, the transformer's norm and projection as well."""
+    batch, frames = x.shape[:2]
+    x = rearrange(x, "b f p c -> (b f) p c")
+    if layer == 0:
+        x = transformer.proj_in(transformer.norm(x))
+    x = transformer.transformer_blocks[layer](x, jnp.repeat(cross, frames, axis=0)[:, None], execution)
+    return rearrange(x, "(b f) p c -> b f p c", b=batch)
+
+
+def _along_frames(
+    layer: int,
+    shared: tuple[SpatioTemporalTransformer, Float[Array, "f c"]],
+    cross: Float[Array, "b c"],
+    x: Float[Array, "b f p c"],
+    execution: Execution,
+) -> Float[Array, "b f p c"]:
+    """Temporal block of one layer, mixed with its input."""
+    transformer, frame_position = shared
+    batch, _, positions, _ = x.shape
+    h = rearrange(x, "b f p c -> (b p) f c") + frame_position
+    h = transformer.temporal_transformer_blocks[layer](h, jnp.repeat(cross, positions, axis=0)[:, None], execution)
+    out = transformer.time_mixer(x, rearrange(h, "(b p) f c -> b f p c", b=batch))
+    return transformer.proj_out(out) if layer + 1 == len(transformer.transformer_blocks) else out
