@@ -1,7 +1,8 @@
 """The paper's ablation on a card: nine trainings of equal length, as long as the time allows, and five rows per seed.
 
-Hand enhancement and confidence take a training each, the fusion of windows belongs to sampling. All trainings share one
-compiled step: what a variant changes are its inputs. Every row is written at once; another run goes on with those that
+Hand enhancement and confidence take a training each, the fusion of windows belongs to sampling. Trainings go on from the
+small model of the package, which follows poses already: from random parameters the minutes of a card do not get there.
+All trainings share one compiled step: what a variant changes are its inputs. Every row is written at once; another run goes on with those that
 are missing.
 """
 
@@ -88,6 +89,7 @@ def make_plan(setup: Setup) -> Row:
         "size": f"{size.width}x{size.height}",
         "parameters": sum(x.size for x in setup.initial[SEEDS[0]].values()),
         "vae": _vae(setup),
+        "goes_on": setup.goes_on,
         "test_set": {"sequences": len(frames), "frames": frames.shape[1]} | shares,
         "baselines": baselines,
     }

@@ -34,12 +34,12 @@ from mimicmotion_jax.runtime.cpu_devices import available_cores
 from mimicmotion_jax.training.networks import FROZEN, TRAINED
 from mimicmotion_jax.training.objective import Encoded
 from mimicmotion_jax.training.state import TrainState, init_state
-from mimicmotion_jax.training.template import Template, split_trainable
+from mimicmotion_jax.training.template import Template, flat_networks, split_trainable
 
 Trained = tuple[Mapping[str, Any], list[dict[str, float]]]
 """Parameters of UNet and PoseNet, and the losses on the way."""
 
-SHIPPED = ROOT / "mimicmotion_jax" / "weights" / "small-student"
+SHIPPED = ROOT / "mimicmotion_jax" / "weights" / "small"
 _OWN_CORES = 4  # for compilation
 _WORLD_SEED, _TEST_SEED = 20261127, 20261128
 _WARM_STEPS, _TIMED_STEPS = 3, 10
@@ -54,9 +54,10 @@ class Setup:
 
     Attributes:
         source: checkpoint whose VAE and image encoder are used: that which SMALL_MODEL_FROM names, or the shipped one.
+        goes_on: whether the trainings go on from its UNet and PoseNet, because these have the same sizes.
         model: sizes of the networks.
         config: of the trainings.
-        initial: initial parameters of UNet and PoseNet by seed.
+        initial: parameters of UNet and PoseNet before the trainings, by seed.
         scenes: test sequences.
         encoded: the world to train on.
         step_seconds: of a training step.
@@ -66,14 +67,16 @@ class Setup:
     def __init__(self, size: SmallSize, clock: Clock):
         self.size, self.clock = size, clock
         self.source = (find_earlier(ROOT) if VARIABLE in os.environ else None) or SHIPPED
-        self.model = with_encoders(size.model, checkpoint.read_config(self.source))
+        found = checkpoint.read_config(self.source)
+        self.model = with_encoders(size.model, found)
+        self.goes_on = found == self.model
         config = size.training(self.model, 0)
         objective = dataclasses.replace(config.objective, hand_weight=FULL.hand_weight)
         self.config = dataclasses.replace(config, objective=objective)
         limit, workers = size.limit or 0, size.workers or max(1, available_cores() - _OWN_CORES)
         plan, test = self._plans()
         with host_only():
-            initial = Task.call(_initial_parameters, self.model)
+            initial = Task.call(_initial_parameters, self.model, self.source if self.goes_on else None)
             tasks = [Task.call(_make_scenes, test, range(n, size.test[0], 4)) for n in range(min(4, size.test[0]))]
             self.world = World(plan, limit + SPARE * workers, workers, limit)
         self._mesh = sharding.training_mesh(devices=jax.local_devices()[:1])
@@ -197,8 +200,11 @@ def _load_frozen(source: Path, model: ModelConfig, dtype: str) -> dict[str, Any]
     return {name: checkpoint.load_network(source, name, model, dtype) for name in FROZEN}
 
 
-def _initial_parameters(model: ModelConfig) -> dict[int, dict[str, np.ndarray]]:
-    """Initial parameters of the trained networks by seed; for a process of its own."""
+def _initial_parameters(model: ModelConfig, source: Path | None) -> dict[int, dict[str, np.ndarray]]:
+    """Parameters of the trained networks by seed, a checkpoint's or random; for a process of its own."""
+    if source is not None:
+        networks = {name: checkpoint.load_network(source, name, model, "float32") for name in TRAINED}
+        return dict.fromkeys(SEEDS, jax.device_get(flat_networks(networks)))
     found = {seed: [small_networks.initial_parameters(name, model, seed) for name in TRAINED] for seed in SEEDS}
     return {seed: unet | pose_net for seed, (unet, pose_net) in found.items()}
 

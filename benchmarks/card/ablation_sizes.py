@@ -1,4 +1,4 @@
-"""Sizes of the ablation: for a card, minutes on a CPU, and a test. The VAE is that of a checkpoint."""
+"""Sizes of the ablation: for a card, minutes on a CPU, and a test."""
 
 import dataclasses
 
@@ -6,17 +6,25 @@ from card.small_sizes import SMALL_SIZES
 
 SEEDS = (0, 1, 2)
 
-_SHIPPED = dataclasses.replace(SMALL_SIZES["middle"], channels=(64, 128), heads=(2, 4), test=(16, 42))
+_GOING_ON = 5e-4  # peak of the learning rate; half of what the networks were trained with from the beginning
+_SHIPPED = dataclasses.replace(SMALL_SIZES["full"], rate=_GOING_ON)
 
 ABLATION_SIZES = {
-    # Six million parameters with the VAE, as in mimicmotion_jax/weights/small-student.
-    "full": dataclasses.replace(_SHIPPED, clips=16, dtype="bfloat16", workers=None, limit=3000, reserve=10.0),
-    "middle": dataclasses.replace(_SHIPPED, limit=200, test=(4, 24), reserve=5.0),
+    # Networks of mimicmotion_jax/weights/small.
+    "full": dataclasses.replace(_SHIPPED, limit=3000, test=(8, 36), reserve=10.0),
+    "middle": dataclasses.replace(
+        _SHIPPED, clips=2, dtype="float32", workers=1, limit=100, test=(4, 24), reserve=5.0, encode_scenes=1
+    ),
+    # Networks of mimicmotion_jax/weights/small-student, which are compiled in less time.
     "tiny": dataclasses.replace(
-        SMALL_SIZES["tiny"],
-        vae_channels=(8,) * 4,  # as many as the shipped VAE has
-        pose_channels=(4, 4, 4),
-        pose_strides=(2, 2, 2),
+        SMALL_SIZES["middle"],
+        channels=(64, 128),
+        heads=(2, 4),
+        width=64,
+        height=64,
+        clips=2,
+        scene_frames=SMALL_SIZES["tiny"].scene_frames,
+        encode_scenes=1,
         limit=4,
         test=(1, 18),
         max_steps=2,

@@ -15,7 +15,7 @@ from card.ablation_table import MISTAKEN, SEAM, TRUE_SEAM, VARIANTS, summarise
 from card.ablation_world import FIGURE_7, AblationPlan, mistaken_hands, variant_samples
 from card.results import Results
 from card.small_batches import EncodedWorld
-from card.small_files import with_encoders
+from card.small_files import VARIABLE, with_encoders
 from test_card import GPU, run
 
 from mimicmotion_jax.checkpoint import read_config
@@ -24,6 +24,7 @@ from mimicmotion_jax.pose.render import DrawStyle
 from mimicmotion_jax.synthetic.detector import DetectorConfig, simulate_detection
 
 SIZE = ABLATION_SIZES["tiny"]
+STUDENT = SHIPPED.with_name("small-student")
 PLAN = AblationPlan(64, 64, 20, (15.0,), (8, 8), DrawStyle(stroke_width=6.0), seed=3, split="test", detector=FIGURE_7)
 FAULTLESS = DetectorConfig(
     jitter=0, blur=0, dropped=0, hallucinated=0, duplicated=0, swapped=0, duplicated_hidden=0, spread=0
@@ -43,9 +44,11 @@ def test_scenes_are_encoded_in_whole_groups(size):
     assert size.test[0] * size.test[1] % (size.encode_scenes * size.scene_frames) == 0
 
 
-def test_networks_on_a_card_have_the_sizes_of_the_shipped_model():
-    shipped, model = read_config(SHIPPED), ABLATION_SIZES["full"].model
-    assert with_encoders(model, shipped) == shipped
+@pytest.mark.parametrize(("size", "source"), [("full", SHIPPED), ("middle", SHIPPED), ("tiny", STUDENT)])
+def test_networks_have_the_sizes_of_a_shipped_model(size, source):
+    """Otherwise trainings would start from random parameters."""
+    found = read_config(source)
+    assert with_encoders(ABLATION_SIZES[size].model, found) == found
 
 
 def test_steps_fit_into_the_share_of_a_run():
@@ -176,6 +179,7 @@ def test_the_table_has_mean_and_deviation_of_complete_seeds(tmp_path):
     rows = {row_name(name, seed): make_row(name, seed, 17.0 + seed) for seed in (0, 1) for name in VARIANTS}
     test_set = {"sequences": 1, "frames": 18, "mistaken": 0.125, "hidden_elbow": 0.3}
     plan = {"steps": 2, "clips": 2, "window": 8, "scenes": 4, "size": "64x64", "vae": "abc", "test_set": test_set}
+    plan["goes_on"] = True
     baselines = {"reference repeated": {"psnr": 15.5}}
     results.parts["train"] = {"plan": plan | {"baselines": baselines}} | rows
     results.parts["train"][row_name("full", 2)] = make_row("full", 2, 99.0)
@@ -192,10 +196,12 @@ def test_the_table_has_mean_and_deviation_of_complete_seeds(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_run_and_another_that_goes_on(tmp_path):
+def test_the_whole_run_and_another_that_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(STUDENT))
     rows = run(GPU.EXPERIMENTS, "ablation", tmp_path)
     assert rows.keys() == {"train/plan"} | {f"train/{row_name(name, seed)}" for name in VARIANTS for seed in SEEDS}
     assert rows["train/plan"]["scenes"] == SIZE.limit
+    assert rows["train/plan"]["goes_on"]
     full, uniform, hands = (rows[f"train/{name}, seed 0"] for name in ("full", "uniform fusion", "no hand enhancement"))
     assert full["history"] == uniform["history"]
     assert full["history"] != hands["history"]
