@@ -1,9 +1,9 @@
 """The paper's ablation on a card: nine trainings of equal length, as long as the time allows, and five rows per seed.
 
-Hand enhancement and confidence take a training each, the fusion of windows belongs to sampling. Trainings go on from the
-small model of the package, which follows poses already: from random parameters the minutes of a card do not get there.
-All trainings share one compiled step: what a variant changes are its inputs. Every row is written at once; another run goes on with those that
-are missing.
+Hand enhancement and confidence take a training each, the fusion of windows belongs to sampling. Trainings go on from
+the small model of the package, which follows poses already: from random parameters the minutes of a card do not get
+there. All share one compiled step: what a variant changes are its inputs. Every row is written at once; another run
+goes on with those that are missing.
 """
 
 import dataclasses

@@ -39,7 +39,8 @@ def write_page(results: Results, part: str) -> None:
         "",
         *format_table(summarise(made), plan["baselines"]),
         "",
-        f"Mean ± sample standard deviation over the seeds, which draw {drawn} anew; rows of one seed share them. Rows in italics need no trained model: nothing moves, and true frames through the VAE. "
+        f"Mean ± sample standard deviation over the seeds, which draw {drawn} anew; rows of one seed share "
+        "them. Rows in italics need no trained model: nothing moves, and true frames through the VAE. "
         "The detector makes the mistakes of the paper's figure 7 in the test sequences: a hand is found in the place "
         f"of the other one in {test['mistaken']:.0%} of the frames, an elbow that is hidden in "
         f"{test['hidden_elbow']:.0%}. Hands are scored where they really are, once more in the frames of the former "
@@ -48,7 +49,8 @@ def write_page(results: Results, part: str) -> None:
         "stand-ins are Frechet distances like FID-VID and FVD, by two small networks that tell the synthetic world's "
         "motions apart (benchmarks/stand_in.py): they compare with nothing outside this table.",
         "",
-        f"{begun}, {plan['steps']} steps of {plan['clips']} clips of {plan['window']} frames, from {plan['scenes']} scenes; "
+        f"{begun}, {plan['steps']} steps of {plan['clips']} clips of {plan['window']} frames, from "
+        f"{plan['scenes']} scenes; "
         f"{test['sequences']} test sequences of {test['frames']} frames at {plan['size']}; VAE of {plan['vae']}; "
         f"{results.content.get('device', 'device unknown')}. Everything else is in {results.path.name}.",
     ]

@@ -10,7 +10,8 @@
 Groups bound the memory of conversion, which reads from PyTorch's files, permutes and writes one group at a time.
 """
 
-from mimicmotion_jax.checkpoint.hub import PACKAGED, is_packaged, push, resolve
+from mimicmotion_jax.checkpoint.files import PACKAGED, is_packaged
+from mimicmotion_jax.checkpoint.hub import push, resolve
 from mimicmotion_jax.checkpoint.read import (
     fill_network,
     load_network,

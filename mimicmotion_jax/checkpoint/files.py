@@ -1,7 +1,10 @@
-"""Files of a checkpoint: their names, and validation of the JSON among them, which people read, edit and damage."""
+"""Files of a checkpoint: where they are, their names, and validation of the JSON among them, which people read, edit
+and damage."""
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ from etils import epath
 from tqdm import tqdm
 
 from mimicmotion_jax.config import first_mistake
+from mimicmotion_jax.runtime.atomic_files import absolute_path
 from mimicmotion_jax.runtime.errors import InputError
 
 T = TypeVar("T")
@@ -21,6 +25,20 @@ CONFIG = "config.json"
 SAMPLING = "sampling.json"
 INDEX = "params/index.json"
 ADVICE = "copy or make the checkpoint again"  # for one that is damaged
+PACKAGED = Path(__file__).resolve().parents[1] / "weights"
+"""Folder of the checkpoints that travel in the package: "small", and "small-student", which is distilled from it."""
+
+
+def locate(directory: str | os.PathLike[str]) -> epath.Path:
+    """Folder of a checkpoint, absolute or gs://; the package has those of `PACKAGED` where no folder has their name."""
+    path = absolute_path(directory)
+    packaged = PACKAGED / os.fspath(directory)
+    return epath.Path(packaged) if is_packaged(packaged) and not path.exists() else path
+
+
+def is_packaged(checkpoint: str | os.PathLike[str]) -> bool:
+    """Say whether a folder is that of a checkpoint in the package."""
+    return Path(checkpoint).parent == PACKAGED and (Path(checkpoint) / MANIFEST).exists()
 
 
 def _known_dtype(name: str) -> str:

@@ -3,11 +3,10 @@ uploading them."""
 
 import os
 import re
-from pathlib import Path
 
 from etils import epath
 
-from mimicmotion_jax.checkpoint.files import CONFIG, MANIFEST, SAMPLING
+from mimicmotion_jax.checkpoint.files import CONFIG, MANIFEST, SAMPLING, locate
 from mimicmotion_jax.checkpoint.read import read_manifest
 from mimicmotion_jax.runtime.atomic_files import absolute_path
 from mimicmotion_jax.runtime.errors import InputError
@@ -16,9 +15,6 @@ from mimicmotion_jax.runtime.hub import HubRepository, fetch_folder, push_folder
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _COLLAPSED_URL = re.compile(r"(gs|s3|az|hf):/(?!/)")  # what pathlib makes of gs://
 _FILES = (MANIFEST, CONFIG, SAMPLING, "params/*")
-
-PACKAGED = Path(__file__).resolve().parents[1] / "weights"
-"""Folder of the checkpoints that travel in the package: "small", and "small-student", which is distilled from it."""
 
 
 def resolve(source: str | os.PathLike[str]) -> epath.Path:
@@ -36,9 +32,7 @@ def resolve(source: str | os.PathLike[str]) -> epath.Path:
             be reached.
     """
     name = _COLLAPSED_URL.sub(r"\1://", os.fspath(source), count=1)
-    path = absolute_path(name)
-    if is_packaged(PACKAGED / name) and not path.exists():
-        return epath.Path(PACKAGED / name)
+    path = locate(name)
     if "://" in name or path.exists() or not _HUB_ID.fullmatch(name) or name.startswith("."):
         return path
     repository = HubRepository(name)
@@ -46,11 +40,6 @@ def resolve(source: str | os.PathLike[str]) -> epath.Path:
         error = repository.missing(MANIFEST)
         raise InputError(f"{error} A PyTorch checkpoint must be converted first (`mimicmotion convert --help`).")
     return epath.Path(fetch_folder(name, _FILES))
-
-
-def is_packaged(checkpoint: str | os.PathLike[str]) -> bool:
-    """Say whether a folder is that of a checkpoint in the package."""
-    return Path(checkpoint).parent == PACKAGED and (Path(checkpoint) / MANIFEST).exists()
 
 
 def push(

@@ -25,6 +25,7 @@ from mimicmotion_jax.checkpoint.files import (
     byte_bar,
     check_content,
     group_path,
+    locate,
     read_object,
 )
 from mimicmotion_jax.checkpoint.restoring import explain_damage
@@ -32,7 +33,7 @@ from mimicmotion_jax.checkpoint.write import flat_params
 from mimicmotion_jax.config import build_config
 from mimicmotion_jax.models.build import abstract_network
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.runtime.atomic_files import absolute_path, sha256_file
+from mimicmotion_jax.runtime.atomic_files import sha256_file
 from mimicmotion_jax.runtime.errors import InputError
 
 Network = TypeVar("Network", bound=nnx.Module)
@@ -44,7 +45,7 @@ def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
     Raises:
         InputError: no checkpoint there, a damaged one, or one of a later format.
     """
-    root = absolute_path(directory)
+    root = locate(directory)
     if not (root / MANIFEST).exists():
         raise InputError(f"{root} holds no checkpoint (no {MANIFEST}); make one with `mimicmotion convert`.")
     manifest = read_object(root / MANIFEST)
@@ -61,7 +62,7 @@ def manifest_sha256(directory: epath.PathLike) -> str:
         InputError: as `read_manifest`.
     """
     read_manifest(directory)
-    return sha256_file(absolute_path(directory) / MANIFEST)
+    return sha256_file(locate(directory) / MANIFEST)
 
 
 def weights_sha256(directory: epath.PathLike) -> str:
@@ -71,7 +72,7 @@ def weights_sha256(directory: epath.PathLike) -> str:
         InputError: as `read_manifest`.
     """
     read_manifest(directory)
-    root = absolute_path(directory)
+    root = locate(directory)
     files = [root / name for name in (MANIFEST, CONFIG, f"params/{CHECKSUMS}")]
     return hashlib.sha256("".join(sha256_file(path) for path in files if path.exists()).encode()).hexdigest()
 
@@ -83,7 +84,7 @@ def read_config(directory: epath.PathLike) -> ModelConfig:
         InputError: no checkpoint there, or a damaged one.
     """
     read_manifest(directory)
-    root = absolute_path(directory)
+    root = locate(directory)
     return build_config(ModelConfig, read_object(root / CONFIG), source=str(root / CONFIG))
 
 
@@ -94,7 +95,7 @@ def read_sampling(directory: epath.PathLike) -> dict[str, Any]:
         InputError: no checkpoint there, or a damaged one.
     """
     read_manifest(directory)
-    root = absolute_path(directory)
+    root = locate(directory)
     return read_object(root / SAMPLING) if (root / SAMPLING).exists() else {}
 
 
@@ -167,7 +168,7 @@ def stored_groups(
         InputError: no checkpoint there, a damaged one, or one that does not hold exactly the tensors in `shapes`.
     """
     read_manifest(directory)
-    root = absolute_path(directory)
+    root = locate(directory)
     index = check_content(Index, read_object(root / INDEX), root / INDEX)
     if name not in index:
         raise InputError(
@@ -192,7 +193,7 @@ def read_group(directory: epath.PathLike, name: str, number: int, target: Mappin
     Raises:
         InputError: missing or damaged files.
     """
-    path = group_path(absolute_path(directory), name, number)
+    path = group_path(locate(directory), name, number)
 
     def damaged(reason: str) -> str:
         return f"{path} is damaged or incomplete ({reason}); {ADVICE}."

@@ -1,7 +1,7 @@
 """A layer applied to parts of a video, one after the other, so small that a TPU keeps their activations in fast memory.
 
-The products inside a transformer write results several times as wide as its input. Those of a whole video go through the
-chip's main memory; those of a part stay next to the matrix units until the next product reads them.
+The products inside a transformer write results several times as wide as its input. Those of a whole video go through
+the chip's main memory; those of a part stay next to the matrix units until the next product reads them.
 """
 
 import math

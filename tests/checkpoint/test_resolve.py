@@ -8,7 +8,8 @@ import pytest
 from etils import epath
 from hub_server import TOKEN, hub_of_this_process, python, serve
 
-from mimicmotion_jax.checkpoint import PACKAGED, is_packaged, push, resolve
+from mimicmotion_jax.checkpoint import PACKAGED, is_packaged, manifest_sha256, push, resolve
+from mimicmotion_jax.runtime.atomic_files import sha256_file
 from mimicmotion_jax.runtime.errors import InputError
 
 PUSH = """
@@ -47,11 +48,15 @@ def test_models_of_the_package_have_names(tmp_path, monkeypatch):
     for name in ("small", "small-student"):
         assert resolve(name) == epath.Path(PACKAGED / name)
         assert is_packaged(resolve(name))
+        # Training reads them by name as well.
+        assert manifest_sha256(name) == sha256_file(PACKAGED / name / "manifest.json")
     for name in ("smaller", "./small/params", "."):
         assert resolve(name) == epath.Path(tmp_path / name)
     (tmp_path / "small").mkdir()
     assert resolve("small") == epath.Path(tmp_path / "small")
     assert not is_packaged(resolve("small"))
+    with pytest.raises(InputError, match="small holds no checkpoint"):
+        manifest_sha256("small")
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ def inputs():
     """Transformer of two layers with random parameters, two videos and their contexts."""
     random = np.random.default_rng(0)
     module = SpatioTemporalTransformer(Init(nnx.Rngs(0)), CHANNELS, 2, 2, CONTEXT)
-    params = {key: 0.3 * random.standard_normal(x.shape, np.float32) for key, x in flat_params(nnx.state(module)).items()}
+    shapes = {key: x.shape for key, x in flat_params(nnx.state(module)).items()}
+    params = {key: 0.3 * random.standard_normal(shape, np.float32) for key, shape in shapes.items()}
     video = random.standard_normal((2, FRAMES, HEIGHT, WIDTH, CHANNELS), np.float32)
     return fill_network(module, params), video, random.standard_normal((2, CONTEXT), np.float32)
 
@@ -65,8 +66,8 @@ def part_size(frames: int) -> int:
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
-        (part_size(5), [2, 2, 2, 2]),  # five of six frames fit, but three divide them; twenty of 24 positions, so twelve
-        (part_size(1) - 1, [6, 6, 8, 8]),  # of no whole frame, so one all the same; three positions
+        (part_size(5), [2, 2, 2, 2]),  # five of six frames fit, but three divide them; twenty of 24 positions: twelve
+        (part_size(1) - 1, [6, 6, 8, 8]),  # not one frame fits, so one all the same; three positions
     ],
 )
 def test_parts_change_nothing(limit, expected, inputs, whole):
