@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from card.results import Skipped
-from mimicmotion_jax.models import attention, layers, transformer
+from mimicmotion_jax.models import attention, layers, parts, transformer
 from mimicmotion_jax.models.execution import DEFAULT, Execution
+from mimicmotion_jax.sharding import TPU_PART_SIZE
 
 Patch = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -92,12 +93,12 @@ def _temporal(convolve: Callable[[jax.Array, jax.Array], jax.Array]) -> Patch:
 # Feed-forward, norms, projections.
 
 
-def _one_geglu(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
+def _one_geglu(self: transformer.FeedForward, x: jax.Array, _: Execution) -> jax.Array:
     value, gate = jnp.split(self.proj_in(x), 2, axis=-1)
     return self.proj_out(value * transformer.gelu(gate))
 
 
-def _tokamax_geglu(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
+def _tokamax_geglu(self: transformer.FeedForward, x: jax.Array, _: Execution) -> jax.Array:
     import tokamax
 
     # Without the biases, which its kernel does not have: for the time only, the result differs.
@@ -106,7 +107,7 @@ def _tokamax_geglu(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
 
 
 def _hopper_geglu(stages: int, cluster: int = 1) -> Patch:
-    def call(self: transformer.FeedForward, x: jax.Array) -> jax.Array:
+    def call(self: transformer.FeedForward, x: jax.Array, _: Execution) -> jax.Array:
         from card import hopper
 
         require_hopper()
@@ -217,6 +218,16 @@ def _replace(owner: Any, name: str, new: Any, package: str | None = None) -> Pat
     return patch
 
 
+def _parts(part_size: int | None) -> Patch:
+    """Transformers in parts of other sizes, or at once."""
+
+    def in_parts(*args: Any, **sizes: Any) -> jax.Array:
+        *others, execution = args
+        return parts.in_parts(*others, dataclasses.replace(execution, part_size=part_size), **sizes)
+
+    return _replace(transformer, "in_parts", in_parts)
+
+
 _RESNETS = ("unet resnet", "vae resnet")
 _BOTH = (*_RESNETS, "unet transformer")
 _TRANSFORMER = ("unet transformer",)
@@ -265,7 +276,12 @@ GPU: dict[str, Candidate] = {
 }
 """Candidates for NVIDIA's cards, most promising first."""
 
-TPU: dict[str, Candidate] = {"splash attention": Candidate(_TRANSFORMER, _attention(_splash), layer="attention")}
+TPU: dict[str, Candidate] = {
+    "transformers at once": Candidate(_TRANSFORMER, _parts(None), layer="parts"),
+    "transformers in parts of half the size": Candidate(_TRANSFORMER, _parts(TPU_PART_SIZE // 2), layer="parts"),
+    "transformers in parts of twice the size": Candidate(_TRANSFORMER, _parts(2 * TPU_PART_SIZE), layer="parts"),
+    "splash attention": Candidate(_TRANSFORMER, _attention(_splash), layer="attention"),
+}
 """Candidates for TPUs."""
 
 
