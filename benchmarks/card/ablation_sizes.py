@@ -13,7 +13,7 @@ ABLATION_SIZES = {
     # Networks of mimicmotion_jax/weights/small.
     "full": dataclasses.replace(_SHIPPED, limit=3000, test=(8, 36), reserve=10.0),
     "middle": dataclasses.replace(
-        _SHIPPED, clips=2, dtype="float32", workers=1, limit=100, test=(4, 24), reserve=5.0, encode_scenes=1
+        _SHIPPED, clips=2, dtype="float32", workers=1, limit=20, test=(1, 24), reserve=5.0, encode_scenes=1
     ),
     # Networks of mimicmotion_jax/weights/small-student, which are compiled in less time.
     "tiny": dataclasses.replace(

@@ -9,10 +9,11 @@ from pydantic import Field
 from mimicmotion_jax.checkpoint import read_sampling, resolve
 from mimicmotion_jax.config import build_config, config_dataclass, read_values, to_dict
 from mimicmotion_jax.diffusion.config import SamplingConfig
+from mimicmotion_jax.inference.options import PresetName, merge_defaults
 from mimicmotion_jax.pose.options import DetectorOptions, DrawOptions, PersonChoice
 
 # Options that do not change the videos, given their poses.
-_NOT_RESULTS = ("batch_size", "withhold_poses", "detector", "person_model", "pose_model")
+_NOT_RESULTS = ("preset", "batch_size", "withhold_poses", "detector", "person_model", "pose_model")
 
 
 @config_dataclass
@@ -22,6 +23,8 @@ class EvaluateConfig(DrawOptions, DetectorOptions, SamplingConfig):
     The detector is used for sequences without NAME.npz.
     """
 
+    preset: PresetName | None = None
+    """Steps, noise levels and guidance together, as in `mimicmotion sample`; other options that are given win."""
     height: Annotated[int, Field(ge=1)] | None = None
     """Height of the generated videos, in pixels; null: the protocol's."""
     width: Annotated[int, Field(ge=1)] | None = None
@@ -64,4 +67,6 @@ def load_options(
     given = read_values(path, overrides)
     defaults = {} if checkpoint is None else read_sampling(resolve(checkpoint))
     defaults = {key: value for key, value in defaults.items() if key != "resolution"}  # the protocol decides
-    return build_config(EvaluateConfig, defaults | given, source=str(path) if path else "the configuration")
+    return build_config(
+        EvaluateConfig, merge_defaults(defaults, given), source=str(path) if path else "the configuration"
+    )

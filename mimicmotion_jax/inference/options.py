@@ -24,6 +24,7 @@ _FULL: dict[str, Any] = {
     "guidance_interval": None,
     "cache_interval": 1,
 }
+PresetName = Literal["exact", "fast", "draft"]
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": _FULL,
     "fast": {**_FULL, "schedule": "ays", "num_inference_steps": 10, "guidance_interval": (0.05, 20.0)},
@@ -37,7 +38,7 @@ T = TypeVar("T", bound=SamplingConfig)
 class PipelineOptions(DrawOptions, DetectorOptions, SamplingConfig):
     """Options of `MimicMotionPipeline.__call__`, which explains them one by one."""
 
-    preset: Literal["exact", "fast", "draft"] | None = None
+    preset: PresetName | None = None
     """Steps, noise levels and guidance together: exact (25 steps), fast (a third of the work, hardly to be told apart),
     draft (a seventh, to see before you wait); other options that are given win. null: none of them."""
     resolution: Annotated[int, Field(ge=64, le=4096)] = 576

@@ -12,7 +12,7 @@ import pytest
 
 from mimicmotion_jax import InputError
 from mimicmotion_jax.diffusion.fusion import make_plan, plan_seams
-from mimicmotion_jax.evaluation.config import EvaluateConfig
+from mimicmotion_jax.evaluation.config import EvaluateConfig, load_options
 from mimicmotion_jax.evaluation.failures import Failures
 from mimicmotion_jax.evaluation.protocols import PROTOCOLS
 from mimicmotion_jax.evaluation.run import Request, evaluate
@@ -41,6 +41,15 @@ def first(run, tmp_path_factory):
     """Results of a run with all baselines, and its folder."""
     output = tmp_path_factory.mktemp("run") / "out"
     return run(output, withhold_poses=True), output
+
+
+def test_a_preset_is_its_options():
+    fast = ["schedule=ays", "num_inference_steps=10", "guidance_interval=[0.05,20]"]
+    assert load_options(overrides=["preset=fast"]).result_options == load_options(overrides=fast).result_options
+    given = load_options(overrides=["preset=draft", "num_inference_steps=3"])
+    assert (given.num_inference_steps, given.schedule) == (3, "ays")
+    with pytest.raises(InputError, match="preset"):
+        load_options(overrides=["preset=quick"])
 
 
 def frames_of(path):
