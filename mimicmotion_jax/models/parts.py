@@ -41,15 +41,20 @@ def in_parts(
     part_size = execution.part_size
 
     def run(shared: Any, per_sample: Any, x: Float[Array, "b f p c"]) -> Float[Array, "b f p c"]:
-        total = x.shape[axis]
-        fitting = max(1, part_size * total // (math.prod(x.shape[:-1]) * width))
+        # A part has frames of all samples, or positions of one: merging those of several would take a transposition.
+        samples = x.shape[0] if axis == 1 else 1
+        total, elements = x.shape[axis], samples * math.prod(x.shape[1:-1]) * width
+        fitting = min(total, max(1, part_size * total // elements))
         size = next(size for size in range(fitting, 0, -1) if total % size == 0)
 
         def replace_part(number: Int[Array, ""], x: Float[Array, "b f p c"]) -> Float[Array, "b f p c"]:
-            part = jax.lax.dynamic_slice_in_dim(x, number * size, size, axis)
-            part = layer(shared, per_sample, part, in_part)
-            return jax.lax.dynamic_update_slice_in_dim(x, part, number * size, axis)
+            sample, start = number // (total // size) * samples, number % (total // size) * size
+            starts = [sample, *(start if i == axis else 0 for i in range(1, 4))]
+            sizes = [samples, *(size if i == axis else x.shape[i] for i in range(1, 4))]
+            own = jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, sample, samples), per_sample)
+            part = layer(shared, own, jax.lax.dynamic_slice(x, starts, sizes), in_part)
+            return jax.lax.dynamic_update_slice(x, part, starts)
 
-        return jax.lax.fori_loop(0, total // size, replace_part, x)
+        return jax.lax.fori_loop(0, x.shape[0] // samples * (total // size), replace_part, x)
 
     return execution.per_shard(run, axis)(shared, per_sample, x)

@@ -66,8 +66,8 @@ def part_size(frames: int) -> int:
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
-        (part_size(5), [2, 2, 2, 2]),  # five of six frames fit, but three divide them; twenty of 24 positions: twelve
-        (part_size(1) - 1, [6, 6, 8, 8]),  # not one frame fits, so one all the same; three positions
+        (part_size(5), [2, 2, 2, 2]),  # five of six frames fit, but three divide them; all positions of one video
+        (part_size(1) - 1, [6, 6, 8, 8]),  # not one frame fits, so one all the same; seven of one video's 24 positions
     ],
 )
 def test_parts_change_nothing(limit, expected, inputs, whole):
