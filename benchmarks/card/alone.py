@@ -63,20 +63,19 @@ def compile_for(topology: str, size: str = "full", *names: str) -> int:
     Args:
         topology: one chip, such as "v5e:1x1".
         size: "full", "middle" or "tiny".
-        names: words that the block's name contains; none takes all blocks.
+        names: words that "BLOCK: CANDIDATE" contains; none takes all.
     """
     mesh = sharding.sampling_mesh(devices=topology_devices(topology))
     place = sharding.replicated(mesh)
     execution = sharding.sampling_execution(sharding.window_mesh(mesh, 1, 2, 1, 1))
     for name, (kind, build, shapes) in blocks(size_of(size)).items():
-        if names and not any(word in name for word in names):
-            continue
         run, params, inputs = abstract_block(build, shapes)
         arguments = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16, sharding=place), (params, *inputs)
         )
         for candidate, way in {PRESENT: Candidate(()), **LAYERS, **TPU}.items():
-            if candidate == PRESENT or kind in way.blocks:
+            wanted = not names or any(word in f"{name}: {candidate}" for word in names)
+            if wanted and (candidate == PRESENT or kind in way.blocks):
                 lowered = lower_with(run, arguments, way, execution=execution)
                 # The compiler has no estimate for the attention kernels, so their FLOPs are left out as well.
                 report = compile_report(lowered, mesh, kernel_flops={})

@@ -140,7 +140,8 @@ class SpatioTemporalTransformer(nnx.Module):
             within_frames = functools.partial(_within_frames, layer)
             x = in_parts(within_frames, self, spatial, x, execution, axis=1, width=4 * channels)
             along_frames, shared = functools.partial(_along_frames, layer), (self, conditions.frame_position)
-            x = execution.by_position(x)
+            # Without the first constraint the partitioner would move the spatial block's wide activations instead of x.
+            x = execution.by_position(execution.by_frame(x))
             x = in_parts(along_frames, shared, temporal, x, execution, axis=2, width=4 * channels)
             x = execution.by_frame(execution.by_position(x))
         out = residual + x

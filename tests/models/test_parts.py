@@ -15,6 +15,7 @@ from mimicmotion_jax.checkpoint import fill_network, flat_params
 from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.layers import Init
 from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
+from mimicmotion_jax.xla_report import compile_report, topology_devices
 
 CHANNELS, CONTEXT = 32, 24
 FRAMES, HEIGHT, WIDTH = 6, 4, 6
@@ -88,3 +89,34 @@ def test_each_device_computes_its_own_parts(inputs, whole):
     assert "all-to-all" in compiled.as_text()
     assert "all-gather" not in compiled.as_text()
     np.testing.assert_allclose(compiled(*arguments), whole, atol=2e-6 * float(jnp.abs(whole).max()))
+
+
+@pytest.mark.slow
+def test_parts_on_chips_take_less_memory_and_no_more_traffic():
+    """A window of eight frames, two branches, on four v5e chips, by the compiler: frames go to positions and back."""
+    mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("v5e:2x2")), 1, 2, 8, 72 * 128)
+    parts = sharding.sampling_execution(mesh)
+    module = nnx.eval_shape(lambda: SpatioTemporalTransformer(Init(nnx.Rngs(0), jnp.bfloat16), 320, 5, 1, 1024))
+    split = jax.P((sharding.WINDOWS, sharding.BRANCHES), sharding.FRAMES)
+
+    def shape(x, spec):
+        return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=jax.sharding.NamedSharding(mesh, spec))
+
+    arguments = (
+        jax.tree.map(lambda x: shape(x, jax.P()), module),
+        shape(np.empty((2, 8, 72, 128, 320)), split),
+        shape(np.empty((2, 1024)), jax.P(split[0])),
+    )
+
+    def compiled(execution):
+        def run(module, video, context):
+            return module(video, module.conditions(context, 8), execution)
+
+        return compile_report(jit(run).lower(*arguments), mesh)
+
+    whole, found = compiled(dataclasses.replace(parts, part_size=None)), compiled(parts)
+    assert found.collectives == whole.collectives
+    assert found.collectives.keys() == {"all-to-all"}
+    assert found.flops_per_chip == pytest.approx(whole.flops_per_chip, rel=1e-3)
+    assert found.memory.temporaries < whole.memory.temporaries / 2
+    assert sum(found.estimated_cycles.values()) < 0.8 * sum(whole.estimated_cycles.values())
