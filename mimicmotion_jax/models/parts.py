@@ -46,15 +46,16 @@ def in_parts(
         total, elements = x.shape[axis], samples * math.prod(x.shape[1:-1]) * width
         fitting = min(total, max(1, part_size * total // elements))
         size = next(size for size in range(fitting, 0, -1) if total % size == 0)
+        parts = total // size
 
         def replace_part(number: Int[Array, ""], x: Float[Array, "b f p c"]) -> Float[Array, "b f p c"]:
-            sample, start = number // (total // size) * samples, number % (total // size) * size
-            starts = [sample, *(start if i == axis else 0 for i in range(1, 4))]
-            sizes = [samples, *(size if i == axis else x.shape[i] for i in range(1, 4))]
-            own = jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, sample, samples), per_sample)
-            part = layer(shared, own, jax.lax.dynamic_slice(x, starts, sizes), in_part)
-            return jax.lax.dynamic_update_slice(x, part, starts)
+            first = number // parts * samples
+            start, sizes = [first, 0, 0, 0], [samples, *x.shape[1:]]
+            start[axis], sizes[axis] = number % parts * size, size
+            own = jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, first, samples), per_sample)
+            part = layer(shared, own, jax.lax.dynamic_slice(x, start, sizes), in_part)
+            return jax.lax.dynamic_update_slice(x, part, start)
 
-        return jax.lax.fori_loop(0, x.shape[0] // samples * (total // size), replace_part, x)
+        return jax.lax.fori_loop(0, x.shape[0] // samples * parts, replace_part, x)
 
     return execution.per_shard(run, axis)(shared, per_sample, x)
