@@ -144,8 +144,7 @@ class SpatioTemporalTransformer(nnx.Module):
             x = execution.by_position(execution.by_frame(x))
             x = in_parts(along_frames, shared, temporal, x, execution, axis=2, width=4 * channels)
             x = execution.by_frame(execution.by_position(x))
-        out = residual + x
-        return rearrange(out, "b f (h w) c -> b f h w c", h=height)
+        return rearrange(residual + x, "b f (h w) c -> b f h w c", h=height)
 
 
 def _within_frames(
