@@ -4,8 +4,9 @@
 
 On a CPU both sides compute in float32 and share nothing but the cores, so each round runs one after the other and the
 ratio does not depend on the machine's state from minute to minute (`--devices 2` uses the cores as two devices). Each
-figure is the median of the rounds; a ratio above 1 means that ours is faster. On a card the two would share its memory:
-there benchmarks/gpu.py gives each a process of its own. `--compile` adds torch.compile.
+figure is the median of the rounds; a ratio above 1 means that ours is faster. `--warm` times the second of two runs in
+a row: a virtual machine's host may take back memory that one side frees while the other one runs. On a card the two
+would share its memory: there benchmarks/gpu.py gives each a process of its own. `--compile` adds torch.compile.
 """
 
 import argparse
@@ -45,12 +46,14 @@ def sides(part: str, theirs: Theirs, ours: Ours) -> tuple[Run, Run]:
     return getattr(theirs, part)(), getattr(ours, part)()
 
 
-def measure(theirs: Run, ours: Run, rounds: int) -> dict[str, float]:
+def measure(theirs: Run, ours: Run, rounds: int, warm: bool) -> dict[str, float]:
     """Measure seconds of both sides, after a first run that compiles and compares their results."""
     error = relative_difference(ours(), theirs())
     seconds: dict[str, list[float]] = {"torch": [], "ours": []}
     for _ in range(rounds):
         for name, run in (("torch", theirs), ("ours", ours)):
+            if warm:
+                run()
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
@@ -70,6 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--size", choices=SIZES, default="middle")
     add("--parts", nargs="+", choices=PARTS, default=PARTS)
     add("--rounds", type=int, default=5, metavar="N", help="rounds per part; default: 5")
+    add("--warm", action="store_true", help="run each side once more before it is timed, like steps in a row")
     add("--compile", action="store_true", help="run PyTorch under torch.compile")
     add("--devices", type=int, default=1, metavar="N", help="devices to split the CPU's cores into; default: 1")
     add("--output", type=Path, metavar="FILE.json", help="also write the results to this file")
@@ -84,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         "size": args.size,
         "torch.compile": args.compile,
         "devices": args.devices,
+        "warm": args.warm,
         "environment": {name: os.environ[name] for name in ("GLIBC_TUNABLES", "XLA_FLAGS") if name in os.environ},
         "device": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "date": datetime.date.today().isoformat(),
@@ -94,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     with ours.precision:
         for part in args.parts:
-            results["parts"][part] = measure(*sides(part, theirs, ours), args.rounds)
+            results["parts"][part] = measure(*sides(part, theirs, ours), args.rounds, args.warm)
             print(part, json.dumps(results["parts"][part]), flush=True)
     if args.output:
         args.output.write_text(json.dumps(results, indent=1) + "\n")

@@ -219,7 +219,8 @@ def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
     return Execution(
         by_frame=constrain(samples, FRAMES),
         by_position=constrain(samples, None, FRAMES),
-        by_sequence=constrain(sequences),
+        # On one device it would only keep XLA from fusing queries, keys and values with what surrounds them.
+        by_sequence=constrain(sequences) if mesh.size > 1 else lambda x: x,
         per_device=_per_device(mesh, PartitionSpec(sequences)),
         per_shard=_per_shard(mesh, samples),
         platform=device.platform if capability is None else "cuda",
