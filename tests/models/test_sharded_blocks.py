@@ -56,3 +56,13 @@ def test_gradients_on_a_mesh_are_those_of_one_device(make, remat):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max() + 1e-6), found, expected
     )
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(1, 4), (2, 14)])
+def test_attention_on_one_device_is_not_constrained(devices, expected):
+    """Four constraints around the temporal block; on several devices ten more, five around each of two attentions."""
+    block, call = transformer(Init(nnx.Rngs(0), jnp.float32, 8))
+    execution = sharding.training_execution(sharding.training_mesh(1, devices, devices=jax.devices()[:devices]), False)
+    x, y = jnp.zeros((2, 4, 6, 4, CHANNELS)), jnp.zeros((2, EMBEDDING))
+    traced = jax.make_jaxpr(lambda block, x, y: call(block, x, y, execution))(block, x, y)
+    assert sum(equation.primitive.name == "sharding_constraint" for equation in traced.eqns) == expected
