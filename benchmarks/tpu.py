@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from card.runner import OURS, Experiment, Part, main
+from card.runner import OURS, VIDEO, Experiment, Part, main
 
-TRAIN = (*OURS, "tensorflow_datasets", "grain", "array_record", "tensorboard")
+TRAIN = (*VIDEO, "tensorflow_datasets", "grain", "array_record", "tensorboard")
 PROFILE = Path(tempfile.gettempdir()) / "mimicmotion-profile"
 
 
@@ -65,7 +65,7 @@ EXPERIMENTS = (
         "sample",
         "sample.py with random weights of full size, cold and warm",
         1200,
-        (part("end_to_end:sample", "sample"),),
+        (part("end_to_end:sample", "sample", VIDEO),),
     ),
     Experiment("step", "each candidate for a layer, in the UNet's step", 3600, (part("kernels:measure_step", "step"),)),
     Experiment(

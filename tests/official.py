@@ -3,9 +3,11 @@
 Written from a description of the release; tests and benchmarks compare with it.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +90,13 @@ class PoseNet(torch.nn.Module):
         return self.scale * self.final_proj(self.conv_layers(pixels))
 
 
+@contextlib.contextmanager
+def uninitialised() -> Iterator[None]:
+    """Leave the parameters of layers that are made meanwhile without values: drawing 1.6 billion takes a minute."""
+    with mock.patch.multiple(torch.nn.init, kaiming_uniform_=mock.DEFAULT, uniform_=mock.DEFAULT):
+        yield
+
+
 class OfficialLoop:
     """Four networks in PyTorch with random weights, and the sampling loop of the official release.
 
@@ -117,14 +126,17 @@ class OfficialLoop:
             timestep_spacing="leading",
         )
 
-    def _place(self, network: torch.nn.Module, seed: int) -> torch.nn.Module:
+    def _place(self, make: Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
+        with uninitialised():
+            network = make()
         return self.fill(network, seed).to(self.device, self.dtype)
 
     @functools.cached_property
     def unet(self) -> UNetSpatioTemporalConditionModel:
         """UNet with MimicMotion's inputs."""
         case, coarse = self.case, len(self.case.channels) - 1
-        unet = UNetSpatioTemporalConditionModel(
+        make = functools.partial(
+            UNetSpatioTemporalConditionModel,
             down_block_types=(CROSS_DOWN,) * coarse + (DOWN,),
             up_block_types=(UP,) + (CROSS_UP,) * coarse,
             block_out_channels=case.channels,
@@ -134,29 +146,30 @@ class OfficialLoop:
             addition_time_embed_dim=case.time_dim,
             projection_class_embeddings_input_dim=3 * case.time_dim,
         )
-        return self._place(unet, 0)
+        return self._place(make, 0)
 
     @functools.cached_property
     def vae(self) -> AutoencoderKLTemporalDecoder:
         """VAE with the temporal decoder."""
-        vae = AutoencoderKLTemporalDecoder(
+        make = functools.partial(
+            AutoencoderKLTemporalDecoder,
             down_block_types=("DownEncoderBlock2D",) * 4,
             block_out_channels=self.case.vae_channels,
             layers_per_block=self.case.vae_layers,
         )
-        return self._place(vae, 1)
+        return self._place(make, 1)
 
     @functools.cached_property
     def clip(self) -> CLIPVisionModelWithProjection:
         """Small CLIP image encoder."""
         sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
         config = CLIPVisionConfig(**sizes, projection_dim=self.case.context, patch_size=32, hidden_act="gelu")
-        return self._place(CLIPVisionModelWithProjection(config), 2)
+        return self._place(lambda: CLIPVisionModelWithProjection(config), 2)
 
     @functools.cached_property
     def pose_net(self) -> PoseNet:
         """PoseNet of the UNet's width."""
-        return self._place(PoseNet(self.case.channels[0]), 3)
+        return self._place(lambda: PoseNet(self.case.channels[0]), 3)
 
     @torch.no_grad()
     def __call__(self, image, pose_images, noise, noise_aug, options) -> tuple[torch.Tensor, torch.Tensor]:

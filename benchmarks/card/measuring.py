@@ -13,7 +13,7 @@ from card.results import Row
 _KEPT = 2**18  # values of a result that are kept for a comparison
 
 
-def measure(run: Callable[[], Any], rounds: int, most: float = 20.0) -> tuple[Row, Any]:
+def measure(run: Callable[[], Any], rounds: int, most: float = 10.0) -> tuple[Row, Any]:
     """Time a function that waits for its device: the first call, which compiles, and the median of some more.
 
     Args:

@@ -24,7 +24,8 @@ from card.results import Results, finished
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers", "tokamax", "libtpu")
-OURS = ("jax", "flax", "beartype", "jaxtyping", "einops", "pydantic", "safetensors", "av")
+OURS = ("jax", "flax", "beartype", "jaxtyping", "einops", "pydantic", "safetensors")
+VIDEO = (*OURS, "av")
 TORCH = (*OURS, "torch", "diffusers", "transformers")
 _MINUTES = 600.0
 _LEAST = 20  # seconds that a part needs to come to anything
