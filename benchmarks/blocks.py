@@ -87,7 +87,7 @@ def measure(block: Block, chip: str) -> dict[str, Any]:
     """Compile a block; return its estimates."""
     build, shapes = block
     mesh = Mesh(np.array(topology_devices(TOPOLOGIES[chip])), ("chip",))
-    execution = Execution(platform="cuda", cudnn_attention=True)
+    execution = Execution(platform="cuda", cudnn_attention=True, fused_geglu=True)
     if chip == "v5e":
         execution = Execution(platform="tpu", part_size=TPU_PART_SIZE)
     here = NamedSharding(mesh, PartitionSpec())

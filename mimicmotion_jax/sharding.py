@@ -27,8 +27,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mimicmotion_jax.models import cudnn
-from mimicmotion_jax.models.execution import Attend, Execution, Layer
+from mimicmotion_jax.models import cudnn, fused_geglu
+from mimicmotion_jax.models.execution import Attend, Execution, Layer, PerDevice
 from mimicmotion_jax.runtime.errors import InputError
 
 WINDOWS, BRANCHES = "windows", "branches"
@@ -201,7 +201,8 @@ def training_execution(mesh: Mesh, remat: bool) -> Execution:
 def sampling_execution(mesh: Mesh) -> Execution:
     """Execution settings of the UNet on a `window_mesh`, for batches [windows * branches, ...]."""
     execution = _execution(mesh, (WINDOWS, BRANCHES), remat=False)
-    return dataclasses.replace(execution, part_size=TPU_PART_SIZE if execution.platform == "tpu" else None)
+    part_size = TPU_PART_SIZE if execution.platform == "tpu" else None
+    return dataclasses.replace(execution, part_size=part_size, fused_geglu=fused_geglu.runs_on(_one_device(mesh)))
 
 
 def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
@@ -211,10 +212,7 @@ def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
         sharding = NamedSharding(mesh, PartitionSpec(*axes))
         return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
-    sequences = (*samples, FRAMES)
-    local = jax.local_devices()
-    # Devices may be in other processes, or absent (a topology to compile for).
-    device = next((device for device in mesh.devices.flat if device in local), mesh.devices.flat[0])
+    sequences, device = (*samples, FRAMES), _one_device(mesh)
     capability = cudnn.compute_capability(device)
     return Execution(
         by_frame=constrain(samples, FRAMES),
@@ -230,10 +228,17 @@ def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
     )
 
 
-def _per_device(mesh: Mesh, spec: PartitionSpec) -> Callable[[Attend], Attend]:
-    def wrap(function: Attend) -> Attend:
+def _one_device(mesh: Mesh) -> jax.Device:
+    """A device of this process if there is one; all may be elsewhere, or absent (a topology to compile for)."""
+    local = jax.local_devices()
+    return next((device for device in mesh.devices.flat if device in local), mesh.devices.flat[0])
+
+
+def _per_device(mesh: Mesh, spec: PartitionSpec) -> PerDevice:
+    def wrap(function: Attend, shared: int = 0) -> Attend:
+        specs = (spec,) * (3 - shared) + (PartitionSpec(),) * shared
         # Custom kernels do not declare how their outputs vary over the mesh, so this is not checked.
-        return jax.shard_map(function, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=spec, check_vma=False)
 
     return wrap
 

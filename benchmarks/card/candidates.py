@@ -106,18 +106,6 @@ def _tokamax_geglu(self: transformer.FeedForward, x: jax.Array, _: Execution) ->
     return self.proj_out(tokamax.gated_linear_unit(x, (gate, value), activation=transformer.gelu))
 
 
-def _hopper_geglu(stages: int, cluster: int = 1) -> Patch:
-    def call(self: transformer.FeedForward, x: jax.Array, _: Execution) -> jax.Array:
-        from card import hopper
-
-        require_hopper()
-        kernel, bias = self.proj_in.kernel[...], self.proj_in.bias[...]
-        out = hopper.geglu(x.reshape(-1, x.shape[-1]), kernel, bias, stages=stages, cluster=cluster)
-        return self.proj_out(out.reshape(*x.shape[:-1], -1))
-
-    return _replace(transformer.FeedForward, "__call__", call)
-
-
 def require_hopper() -> None:
     """Skip a row where there is no Hopper card."""
     capability = getattr(jax.devices()[0], "compute_capability", None)
@@ -260,9 +248,9 @@ LAYERS: dict[str, Candidate] = {
 """Candidates for every device."""
 
 GPU: dict[str, Candidate] = {
-    "GEGLU in one kernel": Candidate(_TRANSFORMER, _hopper_geglu(3), layer="feed-forward"),
-    "GEGLU in one kernel, four stages": Candidate(_TRANSFORMER, _hopper_geglu(4), layer="feed-forward"),
-    "GEGLU in one kernel, processors in pairs": Candidate(_TRANSFORMER, _hopper_geglu(4, 2), layer="feed-forward"),
+    "GEGLU as two products": Candidate(
+        _TRANSFORMER, _replace(transformer, "supports", lambda *_: False), layer="feed-forward"
+    ),
     "attention by Pallas, 128 keys": Candidate(_TRANSFORMER, _pallas_attention(128), layer="attention"),
     "attention by Pallas, 256 keys": Candidate(_TRANSFORMER, _pallas_attention(256), layer="attention"),
     "attention by XLA": Candidate(_TRANSFORMER, _attention(_by_xla), layer="attention"),

@@ -13,6 +13,7 @@ from card.inputs import accelerator, fast_dtype, pooled
 from card.measuring import measure_kernel, relative_difference
 from card.results import Results, Row
 from card.sizes import Size, positions, size_of
+from mimicmotion_jax.models.fused_geglu import fused_geglu
 from mimicmotion_jax.models.transformer import gelu
 
 Way = Callable[..., jax.Array]
@@ -66,19 +67,12 @@ def _geglu(rows: int, channels: int) -> tuple[tuple[jax.Array, ...], dict[str, W
         (value, gate), biases = jnp.split(kernel, 2, axis=-1), jnp.split(bias, 2)
         return (x @ value + biases[0]) * gelu(x @ gate + biases[1])
 
-    def one_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array, **options: Any) -> jax.Array:
-        from card import hopper
-
+    def one_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         require_hopper()
-        return hopper.geglu(x, kernel, bias, **options)
+        return fused_geglu(x[None], kernel, bias)[0]
 
-    options = [
-        {"stages": stages, "cluster": cluster, "ahead": ahead}
-        for stages, cluster, ahead in ((3, 1, 0), (3, 1, 1), (4, 1, 1), (4, 2, 1))
-    ]
-    names = ["one kernel, " + ", ".join(f"{name} {value}" for name, value in one.items()) for one in options]
-    kernels = {name: functools.partial(one_kernel, **one) for name, one in zip(names, options, strict=True)}
-    return arguments, {"two products": two_products, "product alone": lambda x, kernel, bias: x @ kernel} | kernels
+    product = {"product alone": lambda x, kernel, bias: x @ kernel}
+    return arguments, {"two products": two_products, "one kernel": one_kernel} | product
 
 
 def _geglu_in_float32(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -11,8 +11,20 @@ Layer = Callable[[Any, Any, jax.Array], jax.Array]
 """Function of what all samples share, of what each has alone [B, ...], and of activations [B, F, P, C]."""
 
 
+class PerDevice(Protocol):
+    """Wrapper of `Execution.per_device`."""
+
+    def __call__(self, function: Attend, shared: int = 0) -> Attend:
+        """Wrap a function of three arrays, the last `shared` of which every device has."""
+        ...
+
+
 def _identity(x: Any) -> Any:
     return x
+
+
+def _on_this_device(function: Attend, shared: int = 0) -> Attend:
+    return function
 
 
 def _on_one_device(layer: Layer, axis: int) -> Layer:
@@ -33,12 +45,14 @@ class Execution:
         by_position: shards an array [B, F, P, C] by positions.
         by_sequence: shards an array [N, tokens, ...] by sequences, the frames or positions of all samples. Without this
             constraint the partitioner splits tokens and gathers keys and values.
-        per_device: wraps a function of arrays [N, ...], sharded by sequence, so that each device runs it on its own
-            shard; the partitioner cannot split custom kernels.
+        per_device: wraps a function of three arrays [N, ...], sharded by sequence, so that each device runs it on its
+            own shard; the last `shared` of them are parameters that every device has. The partitioner cannot split
+            custom kernels.
         per_shard: wraps a `Layer` of activations that are sharded by frames (axis 1) or by positions (axis 2), so that
             each device runs it on its own shard.
         platform: "tpu", "cuda" or "cpu" select kernels; "any" selects code that every device runs.
         cudnn_attention: True if the devices run cuDNN's attention (`models.cudnn`).
+        fused_geglu: True if the devices run GEGLU in one kernel (`models.fused_geglu`), which has no gradient.
         num_devices: number of devices that a batch of frames is sharded over; attention divides its memory bound by it.
         remat: recompute the inside of each residual block and each transformer in the backward pass.
         part_size: number of elements that an activation may have on a device before a layer is computed in parts
@@ -49,10 +63,11 @@ class Execution:
     by_frame: Callable[[jax.Array], jax.Array] = _identity
     by_position: Callable[[jax.Array], jax.Array] = _identity
     by_sequence: Callable[[jax.Array], jax.Array] = _identity
-    per_device: Callable[[Attend], Attend] = _identity
+    per_device: PerDevice = _on_this_device
     per_shard: Callable[[Layer, int], Layer] = _on_one_device
     platform: str = "any"
     cudnn_attention: bool = False
+    fused_geglu: bool = False
     num_devices: int = 1
     remat: bool = False
     part_size: int | None = None

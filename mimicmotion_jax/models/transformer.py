@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from mimicmotion_jax.models.blocks import AlphaBlender
 from mimicmotion_jax.models.execution import DEFAULT, Execution
+from mimicmotion_jax.models.fused_geglu import fused_geglu, supports
 from mimicmotion_jax.models.layers import (
     GroupNorm,
     Init,
@@ -45,9 +46,12 @@ class FeedForward(nnx.Module):
         self.proj_in = Linear(init, channels, 8 * channels)
         self.proj_out = Linear(init, 4 * channels, channels)
 
-    def __call__(self, x: Float[Array, "... c"], execution: Execution = DEFAULT) -> Float[Array, "... c"]:
+    def __call__(self, x: Float[Array, "n tokens c"], execution: Execution = DEFAULT) -> Float[Array, "n tokens c"]:
+        kernel, bias = value(self.proj_in.kernel), value(self.proj_in.bias)
+        if execution.fused_geglu and self.proj_in.lora is None and supports(x, kernel, execution.num_devices):
+            return self.proj_out(execution.per_device(fused_geglu, shared=2)(x, kernel, bias))
         # Two products that compilers fuse with what follows, instead of a large result that is written and read again.
-        kernel, bias = (jnp.split(x, 2, axis=-1) for x in (value(self.proj_in.kernel), value(self.proj_in.bias)))
+        kernel, bias = (jnp.split(x, 2, axis=-1) for x in (kernel, bias))
         gate, hidden = (x @ kernel[part] + bias[part] for part in (1, 0))
         if self.proj_in.lora is not None:
             adapted = jnp.split(self.proj_in.lora(x), 2, axis=-1)

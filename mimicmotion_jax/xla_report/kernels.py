@@ -1,4 +1,4 @@
-"""FLOPs of the custom attention kernels that the networks use, which no compiler counts."""
+"""FLOPs of the custom kernels that the networks use, which no compiler counts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,5 +22,7 @@ KERNEL_FLOPS: dict[str, KernelFlops] = {
     "__cudnn$fmhaScaleBiasSoftmaxBackward": _products(5, token_axis=1),
     "__cudnn$fmhaSoftmax": _products(2, token_axis=1),
     "__cudnn$fmhaScaleBiasSoftmax": _products(2, token_axis=1),
+    # GEGLU (`models.hopper_geglu`): a product of [m, k] with [k, 2 n].
+    "mosaic_gpu": lambda shapes: 2.0 * math.prod(shapes[0]) * shapes[1][-1],
 }
 """FLOPs of known kernels by the start of their names; the first match holds."""
