@@ -18,6 +18,7 @@ from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.sharding import TPU_PART_SIZE
 
 Patch = Callable[[], contextlib.AbstractContextManager[Any]]
+_norm = layers.GroupNorm.__call__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +84,10 @@ def convolution_2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _temporal(convolve: Callable[[jax.Array, jax.Array], jax.Array]) -> Patch:
-    def call(self: layers.TemporalConv, x: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
+    def call(self: layers.TemporalConv, x: jax.Array, _: Execution = DEFAULT, weight: Any = 1.0) -> jax.Array:
         flat = x.reshape(*x.shape[:2], -1, x.shape[-1])
-        return convolve(flat, self.kernel[...]).reshape(*x.shape[:-1], -1) + self.bias[...]
+        kernel, bias = ((weight * array[...]).astype(x.dtype) for array in (self.kernel, self.bias))
+        return convolve(flat, kernel).reshape(*x.shape[:-1], -1) + bias
 
     return lambda: mock.patch.object(layers.TemporalConv, "__call__", call)
 
@@ -113,15 +115,22 @@ def require_hopper() -> None:
         raise Skipped("needs a Hopper card")
 
 
-def _tokamax_layer_norm(self: layers.LayerNorm, x: jax.Array) -> jax.Array:
+def _tokamax_layer_norm(self: layers.LayerNorm, x: jax.Array, _: Execution = DEFAULT) -> jax.Array:
     import tokamax
 
     return tokamax.layer_norm(x, self.scale[...], self.bias[...], epsilon=self.epsilon)
 
 
-def _two_passes(x: jax.Array, average: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array]:
-    mean = average(x.astype(jnp.float32))
-    return mean, average(jnp.square(x.astype(jnp.float32) - mean))
+def _norm_of_flax(self: layers.GroupNorm, x: jax.Array, shift: Any = 0) -> jax.Array:
+    return nnx.GroupNorm.__call__(self, x + shift)
+
+
+def _layer_norm_of_flax(self: layers.LayerNorm, x: jax.Array, _: Execution = DEFAULT) -> jax.Array:
+    return nnx.LayerNorm.__call__(self, x)
+
+
+def _added_before(self: layers.GroupNorm, x: jax.Array, shift: Any = 0) -> jax.Array:
+    return _norm(self, x + shift)
 
 
 def _joined_qkv(self: layers.SelfAttention, x: jax.Array, execution: Execution = DEFAULT) -> jax.Array:
@@ -240,9 +249,12 @@ LAYERS: dict[str, Candidate] = {
         _TRANSFORMER, _short(jax.nn.dot_product_attention), layer="temporal attention"
     ),
     "temporal attention packed by four": Candidate(_TRANSFORMER, _short(_packed_by_four), layer="temporal attention"),
-    "moments in two passes": Candidate(_BOTH, _replace(layers, "_moments", _two_passes), layer="norm"),
-    "group norm of flax": Candidate(
-        _BOTH, _replace(layers.GroupNorm, "__call__", nnx.GroupNorm.__call__), layer="norm"
+    "embedding added before the norm": Candidate(
+        ("unet resnet",), _replace(layers.GroupNorm, "__call__", _added_before), layer="norm"
+    ),
+    "group norm of flax": Candidate(_BOTH, _replace(layers.GroupNorm, "__call__", _norm_of_flax), layer="norm"),
+    "layer norm of flax": Candidate(
+        _TRANSFORMER, _replace(layers.LayerNorm, "__call__", _layer_norm_of_flax), layer="layer norm"
     ),
 }
 """Candidates for every device."""
@@ -256,7 +268,7 @@ GPU: dict[str, Candidate] = {
     "attention by XLA": Candidate(_TRANSFORMER, _attention(_by_xla), layer="attention"),
     "attention by tokamax": Candidate(_TRANSFORMER, _attention(_tokamax_attention, "tokamax"), layer="attention"),
     "layer norm by tokamax": Candidate(
-        _TRANSFORMER, _replace(layers.LayerNorm, "__call__", _tokamax_layer_norm, "tokamax"), layer="norm"
+        _TRANSFORMER, _replace(layers.LayerNorm, "__call__", _tokamax_layer_norm, "tokamax"), layer="layer norm"
     ),
     "GEGLU by tokamax, without biases": Candidate(
         _TRANSFORMER, _replace(transformer.FeedForward, "__call__", _tokamax_geglu, "tokamax"), layer="feed-forward"

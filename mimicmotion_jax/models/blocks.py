@@ -26,14 +26,16 @@ class ResnetBlock(nnx.Module):
         self, x: Float[Array, "n h w cin"], embedding: Float[Array, "n e"] | None = None
     ) -> Float[Array, "n h w cout"]:
         h = self.conv1(nnx.silu(self.norm1(x)))
-        if embedding is not None:
-            h += self.time_emb_proj(nnx.silu(embedding))[:, None, None]
-        h = self.conv2(nnx.silu(self.norm2(h)))
+        shift = None if embedding is None else self.time_emb_proj(nnx.silu(embedding))[:, None, None]
+        h = self.conv2(nnx.silu(self.norm2(h, shift)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class TemporalResnetBlock(nnx.Module):
-    """Residual block along frames; its norms span all frames (diffusers `TemporalResnetBlock`)."""
+    """What a residual block along frames adds to x, times `weight` (diffusers `TemporalResnetBlock`).
+
+    Its norms span all frames.
+    """
 
     def __init__(self, init: Init, channels: int, embedding_dim: int | None, epsilon: float):
         as_conv = embedding_dim is None  # in the VAE
@@ -45,12 +47,15 @@ class TemporalResnetBlock(nnx.Module):
         self.conv2 = TemporalConv(init, channels, channels, as_conv=as_conv)
 
     def __call__(
-        self, x: Float[Array, "b f p c"], embedding: Float[Array, "b e"] | None, execution: Execution
+        self,
+        x: Float[Array, "b f p c"],
+        embedding: Float[Array, "b e"] | None,
+        weight: Float[Array, "1"],
+        execution: Execution,
     ) -> Float[Array, "b f p c"]:
         h = self.conv1(nnx.silu(self.norm1(x)), execution)
-        if embedding is not None:
-            h += self.time_emb_proj(nnx.silu(embedding))[:, None, None]
-        return x + self.conv2(nnx.silu(self.norm2(h)), execution)
+        shift = None if embedding is None else self.time_emb_proj(nnx.silu(embedding))[:, None, None]
+        return self.conv2(nnx.silu(self.norm2(h, shift)), execution, weight)
 
 
 class AlphaBlender(nnx.Module):
@@ -64,16 +69,21 @@ class AlphaBlender(nnx.Module):
         self.switched = switched
 
     def __call__(self, spatial: Float[Array, "..."], temporal: Float[Array, "..."]) -> Float[Array, "..."]:
-        mix = self.mix_factor[...].astype(jnp.float32)
-        alpha = jax.nn.sigmoid(-mix if self.switched else mix).astype(spatial.dtype)
+        alpha = self.alpha().astype(spatial.dtype)
         return alpha * spatial + (1 - alpha) * temporal
+
+    def alpha(self) -> Float[Array, "1"]:
+        """Weight of the spatial branch, in float32."""
+        mix = self.mix_factor[...].astype(jnp.float32)
+        return jax.nn.sigmoid(-mix if self.switched else mix)
 
 
 class SpatioTemporalResBlock(nnx.Module):
     """Spatial residual block, temporal residual block, learned mixture (diffusers `SpatioTemporalResBlock`).
 
     In the UNet the step embedding is added and the mixture starts at 0.5; in the VAE's decoder (`embedding_dim=None`)
-    there is no embedding, and the mixture is switched and starts at 0.
+    there is no embedding, and the mixture is switched and starts at 0. The temporal block adds to the spatial one, so
+    a spatial + (1 - a) (spatial + added) = spatial + (1 - a) added, and no pass over memory mixes them.
     """
 
     def __init__(
@@ -100,9 +110,10 @@ class SpatioTemporalResBlock(nnx.Module):
         per_frame = None if embedding is None else jnp.repeat(embedding, frames, axis=0)
         spatial = self.spatial_res_block(einops.rearrange(x, "b f h w c -> (b f) h w c"), per_frame)
         spatial = execution.by_frame(einops.rearrange(spatial, "(b f) h w c -> b f (h w) c", b=batch))
-        temporal = self.temporal_res_block(execution.by_position(spatial), embedding, execution)
-        temporal = execution.by_frame(execution.by_position(temporal))
-        return einops.rearrange(self.time_mixer(spatial, temporal), "b f (h w) c -> b f h w c", h=height)
+        weight = 1 - self.time_mixer.alpha()
+        added = self.temporal_res_block(execution.by_position(spatial), embedding, weight, execution)
+        added = execution.by_frame(execution.by_position(added))
+        return einops.rearrange(spatial + added, "b f (h w) c -> b f h w c", h=height)
 
 
 class Downsample(nnx.Module):

@@ -92,9 +92,9 @@ class TransformerBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "n tokens c"], cross: Float[Array, "n 1 c"], execution: Execution
     ) -> Float[Array, "n tokens c"]:
-        x += self.attn1(self.norm1(x), execution)
+        x += self.attn1(self.norm1(x, execution), execution)
         x += cross
-        return x + self.ff(self.norm3(x), execution)
+        return x + self.ff(self.norm3(x, execution), execution)
 
 
 class TemporalTransformerBlock(TransformerBlock):
@@ -108,7 +108,7 @@ class TemporalTransformerBlock(TransformerBlock):
     def __call__(
         self, x: Float[Array, "n frames c"], cross: Float[Array, "n 1 c"], execution: Execution
     ) -> Float[Array, "n frames c"]:
-        return super().__call__(x + self.ff_in(self.norm_in(x), execution), cross, execution)
+        return super().__call__(x + self.ff_in(self.norm_in(x, execution), execution), cross, execution)
 
 
 class SpatioTemporalTransformer(nnx.Module):
