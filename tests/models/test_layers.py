@@ -32,13 +32,16 @@ def randomised(norm: nnx.GroupNorm | nnx.LayerNorm) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0])
-def test_group_norm_is_pytorchs(mean):
+@pytest.mark.parametrize("shifted", [False, True])
+def test_group_norm_is_pytorchs(mean, shifted):
     """No digits cancel with a mean a hundred times the standard deviation."""
     x = features(mean, jnp.float32)
+    shift = np.random.default_rng(1).standard_normal((2, 1, 1, 12), np.float32) if shifted else None
     ours = GroupNorm(Init(nnx.Rngs(0), groups=4), 12, 1e-5)
     scale, bias = (torch.tensor(x).double() for x in randomised(ours))
-    theirs = torch.nn.functional.group_norm(torch.tensor(np.moveaxis(x, -1, 1)).double(), 4, scale, bias, 1e-5)
-    np.testing.assert_allclose(ours(x), np.moveaxis(theirs.numpy(), 1, -1), atol=2e-5 if mean else 2e-6)
+    given = np.moveaxis(np.asarray(x, np.float64) + (shift if shifted else 0), -1, 1)
+    theirs = torch.nn.functional.group_norm(torch.tensor(given), 4, scale, bias, 1e-5)
+    np.testing.assert_allclose(ours(x, shift), np.moveaxis(theirs.numpy(), 1, -1), atol=2e-5 if mean else 2e-6)
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0])
@@ -58,8 +61,10 @@ def test_norms_in_half_precision_are_exact_to_rounding(mean):
     groups = normed(np.asarray(x, np.float64).reshape(2, 3, 5, 4, 3), (1, 2, 4), 1e-5).reshape(x.shape)
     found = GroupNorm(init, 12, 1e-5)(x)
     np.testing.assert_allclose(np.asarray(found, np.float64), groups, rtol=2**-8, atol=1e-3)
-    found = LayerNorm(init, 12)(x)
-    np.testing.assert_allclose(np.asarray(found, np.float64), normed(np.asarray(x), (-1,), 1e-5), rtol=2**-8, atol=1e-3)
+    for platform in ("tpu", "cuda"):
+        found = LayerNorm(init, 12)(x, Execution(platform=platform))
+        expected = normed(np.asarray(x), (-1,), 1e-5)
+        np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=2**-8, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,8 @@ def test_temporal_convolution_is_pytorchs(platform, as_conv):
         np.testing.assert_allclose(
             ours(x.reshape(2, 5, 21, 6), execution), np.moveaxis(expected, 1, -1).reshape(2, 5, 21, 4), atol=2e-6
         )
+        weighted = ours(x, execution, jnp.full(1, 0.3))
+        np.testing.assert_allclose(weighted, 0.3 * np.moveaxis(expected, 1, -1), atol=2e-6)
 
 
 @pytest.mark.parametrize("upsample", [False, True])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from programs import PROGRAMS, report
 
@@ -13,7 +14,9 @@ from mimicmotion_jax import sharding
 from mimicmotion_jax.cli.compile_only import report_generation
 from mimicmotion_jax.inference.options import GenerateConfig
 from mimicmotion_jax.models.attention import dot_product_attention
+from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
 from mimicmotion_jax.models.config import ModelConfig
+from mimicmotion_jax.models.layers import Init
 from mimicmotion_jax.runtime.flops import count_flops
 from mimicmotion_jax.runtime.hardware import memory_bandwidth, memory_bytes
 from mimicmotion_jax.xla_report import compile_report, topology_devices
@@ -178,3 +181,27 @@ def test_generation_compiles(devices, num_frames):
     assert any("fmha" in name for name in report["denoising"]["custom_calls"])
     assert report["denoising"]["uncounted_calls"] == report["decoding"]["uncounted_calls"] == {}
     np.testing.assert_array_less(0, list(report["denoising"]["least_seconds"].values()))
+
+
+@pytest.mark.cuda_compiler
+def test_passes_over_memory_of_a_residual_block():
+    """Four norms that read their input twice and write a result; embedding, sums and mixture have none of their own."""
+    frames, positions, channels = 32, 64 * 64, 320
+    mesh = sharding.window_mesh(sharding.sampling_mesh(devices=topology_devices("h100:1")), 1, 1, 1, 1)
+    here = sharding.replicated(mesh)
+    block = nnx.eval_shape(
+        lambda: SpatioTemporalResBlock(Init(nnx.Rngs(0), jnp.bfloat16), channels, channels, 64, 1e-6)
+    )
+    graph, params = nnx.split(block)
+    x = jax.ShapeDtypeStruct((2, frames // 2, 64, 64, channels), jnp.bfloat16)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        (params, x, jax.ShapeDtypeStruct((2, 64), jnp.bfloat16)),
+    )
+
+    def run(params, x, embedding):
+        return nnx.merge(graph, params)(x, embedding, sharding.sampling_execution(mesh))
+
+    seconds = compile_report(jax.jit(run).lower(*shapes), mesh).least_seconds
+    one_pass = 2 * frames * positions * channels / 3.35e12
+    assert seconds["elementwise"] + seconds["reduction"] + seconds["copy"] == pytest.approx(12 * one_pass, rel=0.06)
