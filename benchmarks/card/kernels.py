@@ -20,7 +20,7 @@ from card.results import Results, Row, finished
 from card.sizes import Size, positions, size_of
 from mimicmotion_jax import sharding
 from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
-from mimicmotion_jax.models.execution import Execution
+from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.models.layers import Init
 from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
@@ -167,7 +167,8 @@ def abstract_block(build: Build, shapes: list[tuple[int, ...]]) -> tuple[Callabl
 
     def run(params: nnx.State, *inputs: jax.Array, execution: Execution | None = None) -> jax.Array:
         laid = execution or sharding.sampling_execution(sharding.window_mesh(sharding.sampling_mesh(1), 1, 2, 1, 1))
-        return nnx.merge(graph, params)(*inputs, execution=laid)
+        in_vae = len(inputs) == 1  # which has no settings
+        return nnx.merge(graph, params)(*inputs, execution=DEFAULT if in_vae else laid)
 
     return run, params, [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
 
