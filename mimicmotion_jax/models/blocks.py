@@ -32,9 +32,9 @@ class ResnetBlock(nnx.Module):
 
 
 class TemporalResnetBlock(nnx.Module):
-    """What a residual block along frames adds to x, times `weight` (diffusers `TemporalResnetBlock`).
+    """Residual block along frames, whose norms span all frames (diffusers `TemporalResnetBlock`).
 
-    Its norms span all frames.
+    It returns what the block adds to x, times `weight`.
     """
 
     def __init__(self, init: Init, channels: int, embedding_dim: int | None, epsilon: float):
