@@ -23,7 +23,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
-from mimicmotion_jax.models.execution import DEFAULT, Execution
+from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.layers import Init
 from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
 from mimicmotion_jax.runtime.atomic_files import write_file
@@ -90,8 +90,8 @@ def measure(block: Block, chip: str) -> dict[str, Any]:
     execution = Execution(platform="cuda", cudnn_attention=True, fused_geglu=True)
     if chip == "v5e":
         execution = Execution(platform="tpu", part_size=TPU_PART_SIZE)
-    if len(shapes) == 1:  # the VAE's, which has no settings
-        execution = DEFAULT
+    if len(shapes) == 1:  # the VAE's
+        execution = Execution(platform=execution.platform)
     here = NamedSharding(mesh, PartitionSpec())
     graph, params = nnx.split(nnx.eval_shape(lambda: build(Init(nnx.Rngs(0), jnp.bfloat16))))
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), params)

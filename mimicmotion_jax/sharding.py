@@ -205,6 +205,11 @@ def sampling_execution(mesh: Mesh) -> Execution:
     return dataclasses.replace(execution, part_size=part_size, fused_geglu=fused_geglu.runs_on(_one_device(mesh)))
 
 
+def decoding_execution(mesh: Mesh) -> Execution:
+    """Execution settings of the VAE's decoder, whose chunks are whole on a device."""
+    return Execution(platform=_platform(_one_device(mesh)))
+
+
 def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
     """Execution settings with samples over two axes of the mesh and frames or positions over `FRAMES`."""
 
@@ -213,7 +218,6 @@ def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
         return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
     sequences, device = (*samples, FRAMES), _one_device(mesh)
-    capability = cudnn.compute_capability(device)
     return Execution(
         by_frame=constrain(samples, FRAMES),
         by_position=constrain(samples, None, FRAMES),
@@ -221,11 +225,16 @@ def _execution(mesh: Mesh, samples: tuple[str, str], remat: bool) -> Execution:
         by_sequence=constrain(sequences) if mesh.size > 1 else lambda x: x,
         per_device=_per_device(mesh, PartitionSpec(sequences)),
         per_shard=_per_shard(mesh, samples),
-        platform=device.platform if capability is None else "cuda",
-        cudnn_attention=capability is not None and cudnn.runs_on(device),
+        platform=_platform(device),
+        cudnn_attention=cudnn.compute_capability(device) is not None and cudnn.runs_on(device),
         num_devices=mesh.size,
         remat=remat,
     )
+
+
+def _platform(device: jax.Device) -> str:
+    """Platform as `Execution` names it: jax calls all GPUs "gpu"."""
+    return device.platform if cudnn.compute_capability(device) is None else "cuda"
 
 
 def _one_device(mesh: Mesh) -> jax.Device:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from card.results import Skipped
-from mimicmotion_jax.models import attention, layers, parts, transformer
+from mimicmotion_jax.models import attention, convolutions, layers, parts, transformer
 from mimicmotion_jax.models.execution import DEFAULT, Execution
 from mimicmotion_jax.sharding import TPU_PART_SIZE
 
@@ -84,12 +84,12 @@ def convolution_2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _temporal(convolve: Callable[[jax.Array, jax.Array], jax.Array]) -> Patch:
-    def call(self: layers.TemporalConv, x: jax.Array, _: Execution = DEFAULT, weight: Any = 1.0) -> jax.Array:
+    def call(self: convolutions.TemporalConv, x: jax.Array, _: Execution = DEFAULT, weight: Any = 1.0) -> jax.Array:
         flat = x.reshape(*x.shape[:2], -1, x.shape[-1])
         kernel, bias = ((weight * array[...]).astype(x.dtype) for array in (self.kernel, self.bias))
         return convolve(flat, kernel).reshape(*x.shape[:-1], -1) + bias
 
-    return lambda: mock.patch.object(layers.TemporalConv, "__call__", call)
+    return lambda: mock.patch.object(convolutions.TemporalConv, "__call__", call)
 
 
 # Feed-forward, norms, projections.

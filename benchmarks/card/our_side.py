@@ -51,7 +51,8 @@ class Ours:
     def decode(self) -> Run:
         """Decode one chunk of latents per device."""
         vae, given = self.pipeline.vae, jax.device_put(self._chunks(), sharding.by_window(self.pipeline.mesh))
-        ours = jax.jit(lambda vae, latents: vae.decode(latents))
+        execution = sharding.decoding_execution(self.pipeline.mesh)
+        ours = jax.jit(lambda vae, latents: vae.decode(latents, execution))
         return lambda: np.asarray(ours(vae, given), np.float32)
 
     def generation(self) -> Run:

@@ -23,7 +23,7 @@ from card.inputs import fast_dtype, random_pipeline
 from card.our_side import Ours, Run
 from card.results import Results, Row
 from card.sizes import size_of
-from mimicmotion_jax.models import blocks, layers, transformer
+from mimicmotion_jax.models import blocks, convolutions, layers, transformer
 from mimicmotion_jax.xla_report.hlo import read_hlo
 from mimicmotion_jax.xla_report.operations import CONTAINERS, kind_of_work
 
@@ -50,7 +50,7 @@ def training(results: Results, part: str, size: str) -> None:
 @contextlib.contextmanager
 def named_layers() -> Iterator[None]:
     """Give the operations of programs that are traced meanwhile the classes of their layers as names."""
-    modules = (blocks, layers, transformer)
+    modules = (blocks, convolutions, layers, transformer)
     classes = {
         value
         for module in modules

@@ -370,7 +370,7 @@ class Engine:
         with self._precision():
             self._load("vae")
             apart = self._executor.put(chunks, sharding.by_window(self.mesh))
-            return self._executor.run(stages.decode_chunks, self.networks.vae, apart)
+            return self._executor.run(stages.decode_chunks, self.networks.vae, apart, mesh=self.mesh)
 
     def _put(self, tree: Any) -> Any:
         return self._executor.put(tree, sharding.replicated(self.mesh))

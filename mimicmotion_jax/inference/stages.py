@@ -165,9 +165,9 @@ def all_finite(latents: Float[Array, "b f h w c"]) -> Bool[Array, ""]:
     return jnp.isfinite(latents).all()
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="mesh")
 @jaxtyped(typechecker=beartype)
-def decode_chunks(vae: VAE, latents: Float[Array, "b n h w c"]) -> Float[Array, "b n height width 3"]:
+def decode_chunks(vae: VAE, latents: Float[Array, "b n h w c"], *, mesh: Mesh) -> Float[Array, "b n height width 3"]:
     """Frames in [0, 1], float32, of chunks of latents."""
-    frames = vae.decode(latents / vae.config.scaling_factor)
+    frames = vae.decode(latents / vae.config.scaling_factor, sharding.decoding_execution(mesh))
     return jnp.clip(frames.astype(jnp.float32) / 2 + 0.5, 0, 1)

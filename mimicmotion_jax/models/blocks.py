@@ -1,4 +1,4 @@
-"""Building blocks of the UNet and the VAE: residual blocks in space and time, their mixture, up- and downsampling."""
+"""Building blocks of the UNet and the VAE: residual blocks in space and time, and their mixture."""
 
 import einops
 import jax
@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mimicmotion_jax.models.convolutions import Conv, TemporalConv
 from mimicmotion_jax.models.execution import DEFAULT, Execution
-from mimicmotion_jax.models.layers import Conv, GroupNorm, Init, Linear, TemporalConv
+from mimicmotion_jax.models.layers import GroupNorm, Init, Linear
 
 
 class ResnetBlock(nnx.Module):
@@ -38,13 +39,13 @@ class TemporalResnetBlock(nnx.Module):
     """
 
     def __init__(self, init: Init, channels: int, embedding_dim: int | None, epsilon: float):
-        as_conv = embedding_dim is None  # in the VAE
+        in_vae = embedding_dim is None
         self.norm1 = GroupNorm(init, channels, epsilon)
-        self.conv1 = TemporalConv(init, channels, channels, as_conv=as_conv)
+        self.conv1 = TemporalConv(init, channels, channels, in_vae=in_vae)
         if embedding_dim is not None:
             self.time_emb_proj = Linear(init, embedding_dim, channels)
         self.norm2 = GroupNorm(init, channels, epsilon)
-        self.conv2 = TemporalConv(init, channels, channels, as_conv=as_conv)
+        self.conv2 = TemporalConv(init, channels, channels, in_vae=in_vae)
 
     def __call__(
         self,
@@ -114,23 +115,3 @@ class SpatioTemporalResBlock(nnx.Module):
         added = self.temporal_res_block(execution.by_position(spatial), embedding, weight, execution)
         added = execution.by_frame(execution.by_position(added))
         return einops.rearrange(spatial + added, "b f (h w) c -> b f h w c", h=height)
-
-
-class Downsample(nnx.Module):
-    """Convolution of stride 2 (diffusers `Downsample2D`): the UNet's pads (1, 1), the VAE encoder's (0, 1)."""
-
-    def __init__(self, init: Init, channels: int, padding: tuple[int, int]):
-        self.conv = Conv(init, channels, channels, 3, stride=2, padding=(padding, padding))
-
-    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 c"]:
-        return self.conv(x)
-
-
-class Upsample(nnx.Module):
-    """Nearest-neighbour upsampling by 2 and a convolution (diffusers `Upsample2D`)."""
-
-    def __init__(self, init: Init, channels: int):
-        self.conv = Conv(init, channels, channels, 3, padding=1)
-
-    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 c"]:
-        return self.conv(einops.repeat(x, "... h w c -> ... (h 2) (w 2) c"))

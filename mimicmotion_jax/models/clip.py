@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.attention import dot_product_attention
 from mimicmotion_jax.models.config import CLIPConfig
-from mimicmotion_jax.models.layers import Conv, Init, LayerNorm, Linear, gelu, join_heads, project_heads
+from mimicmotion_jax.models.convolutions import Conv
+from mimicmotion_jax.models.layers import Init, LayerNorm, Linear, gelu, join_heads, project_heads
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)

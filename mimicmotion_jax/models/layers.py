@@ -1,4 +1,4 @@
-"""Basic layers of the networks: linear layers, convolutions, norms, embeddings, self-attention.
+"""Basic layers of the networks: linear layers, norms, embeddings, self-attention.
 
 Arrays are channels last, videos [B, F, H, W, C]. A network computes in the dtype of its parameters; inputs are cast to
 it. Attribute names are those of the PyTorch checkpoints.
@@ -120,93 +120,6 @@ class LayerNorm(nnx.LayerNorm):
             variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         factor = jax.lax.rsqrt(variance + self.epsilon) * value(self.scale).astype(jnp.float32)
         return (centred * factor + value(self.bias).astype(jnp.float32)).astype(x.dtype)
-
-
-class Conv(nnx.Conv):
-    """Square 2-D convolution with PyTorch's explicit padding (`"SAME"` pads differently at stride 2)."""
-
-    def __init__(
-        self,
-        init: Init,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        stride: int = 1,
-        padding: int | tuple[tuple[int, int], tuple[int, int]] = 0,
-        *,
-        use_bias: bool = True,
-    ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            (kernel, kernel),
-            strides=(stride, stride),
-            padding=((padding, padding),) * 2 if isinstance(padding, int) else padding,
-            use_bias=use_bias,
-            kernel_init=init_kernel,
-            param_dtype=init.param_dtype,
-            rngs=init.rngs,
-        )
-
-
-class TemporalConv(nnx.Module):
-    """Convolution (3, 1, 1) over frames, zero-padded.
-
-    PyTorch: `nn.Conv3d(kernel_size=(3, 1, 1), padding=(1, 0, 0))`; kernel [3, in, out].
-
-    Computed in the way that is fastest (docs/performance.md): as three matrix products on shifted copies, which XLA's
-    partitioner splits well, with the UNet's many channels and two branches on TPUs; as a convolution per position in
-    the VAE (`as_conv`); and on NVIDIA as one 2-D convolution over frames and positions, which cuDNN runs in 0.6 to 0.8
-    of the time of the others.
-
-    A `weight` multiplies the result, by way of the small kernel and bias.
-    """
-
-    def __init__(self, init: Init, in_channels: int, out_channels: int, *, as_conv: bool = False):
-        self.kernel = nnx.Param(init_kernel(init.rngs.params(), (3, in_channels, out_channels), init.param_dtype))
-        self.bias = nnx.Param(jnp.zeros((out_channels,), init.param_dtype))
-        self.as_conv = as_conv
-
-    def __call__(
-        self, x: Float[Array, "b f *p cin"], execution: Execution = DEFAULT, weight: Float[Array, "1"] | None = None
-    ) -> Float[Array, "b f *p cout"]:
-        kernel, bias = self.kernel[...], self.bias[...]
-        if weight is not None:
-            kernel, bias = ((weight * array.astype(jnp.float32)).astype(array.dtype) for array in (kernel, bias))
-        if execution.platform == "cuda":
-            out = self._convolution_2d(x, kernel)
-        else:
-            out = (self._convolution if self.as_conv else self._products)(x, kernel)
-        return out + bias
-
-    @staticmethod
-    def _products(x: Float[Array, "b f *p cin"], kernel: Float[Array, "3 cin cout"]) -> Float[Array, "b f *p cout"]:
-        frames = x.shape[1]
-        padded = jnp.pad(x, [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2))
-        first, second, third = (padded[:, tap : tap + frames] @ kernel[tap] for tap in range(3))
-        return first + second + third
-
-    @staticmethod
-    def _convolution_2d(
-        x: Float[Array, "b f *p cin"], kernel: Float[Array, "3 cin cout"]
-    ) -> Float[Array, "b f *p cout"]:
-        out = jax.lax.conv_general_dilated(
-            x.reshape(*x.shape[:2], -1, x.shape[-1]),
-            kernel[:, None],
-            window_strides=(1, 1),
-            padding=((1, 1), (0, 0)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return out.reshape(*x.shape[:-1], -1)
-
-    @staticmethod
-    def _convolution(x: Float[Array, "b f *p cin"], kernel: Float[Array, "3 cin cout"]) -> Float[Array, "b f *p cout"]:
-        batch = x.shape[0]
-        by_position = einops.rearrange(x.reshape(*x.shape[:2], -1, x.shape[-1]), "b f p c -> (b p) f c")
-        out = jax.lax.conv_general_dilated(
-            by_position, kernel, (1,), ((1, 1),), dimension_numbers=("NWC", "WIO", "NWC")
-        )
-        return einops.rearrange(out, "(b p) f c -> b f p c", b=batch).reshape(*x.shape[:-1], -1)
 
 
 class TimestepEmbedding(nnx.Module):

@@ -6,7 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float, jaxtyped
 
 from mimicmotion_jax.models.config import PoseNetConfig
-from mimicmotion_jax.models.layers import Conv, Init
+from mimicmotion_jax.models.convolutions import Conv
+from mimicmotion_jax.models.layers import Init
 
 
 class PoseNet(nnx.Module):

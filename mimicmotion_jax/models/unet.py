@@ -13,10 +13,11 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int, jaxtyped
 
-from mimicmotion_jax.models.blocks import Downsample, SpatioTemporalResBlock, Upsample
+from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
 from mimicmotion_jax.models.config import UNetConfig
+from mimicmotion_jax.models.convolutions import Conv, Downsample, Upsample
 from mimicmotion_jax.models.execution import DEFAULT, Execution
-from mimicmotion_jax.models.layers import Conv, GroupNorm, Init, TimestepEmbedding, sinusoidal_embedding
+from mimicmotion_jax.models.layers import GroupNorm, Init, TimestepEmbedding, sinusoidal_embedding
 from mimicmotion_jax.models.transformer import SpatioTemporalTransformer, TransformerConditions
 
 
@@ -200,7 +201,7 @@ class UNet(nnx.Module):
             if len(skips) == depth:
                 deep = x
             for upsampler in upsamplers:
-                x = execution.by_frame(upsampler(x))
+                x = execution.by_frame(upsampler(x, execution))
             x = jnp.concatenate([x, skips.pop()], axis=-1)
             x = stage.layer(index, x, embedding, constants, execution)
 

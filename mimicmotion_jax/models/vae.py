@@ -6,10 +6,11 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, jaxtyped
 
-from mimicmotion_jax.models.blocks import Downsample, ResnetBlock, SpatioTemporalResBlock, Upsample
+from mimicmotion_jax.models.blocks import ResnetBlock, SpatioTemporalResBlock
 from mimicmotion_jax.models.config import VAEConfig
+from mimicmotion_jax.models.convolutions import Conv, Downsample, TemporalConv, Upsample
 from mimicmotion_jax.models.execution import DEFAULT, Execution
-from mimicmotion_jax.models.layers import Conv, GroupNorm, Init, SelfAttention, TemporalConv
+from mimicmotion_jax.models.layers import GroupNorm, Init, SelfAttention
 
 _EPSILON, _TEMPORAL_EPSILON = 1e-6, 1e-5
 
@@ -82,13 +83,13 @@ class DecoderMid(nnx.Module):
         self.resnets = nnx.List([_temporal_block(init, channels, channels) for _ in range(layers)])
         self.attentions = nnx.List([SpatialAttention(init, channels)])
 
-    def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
+    def __call__(self, x: Float[Array, "b f h w c"], execution: Execution) -> Float[Array, "b f h w c"]:
         batch = x.shape[0]
-        x = self.resnets[0](x)
+        x = self.resnets[0](x, None, execution)
         # The official block zips residual blocks with its single attention layer, so at most two blocks run.
         for attention, resnet in zip(self.attentions, self.resnets[1:], strict=False):
             x = attention(rearrange(x, "b f h w c -> (b f) h w c"))
-            x = resnet(rearrange(x, "(b f) h w c -> b f h w c", b=batch))
+            x = resnet(rearrange(x, "(b f) h w c -> b f h w c", b=batch), None, execution)
         return x
 
 
@@ -101,9 +102,11 @@ class DecoderStage(nnx.Module):
         )
         self.upsamplers = nnx.List([] if last else [Upsample(init, channels)])
 
-    def __call__(self, x: Float[Array, "b f h w cin"]) -> Float[Array, "b f h2 w2 c"]:
-        for layer in (*self.resnets, *self.upsamplers):
-            x = layer(x)
+    def __call__(self, x: Float[Array, "b f h w cin"], execution: Execution) -> Float[Array, "b f h2 w2 c"]:
+        for resnet in self.resnets:
+            x = resnet(x, None, execution)
+        for upsampler in self.upsamplers:
+            x = upsampler(x, execution)
         return x
 
 
@@ -127,15 +130,15 @@ class TemporalDecoder(nnx.Module):
         )
         self.conv_norm_out = GroupNorm(init, widths[-1], _EPSILON)
         self.conv_out = Conv(init, widths[-1], config.out_channels, 3, padding=1)
-        self.time_conv_out = TemporalConv(init, config.out_channels, config.out_channels, as_conv=True)
+        self.time_conv_out = TemporalConv(init, config.out_channels, config.out_channels, in_vae=True)
 
-    def __call__(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
+    def __call__(self, latents: Float[Array, "b f h w c"], execution: Execution) -> Float[Array, "b f height width 3"]:
         batch = latents.shape[0]
-        x = self.mid_block(self.conv_in(latents))
+        x = self.mid_block(self.conv_in(latents), execution)
         for stage in self.up_blocks:
-            x = stage(x)
+            x = stage(x, execution)
         x = nnx.silu(self.conv_norm_out(rearrange(x, "b f h w c -> (b f) h w c")))
-        return self.time_conv_out(rearrange(self.conv_out(x), "(b f) h w c -> b f h w c", b=batch))
+        return self.time_conv_out(rearrange(self.conv_out(x), "(b f) h w c -> b f h w c", b=batch), execution)
 
 
 class VAE(nnx.Module):
@@ -158,6 +161,8 @@ class VAE(nnx.Module):
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
     @jaxtyped(typechecker=beartype)
-    def decode(self, latents: Float[Array, "b f h w c"]) -> Float[Array, "b f height width 3"]:
+    def decode(
+        self, latents: Float[Array, "b f h w c"], execution: Execution = DEFAULT
+    ) -> Float[Array, "b f height width 3"]:
         """Decode latents that are already divided by the scaling factor; frames in about [-1, 1]."""
-        return self.decoder(latents.astype(self.quant_conv.kernel.dtype))
+        return self.decoder(latents.astype(self.quant_conv.kernel.dtype), execution)

@@ -5,13 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.upsampling import Upsample2D
 from flax import nnx
 
-from mimicmotion_jax.models.blocks import Downsample, Upsample
 from mimicmotion_jax.models.execution import Execution
-from mimicmotion_jax.models.layers import GroupNorm, Init, LayerNorm, TemporalConv, gelu
+from mimicmotion_jax.models.layers import GroupNorm, Init, LayerNorm, gelu
 
 
 def normed(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:
@@ -65,50 +62,6 @@ def test_norms_in_half_precision_are_exact_to_rounding(mean):
         found = LayerNorm(init, 12)(x, Execution(platform=platform))
         expected = normed(np.asarray(x), (-1,), 1e-5)
         np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=2**-8, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("platform", "as_conv"),
-    [("tpu", True), ("tpu", False), ("cuda", False)],
-    ids=["convolution", "products", "convolution in 2-D"],
-)
-def test_temporal_convolution_is_pytorchs(platform, as_conv):
-    execution = Execution(platform=platform)
-    ours = TemporalConv(Init(nnx.Rngs(0)), 6, 4, as_conv=as_conv)
-    ours.bias[...] = jnp.arange(4.0)
-    theirs = torch.nn.Conv3d(6, 4, (3, 1, 1), padding=(1, 0, 0))
-    with torch.no_grad():
-        theirs.weight.copy_(torch.tensor(np.asarray(ours.kernel[...])).permute(2, 1, 0)[..., None, None])
-        theirs.bias.copy_(torch.arange(4.0))
-    x = jax.random.normal(jax.random.key(1), (2, 5, 3, 7, 6))
-    expected = theirs(torch.tensor(np.moveaxis(x, -1, 1))).detach().numpy()
-    with jax.default_matmul_precision("highest"):
-        np.testing.assert_allclose(ours(x), np.moveaxis(expected, 1, -1), atol=2e-6)
-        np.testing.assert_allclose(
-            ours(x.reshape(2, 5, 21, 6), execution), np.moveaxis(expected, 1, -1).reshape(2, 5, 21, 4), atol=2e-6
-        )
-        weighted = ours(x, execution, jnp.full(1, 0.3))
-        np.testing.assert_allclose(weighted, 0.3 * np.moveaxis(expected, 1, -1), atol=2e-6)
-
-
-@pytest.mark.parametrize("upsample", [False, True])
-def test_gradients_between_resolutions_are_pytorchs(upsample):
-    """Those of the kernel, the bias and the features."""
-    init = Init(nnx.Rngs(0))
-    ours = Upsample(init, 6) if upsample else Downsample(init, 6, (1, 1))
-    ours.conv.bias[...] = jnp.arange(6.0)
-    theirs = (Upsample2D if upsample else Downsample2D)(6, use_conv=True)
-    kernel = torch.tensor(np.asarray(ours.conv.kernel[...])).permute(3, 2, 0, 1)
-    with torch.no_grad():
-        theirs.conv.weight.copy_(kernel)
-        theirs.conv.bias.copy_(torch.arange(6.0))
-    x = np.random.default_rng(0).standard_normal((2, 4, 6, 6), np.float32)
-    features = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
-    theirs(features).square().sum().backward()
-    layer, of_x = jax.jit(jax.grad(lambda layer, x: jnp.sum(layer(x) ** 2), argnums=(0, 1)))(ours, x)
-    expected = [theirs.conv.weight.grad.permute(2, 3, 1, 0), theirs.conv.bias.grad, features.grad.permute(0, 2, 3, 1)]
-    for found, gradient in zip((layer.conv.kernel[...], layer.conv.bias[...], of_x), expected, strict=True):
-        np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-4)
 
 
 def test_gelu_is_pytorchs():

@@ -8,7 +8,8 @@ from flax import nnx
 
 from mimicmotion_jax import MimicMotionPipeline
 from mimicmotion_jax.models.config import ModelConfig
-from mimicmotion_jax.models.layers import Conv, Init, SelfAttention, TemporalConv
+from mimicmotion_jax.models.convolutions import Conv, TemporalConv
+from mimicmotion_jax.models.layers import Init, SelfAttention
 from mimicmotion_jax.models.quantization import Int8Kernel, quantize_array, quantize_network
 from mimicmotion_jax.models.transformer import FeedForward
 
