@@ -15,6 +15,7 @@ from flax import nnx
 from mimicmotion_jax.models.convolutions import Downsample, TemporalConv, Upsample
 from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.layers import Init
+from mimicmotion_jax.runtime.flops import count_flops
 
 
 def copy(ours: nnx.Module, theirs: torch.nn.Module, axes: tuple[int, ...]) -> None:
@@ -83,3 +84,9 @@ def test_layers_between_resolutions_are_pytorchs(platform, size):
     expected = [theirs.conv.weight.grad.permute(2, 3, 1, 0), theirs.conv.bias.grad, features.grad.permute(0, 2, 3, 1)]
     for found, gradient in zip((layer.conv.kernel[...], layer.conv.bias[...], of_x), expected, strict=True):
         np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_upsampling_multiplies_the_small_picture():
+    """Four weights meet each of the large picture's pixels, where the layer has nine."""
+    layer, x = Upsample(Init(nnx.Rngs(0)), 6), jnp.ones((2, 8, 10, 6))
+    assert count_flops(layer, x) == 2 * (2 * 16 * 20 * 6) * 4 * 6

@@ -141,5 +141,5 @@ def test_a_video_that_a_device_has_no_room_for(tiny_pipeline):
     with pytest.raises(InputError) as caught:
         list(tiny_pipeline.decode(latents, SamplingConfig()))
     assert str(caught.value) == (
-        "the device's memory does not suffice; decoding takes about 172.4 GB; height=10920 width=10920 frees 95.8 GB."
+        "the device's memory does not suffice; decoding takes about 138.4 GB; height=10920 width=10920 frees 76.9 GB."
     )
