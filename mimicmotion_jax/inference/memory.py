@@ -18,10 +18,10 @@ _FULL = ModelConfig()
 
 # What programs of the full model take beside their arguments, as compiled (benchmarks/results/compiled): the part of
 # the UNet's parameters that GPUs keep a second time, in cuDNN's layout; and for each frame, position of its latents and
-# byte of the dtype, bytes of the UNet (v5e 4400 to 5200, A100 5770, RTX 4080 5500, H100 4480) and of the decoder.
+# byte of the dtype, bytes of the UNet (v5e 4250 to 5200, A100 5770, RTX 4080 5500, H100 4480) and of the decoder.
 _UNET_COPIED = {"tpu": 0.0, "gpu": 0.46}
 _UNET_BYTES = {"tpu": 5300, "gpu": 5780}
-_DECODER_BYTES = {"tpu": 65_700, "gpu": 33_000}
+_DECODER_BYTES = {"tpu": 50_000, "gpu": 33_000}
 # Part of the memory of a device that is not at hand which programs can have: on GPUs what `cli` asks of jax.
 _USABLE = 0.9
 
