@@ -92,6 +92,23 @@ def _temporal(convolve: Callable[[jax.Array, jax.Array], jax.Array]) -> Patch:
     return lambda: mock.patch.object(convolutions.TemporalConv, "__call__", call)
 
 
+# Upsampling.
+
+
+def _copies(self: convolutions.Upsample, x: jax.Array, execution: Execution) -> jax.Array:
+    return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2))
+
+
+def _upsample(platform: str) -> Patch:
+    """Upsample as on another platform."""
+    present = convolutions.Upsample.__call__
+
+    def call(self: convolutions.Upsample, x: jax.Array, execution: Execution) -> jax.Array:
+        return present(self, x, dataclasses.replace(execution, platform=platform))
+
+    return _replace(convolutions.Upsample, "__call__", call)
+
+
 # Feed-forward, norms, projections.
 
 
@@ -228,6 +245,7 @@ def _parts(part_size: int | None) -> Patch:
 _RESNETS = ("unet resnet", "vae resnet")
 _BOTH = (*_RESNETS, "unet transformer")
 _TRANSFORMER = ("unet transformer",)
+_UPSAMPLE = ("upsample",)
 _attention = functools.partial(_replace, layers, "dot_product_attention")
 
 LAYERS: dict[str, Candidate] = {
@@ -239,6 +257,11 @@ LAYERS: dict[str, Candidate] = {
         _RESNETS, _temporal(three_products), layer="temporal convolution"
     ),
     "temporal convolution as one product": Candidate(_RESNETS, _temporal(one_product), layer="temporal convolution"),
+    "upsampling of copies": Candidate(
+        _UPSAMPLE, _replace(convolutions.Upsample, "__call__", _copies), layer="upsample"
+    ),
+    "upsampling in phases": Candidate(_UPSAMPLE, _upsample("any"), layer="upsample"),
+    "upsampling dilated": Candidate(_UPSAMPLE, _upsample("tpu"), layer="upsample"),
     "GEGLU as one product": Candidate(
         _TRANSFORMER, _replace(transformer.FeedForward, "__call__", _one_geglu), layer="feed-forward"
     ),

@@ -20,7 +20,8 @@ from card.results import Results, Row, finished
 from card.sizes import Size, positions, size_of
 from mimicmotion_jax import sharding
 from mimicmotion_jax.models.blocks import SpatioTemporalResBlock
-from mimicmotion_jax.models.execution import DEFAULT, Execution
+from mimicmotion_jax.models.convolutions import Upsample
+from mimicmotion_jax.models.execution import Execution
 from mimicmotion_jax.models.layers import Init
 from mimicmotion_jax.models.transformer import SpatioTemporalTransformer
 from mimicmotion_jax.runtime.compilation_cache import enable_compilation_cache
@@ -44,7 +45,7 @@ class Transformer(nnx.Module):
 
 
 def blocks(size: Size) -> dict[str, Block]:
-    """Blocks of the UNet for both branches of guidance, finest first, and of the VAE's decoder."""
+    """Blocks of the UNet for both branches, finest first, of the VAE's decoder, and the UNet's upsampling."""
     found: dict[str, Block] = {}
     embedding = 4 * size.channels[0]
     for level in range(max(1, len(size.channels) - 1)):
@@ -64,6 +65,13 @@ def blocks(size: Size) -> dict[str, Block]:
         channels, height, width = size.vae_block(level)
         x = (1, size.decode_chunk, height, width, channels)
         found[f"vae resnet {channels} at {height}x{width}"] = ("vae resnet", _vae(channels), [x])
+    for level in range(1, len(size.channels)):
+        channels, height, width = size.block(level)
+        found[f"upsample {channels} from {height}x{width}"] = (
+            "upsample",
+            functools.partial(Upsample, channels=channels),
+            [(2, size.frames, height, width, channels)],
+        )
     return found
 
 
@@ -167,8 +175,9 @@ def abstract_block(build: Build, shapes: list[tuple[int, ...]]) -> tuple[Callabl
 
     def run(params: nnx.State, *inputs: jax.Array, execution: Execution | None = None) -> jax.Array:
         laid = execution or sharding.sampling_execution(sharding.window_mesh(sharding.sampling_mesh(1), 1, 2, 1, 1))
-        in_vae = len(inputs) == 1  # which has no settings
-        return nnx.merge(graph, params)(*inputs, execution=DEFAULT if in_vae else laid)
+        if len(inputs) == 1:  # the VAE's, and upsampling
+            laid = Execution(platform=laid.platform)
+        return nnx.merge(graph, params)(*inputs, execution=laid)
 
     return run, params, [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
 

@@ -42,19 +42,25 @@ class Conv(nnx.Conv):
         )
 
 
-def _convolve_frames(x: Float[Array, "b f p cin"], kernel: Float[Array, "3 cin cout"]) -> Float[Array, "b f p cout"]:
-    """Convolve over frames, as a 2-D convolution over frames and positions."""
+def _convolve(
+    x: Float[Array, "n h w cin"],
+    kernel: Float[Array, "y x cin cout"],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilation: int = 1,
+) -> Float[Array, "n h2 w2 cout"]:
+    """Convolve pictures between whose pixels there are `dilation` - 1 zeros."""
     return jax.lax.conv_general_dilated(
-        x,
-        kernel[:, None],
-        window_strides=(1, 1),
-        padding=((1, 1), (0, 0)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        x, kernel, (1, 1), padding, (dilation, dilation), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
+def _convolve_frames(x: Float[Array, "b f p cin"], kernel: Float[Array, "3 cin cout"]) -> Float[Array, "b f p cout"]:
+    """Convolve over frames, as a 2-D convolution over frames and positions."""
+    return _convolve(x, kernel[:, None], ((1, 1), (0, 0)))
+
+
 @jax.custom_vjp
-def _convolve_frames_on_cpu(
+def _convolve_frames_own_gradient(
     x: Float[Array, "b f p cin"], kernel: Float[Array, "3 cin cout"]
 ) -> Float[Array, "b f p cout"]:
     return _convolve_frames(x, kernel)
@@ -73,7 +79,9 @@ def _frames_gradient(arrays: tuple[Array, Array], gradient: Float[Array, "b f p 
     return _convolve_frames(gradient, kernel[::-1].swapaxes(1, 2)), jnp.stack(taps)
 
 
-_convolve_frames_on_cpu.defvjp(lambda x, kernel: (_convolve_frames_on_cpu(x, kernel), (x, kernel)), _frames_gradient)
+_convolve_frames_own_gradient.defvjp(
+    lambda x, kernel: (_convolve_frames_own_gradient(x, kernel), (x, kernel)), _frames_gradient
+)
 
 
 class TemporalConv(nnx.Module):
@@ -81,10 +89,10 @@ class TemporalConv(nnx.Module):
 
     PyTorch: `nn.Conv3d(kernel_size=(3, 1, 1), padding=(1, 0, 0))`; kernel [3, in, out].
 
-    Computed in the way that is fastest (docs/performance.md): as one 2-D convolution over frames and positions, whose
-    kernel's gradient XLA computes slowly on CPUs and is three matrix products there; on TPUs as three products on
-    shifted copies in the UNet, with its many channels and two branches, which XLA's partitioner splits well, and as a
-    convolution per position in the VAE (`in_vae`).
+    Computed in the way that is fastest (docs/performance.md): as one 2-D convolution over frames and positions, the
+    gradient of whose kernel is three matrix products except on NVIDIA, because XLA computes it slowly on CPUs; on TPUs
+    as three products on shifted copies in the UNet, with its many channels and two branches, which XLA's partitioner
+    splits well, and as a convolution per position in the VAE (`in_vae`).
 
     A `weight` multiplies the result, by way of the small kernel and bias.
     """
@@ -103,7 +111,7 @@ class TemporalConv(nnx.Module):
         if execution.platform == "tpu":
             out = (self._convolution if self.in_vae else self._products)(x, kernel)
         else:
-            convolve = _convolve_frames if execution.platform == "cuda" else _convolve_frames_on_cpu
+            convolve = _convolve_frames if execution.platform == "cuda" else _convolve_frames_own_gradient
             out = convolve(x.reshape(*x.shape[:2], -1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
         return out + bias
 
@@ -146,7 +154,7 @@ class Upsample(nnx.Module):
 
     def __call__(self, x: Float[Array, "*n h w c"], execution: Execution = DEFAULT) -> Float[Array, "*n h2 w2 c"]:
         frames = x.reshape(-1, *x.shape[-3:])
-        # The TPU compiler interleaves pixels slowly; GPUs and CPUs multiply the zeros of a dilated picture.
+        # The TPU compiler interleaves pixels slowly, and leaves out the zeros of a dilated picture; others do not.
         upsample = self._dilated if execution.platform == "tpu" else self._in_phases
         out = upsample(frames, self._summed()) + value(self.conv.bias)
         return out.reshape(*x.shape[:-3], *out.shape[1:])
@@ -160,20 +168,14 @@ class Upsample(nnx.Module):
 
     @staticmethod
     def _dilated(x: Float[Array, "n h w c"], kernel: Float[Array, "4 4 c c"]) -> Float[Array, "n h2 w2 c"]:
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return _convolve(x, kernel, ((2, 2), (2, 2)), dilation=2)
 
     @staticmethod
     def _in_phases(x: Float[Array, "n h w c"], kernel: Float[Array, "4 4 c c"]) -> Float[Array, "n h2 w2 c"]:
         """Compute even and odd rows and columns by themselves."""
 
         def phase(row: int, column: int) -> Float[Array, "n h w c"]:
-            padding = ((1 - row, row), (1 - column, column))
-            kernel_2x2 = kernel[row::2, column::2]
-            return jax.lax.conv_general_dilated(
-                x, kernel_2x2, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            return _convolve(x, kernel[row::2, column::2], ((1 - row, row), (1 - column, column)))
 
         phases = jnp.stack([jnp.stack([phase(row, column) for column in (0, 1)], axis=3) for row in (0, 1)], axis=2)
         return einops.rearrange(phases, "n h y w x c -> n (h y) (w x) c")
