@@ -1,16 +1,23 @@
 """Time estimates of the networks' blocks at full size, without a chip; half a minute per block, less for GPUs.
 
     python benchmarks/blocks.py [--chip v5e|h100] [--blocks "UNet transformer, 72x128"] [--output FILE.json]
+    python benchmarks/blocks.py --training --fast-memory 16 8 --blocks "UNet residual block, 36x64"
 
 One chip, bfloat16, a window of 16 frames with both branches of guidance, 8 frames in the VAE. For each block on a TPU:
 the compiler's estimate in million cycles, without the attention kernel; on a GPU: a lower bound in microseconds, each
 kernel at the card's peak FLOP/s or memory bandwidth, whichever takes longer. Also the time of the FLOPs alone at the
 chip's peak, and the most expensive primitives or kinds of work. Use it to choose between two ways to write a layer.
+With `--training` a block of the UNet runs forwards and backwards, recomputed, on one window. `--fast-memory` lets each
+kernel use that much of a TPU's fast memory, which decides how long the compiler takes.
 """
 
 import argparse
+import dataclasses
 import datetime
+import itertools
 import json
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,15 +90,17 @@ BLOCKS: dict[str, Block] = {
 }
 
 
-def measure(block: Block, chip: str) -> dict[str, Any]:
-    """Compile a block; return its estimates."""
+def lower(block: Block, mesh: Mesh, chip: str, *, training: bool) -> jax.stages.Lowered:
+    """Trace a block as sampling runs it, or forwards and backwards as training does."""
     build, shapes = block
-    mesh = Mesh(np.array(topology_devices(TOPOLOGIES[chip])), ("chip",))
-    execution = Execution(platform="cuda", cudnn_attention=True, fused_geglu=True)
+    execution = Execution(platform="cuda", cudnn_attention=True, fused_geglu=not training)
     if chip == "v5e":
-        execution = Execution(platform="tpu", part_size=TPU_PART_SIZE)
+        execution = Execution(platform="tpu", part_size=None if training else TPU_PART_SIZE)
     if len(shapes) == 1:  # the VAE's
         execution = Execution(platform=execution.platform)
+    if training:
+        execution = dataclasses.replace(execution, remat=True)
+        shapes = [(1, *shape[1:]) for shape in shapes]
     here = NamedSharding(mesh, PartitionSpec())
     graph, params = nnx.split(nnx.eval_shape(lambda: build(Init(nnx.Rngs(0), jnp.bfloat16))))
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), params)
@@ -100,9 +109,25 @@ def measure(block: Block, chip: str) -> dict[str, Any]:
     def run(params: nnx.State, *inputs: jax.Array) -> jax.Array:
         return nnx.merge(graph, params)(*inputs, execution=execution)
 
+    def train(params: nnx.State, x: jax.Array, *others: jax.Array) -> Any:
+        recomputed = execution.checkpoint(lambda params, x: run(params, x, *others))
+        out, backward = jax.vjp(recomputed, params, x)
+        return backward(out)
+
+    return jax.jit(train if training else run).lower(params, *inputs)
+
+
+def measure(block: Block, chip: str, *, training: bool = False, fast_memory: int | None = None) -> dict[str, Any]:
+    """Compile a block; return its estimates and, for training, how long the compiler took."""
+    mesh = Mesh(np.array(topology_devices(TOPOLOGIES[chip])), ("chip",))
     # The TPU compiler has no estimate for the attention kernel, so its FLOPs are left out there as well.
-    known = {"kernel_flops": {}} if chip == "v5e" else {}
-    report = compile_report(jax.jit(run).lower(params, *inputs), mesh, **known)
+    known: dict[str, Any] = {"kernel_flops": {}} if chip == "v5e" else {}
+    if fast_memory is not None:
+        known["compiler_options"] = {
+            "xla_tpu_scoped_vmem_limit_kib": str(1024 * fast_memory),
+            "xla_tpu_enable_tpu_custom_call_scoped_vmem_adjustments": "true",  # for the attention kernel
+        }
+    report = compile_report(lower(block, mesh, chip, training=training), mesh, **known)
     if chip == "v5e":
         unit, costs, peak = 1e6, report.estimated_cycles, CYCLE_FLOPS
     else:
@@ -111,7 +136,7 @@ def measure(block: Block, chip: str) -> dict[str, Any]:
         UNITS[chip]: round(sum(costs.values()) / unit, 1),
         "products": round(report.flops_per_chip / peak / unit, 1),
         "dearest": {name: round(cost / unit, 1) for name, cost in list(costs.items())[:4]},
-    }
+    } | ({"compiled_s": round(report.compile_seconds)} if training else {})
 
 
 def main() -> None:
@@ -121,22 +146,31 @@ def main() -> None:
     parser.add_argument(
         "--blocks", nargs="+", choices=BLOCKS, default=list(BLOCKS), metavar="NAME", help="default: all"
     )
+    parser.add_argument("--training", action="store_true", help="forwards and backwards, as training runs it")
     parser.add_argument(
-        "--output", type=Path, help="file for the results (default: benchmarks/results/blocks_CHIP.json)"
+        "--fast-memory",
+        type=int,
+        nargs="+",
+        metavar="MB",
+        help="of a TPU, that a kernel may use (default: the compiler's, 16)",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="default: benchmarks/results/blocks_CHIP.json, or blocks_CHIP_training.json"
     )
     args = parser.parse_args()
     rows = {}
-    for name in args.blocks:
+    for name, limit in itertools.product(args.blocks, args.fast_memory or [None]):
         start = time.perf_counter()
-        rows[name] = measure(BLOCKS[name], args.chip)
-        print(f"{name}: {json.dumps(rows[name])} ({time.perf_counter() - start:.0f} s)", flush=True)
+        row = name if limit is None else f"{name}, {limit} MB"
+        rows[row] = measure(BLOCKS[name], args.chip, training=args.training, fast_memory=limit)
+        print(f"{row}: {json.dumps(rows[row])} ({time.perf_counter() - start:.0f} s)", flush=True)
     report = {
-        "command": f"python benchmarks/blocks.py --chip {args.chip}",
+        "command": shlex.join(["python", "benchmarks/blocks.py", *sys.argv[1:]]),
         "chip": f"{args.chip}, by its compiler",
         "date": datetime.date.today().isoformat(),
         "blocks": rows,
     }
-    output = args.output or RESULTS / f"blocks_{args.chip}.json"
+    output = args.output or RESULTS / f"blocks_{args.chip}{'_training' if args.training else ''}.json"
     write_file(output, (json.dumps(report, indent=1) + "\n").encode())
 
 
