@@ -174,9 +174,9 @@ def main() -> None:
     for name in args.rows or [name for name in ROWS if not (folder / f"{name}.json").exists()]:
         print(name, file=sys.stderr, flush=True)
         write_file(folder / f"{name}.json", (json.dumps(make(name), indent=1) + "\n").encode())
-    rows = {name: json.loads(path.read_text()) for name in ROWS if (path := folder / f"{name}.json").exists()}
-    write_file(RESULTS / "compiled.md", table(rows).encode())
-    print(table(rows))
+        rows = {name: json.loads(path.read_text()) for name in ROWS if (path := folder / f"{name}.json").exists()}
+        write_file(RESULTS / "compiled.md", table(rows).encode())
+    print((RESULTS / "compiled.md").read_text())
 
 
 if __name__ == "__main__":
