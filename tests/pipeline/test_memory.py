@@ -120,7 +120,7 @@ def test_the_choice_in_words():
     [
         # Networks 4.51 GB, of which 1.46 are not the UNet's; 0.12 for the video and 14.07 for its activations.
         ("denoising", [4.51 + 0.12 + 14.07, 1.46 + 14.07 / 2, 14.07 / 2, 14.07 / 2, (14.07 + 0.12) * 7 / 12]),
-        # 4.31 GB are not the VAE's; 9.69 for eight frames.
+        # 4.31 GB are not the VAE's; 7.37 for eight frames.
         ("decoding", [11.9, 4.31, 7.37 / 2, 7.37 * 7 / 12]),
     ],
 )
